@@ -1,0 +1,34 @@
+//! What stands between the API server's bytes and `judge`.
+//!
+//! `server` owns connections, limits and the drain and knows nothing of Istio: it hands a body to
+//! a [`Reviewer`] and writes what that returns. It never looks into an object.
+
+use std::time::Duration;
+
+/// Which of the two webhooks the API server called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `POST /validate`
+    Validate,
+    /// `POST /mutate`
+    Mutate,
+}
+
+/// What is written back: a status, a JSON body, and perhaps when to try again.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// HTTP status. 200 carries a verdict; anything else is a failed call, which the API server
+    /// treats by the webhook's `failurePolicy`.
+    pub status: http::StatusCode,
+    /// An `AdmissionReview`, or a sentence in plain text when the call failed.
+    pub body: Vec<u8>,
+    /// `Retry-After`. Without it the API server does not repeat a 429 or 5xx.
+    pub retry_after: Option<Duration>,
+}
+
+/// Turns the bytes of an AdmissionReview into the bytes of the answer. Pure computation: it is
+/// called on a worker thread, must not block, and may panic (that request then fails with 500).
+pub trait Reviewer: Send + Sync + 'static {
+    /// `body` is complete and at most as long as the server's limit.
+    fn review(&self, endpoint: Endpoint, body: &[u8]) -> Reply;
+}
