@@ -5,5 +5,14 @@
 //! calls are functions of their arguments, so that the webhook, the offline check, the tests and
 //! the benches run the same code.
 
+// 0: the mesh in the words of the field
+pub mod model;
+// 1: the one reader
+pub mod wire;
+// 2: one immutable, joined view
+pub mod snapshot;
+// 3: decisions
+pub mod rules;
+// ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;

@@ -1,0 +1,202 @@
+//! Injectors: the `MutatingWebhookConfiguration`s that the API server consults for every Pod.
+
+use std::sync::Arc;
+
+use super::{Labels, Meta, RevisionName, Selector, Str, TagName, key};
+
+/// Where a webhook is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Service {
+        namespace: Str,
+        name: Str,
+        port: u16,
+    },
+    /// An external control plane; there is no Service to look at.
+    Url(Str),
+    /// Neither is set; the API server refuses such a configuration.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailurePolicy {
+    Fail,
+    Ignore,
+}
+
+/// One webhook of one configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    pub config: Str,
+    pub name: Str,
+    /// Label `istio.io/rev` of the configuration: whose istiod serves it.
+    pub revision: Option<RevisionName>,
+    /// Label `istio.io/tag` of the configuration, if it is a tag.
+    pub tag: Option<TagName>,
+    pub namespace_selector: Selector,
+    pub object_selector: Selector,
+    pub backend: Backend,
+    pub failure_policy: FailurePolicy,
+    /// Its rules name the creation of Pods. Without that it is never called for one.
+    pub pods: bool,
+    /// An Istio injector. istiod finds its own webhooks by this name suffix (`webhookpatch.go`).
+    pub istio: bool,
+}
+
+/// Name suffix of every Istio injector webhook since 1.4.
+pub const INJECTOR_SUFFIX: &str = "sidecar-injector.istio.io";
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InjectorConfig {
+    pub meta: Meta,
+    pub hooks: Vec<Hook>,
+}
+
+impl InjectorConfig {
+    /// A revision's own configuration, not a tag and not something that is not Istio's.
+    pub fn is_canonical(&self) -> bool {
+        self.is_istio() && !self.meta.labels.has(key::TAG)
+    }
+
+    pub fn is_istio(&self) -> bool {
+        self.hooks.iter().any(|h| h.istio)
+    }
+
+    pub fn revision(&self) -> Option<RevisionName> {
+        self.meta.labels.value(key::REV).map(RevisionName::new)
+    }
+
+    pub fn tag(&self) -> Option<TagName> {
+        self.meta.labels.value(key::TAG).map(TagName::new)
+    }
+}
+
+/// All injectors, in the order in which the API server calls them: by configuration name, then as
+/// written (`mutating_webhook_manager.go` sorts by name).
+#[derive(Clone, Debug, Default)]
+pub struct Injectors {
+    hooks: Vec<Arc<Hook>>,
+}
+
+/// The name by which the default injector is asked for.
+pub const DEFAULT: &str = "default";
+
+impl Injectors {
+    pub fn new<'a>(configs: impl Iterator<Item = &'a InjectorConfig>) -> Self {
+        let mut configs: Vec<&InjectorConfig> = configs.collect();
+        configs.sort_by(|a, b| a.meta.name.cmp(&b.meta.name));
+        let hooks = configs.iter().flat_map(|c| c.hooks.iter()).filter(|h| h.pods);
+        Injectors { hooks: hooks.map(|h| Arc::new(h.clone())).collect() }
+    }
+
+    pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.hooks.iter().map(|h| &**h)
+    }
+
+    /// Webhooks whose selectors match this pod in this namespace, in calling order.
+    pub fn matching<'a>(&'a self, namespace: &'a Labels, pod: &'a Labels) -> impl Iterator<Item = &'a Hook> {
+        self.hooks().filter(|h| h.namespace_selector.matches(namespace) && h.object_selector.matches(pod))
+    }
+
+    /// Istio webhooks that serve pods asking for `name`, found by evaluating their selectors on such pods. `around`
+    /// are the other labels of the namespace that asks (an injector may select on those, too).
+    pub fn serving<'a>(&'a self, name: &str, around: &Labels) -> Vec<&'a Hook> {
+        let bare = around.without(key::REV).without(key::INJECTION);
+        let none = Labels::default();
+        let (by_namespace, by_pod) = if name == DEFAULT_INJECTOR {
+            (bare.with(key::INJECTION, "enabled"), Labels::from([(key::INJECT, "true")]))
+        } else {
+            (bare.with(key::REV, name), Labels::from([(key::REV, name)]))
+        };
+        let mut found: Vec<&Hook> = Vec::new();
+        for hook in self.hooks().filter(|h| h.istio) {
+            let serves = hook.namespace_selector.matches(&by_namespace) && hook.object_selector.matches(&none)
+                || hook.namespace_selector.matches(&bare) && hook.object_selector.matches(&by_pod);
+            if serves && !found.iter().any(|f| f.config == hook.config) {
+                found.push(hook);
+            }
+        }
+        found
+    }
+
+    /// Is there an injector for pods that ask for `name`?
+    pub fn serves(&self, name: &str) -> bool {
+        !self.serving(name, &Labels::default()).is_empty()
+    }
+
+    /// The injector of `istio-injection=enabled` and `sidecar.istio.io/inject=true`.
+    pub fn default_hook(&self) -> Option<&Hook> {
+        self.serving(DEFAULT_INJECTOR, &Labels::default()).into_iter().next_back()
+    }
+
+    /// Every name that a live injector serves, sorted; tags and revisions told apart.
+    pub fn names(&self) -> Names {
+        let mut names = Names::default();
+        for hook in self.hooks().filter(|h| h.istio) {
+            for selector in [&hook.namespace_selector, &hook.object_selector] {
+                for name in selector.accepted(key::REV) {
+                    if !self.serves(name) {
+                        continue;
+                    }
+                    match &hook.tag {
+                        Some(tag) if tag.as_str() == name.as_str() => names.tags.push(name.clone()),
+                        _ => names.revisions.push(name.clone()),
+                    }
+                }
+            }
+        }
+        for list in [&mut names.tags, &mut names.revisions] {
+            list.sort();
+            list.dedup();
+        }
+        names
+    }
+
+    /// Does any Istio injector serve anything at all?
+    pub fn any_live(&self) -> bool {
+        self.default_hook().is_some() || !self.names().is_empty()
+    }
+
+    /// The revisions that a live injector of any name leads to, sorted.
+    pub fn revisions(&self) -> Vec<RevisionName> {
+        let mut found: Vec<RevisionName> = Vec::new();
+        for name in self.names().all() {
+            found.extend(self.serving(name, &Labels::default()).iter().filter_map(|h| h.revision.clone()));
+        }
+        found.extend(self.default_hook().and_then(|h| h.revision.clone()));
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+/// Pseudo name of what `istio-injection=enabled` asks for. `istio.io/rev=default` is another webhook of the same
+/// configuration and is asked for as `default`.
+pub const DEFAULT_INJECTOR: &str = "\u{0}default-injector";
+
+/// Names that can be asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub tags: Vec<Str>,
+    pub revisions: Vec<Str>,
+}
+
+impl Names {
+    pub fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.revisions.is_empty()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Str> {
+        self.tags.iter().chain(&self.revisions)
+    }
+
+    /// The name most like `wrong`, if any is alike at all.
+    pub fn nearest(&self, wrong: &str) -> Option<&Str> {
+        self.all()
+            .map(|n| (strsim::damerau_levenshtein(n, wrong), n))
+            .filter(|(distance, n)| *distance * 2 <= n.len().max(wrong.len()))
+            .min()
+            .map(|(_, n)| n)
+    }
+}

@@ -1,0 +1,71 @@
+//! The mesh in the words of the field: names, selectors, injectors, validators, workloads.
+//!
+//! Values here are parsed once and then trusted. Nothing in this layer knows JSON, HTTP or the
+//! API server; it refuses to guess what a missing value might have been.
+
+pub mod injection;
+pub mod injector;
+pub mod labels;
+pub mod name;
+pub mod object;
+pub mod operator;
+pub mod selector;
+pub mod text;
+pub mod validator;
+pub mod version;
+pub mod workload;
+
+pub use injection::{Injection, Resolution, WhyNot, resolve};
+pub use injector::{Backend, FailurePolicy, Hook, InjectorConfig, Injectors};
+pub use labels::Labels;
+pub use name::{RevisionName, TagName};
+pub use object::{
+    ConfigMap, Crd, EndpointSlice, GatewayConfig, Hpa, Id, IstioConfig, Kind, Lifecycle, Meta, Namespace, Object,
+    Owner, Pod, Sail, Service, ServicePort,
+};
+pub use operator::{Listed, Operator, Rendered};
+pub use selector::{Selector, SelectorError};
+pub use text::Str;
+pub use validator::{Validator, ValidatorConfig};
+pub use version::Version;
+pub use workload::{Container, Template, Workload};
+
+/// Label and annotation keys that decide something, spelled once.
+pub mod key {
+    /// Namespace: `enabled` selects the default injector; any other value switches injection off.
+    pub const INJECTION: &str = "istio-injection";
+    /// Revision or tag asked for (namespace, pod); literal revision (configuration, control plane).
+    pub const REV: &str = "istio.io/rev";
+    /// Marks an object as a revision tag; the value is the tag's name.
+    pub const TAG: &str = "istio.io/tag";
+    /// Pod label (selectors and istiod see it) or annotation (only istiod sees it).
+    pub const INJECT: &str = "sidecar.istio.io/inject";
+    /// Which injection templates are applied, comma separated.
+    pub const TEMPLATES: &str = "inject.istio.io/templates";
+    /// Written on every injected pod; its JSON names the revision since 1.11.
+    pub const STATUS: &str = "sidecar.istio.io/status";
+    /// `ambient` or `none`.
+    pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+    /// Which part of the installation an object belongs to: `Pilot`, `IngressGateways`, …
+    pub const COMPONENT: &str = "operator.istio.io/component";
+    /// Name of the IstioOperator that renders the object.
+    pub const OWNER: &str = "install.operator.istio.io/owning-resource";
+    /// Namespace of the IstioOperator that renders the object.
+    pub const OWNER_NAMESPACE: &str = "install.operator.istio.io/owning-resource-namespace";
+    /// Set by istiod on what it deploys for a Gateway API Gateway.
+    pub const GATEWAY_MANAGED: &str = "gateway.istio.io/managed";
+    /// On an IstioOperator: the in-cluster operator leaves it alone.
+    pub const IGNORE_RECONCILE: &str = "install.istio.io/ignoreReconcile";
+    /// Every namespace has it; set by the API server.
+    pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+    /// On an object: which rules it may break, why and until when.
+    pub const ALLOW: &str = "revguard.dev/allow";
+    /// On an istiod Deployment: it is about to go, nothing new may move to it.
+    pub const RETIRING: &str = "revguard.dev/retiring";
+    /// Set by Helm on what belongs to a release.
+    pub const HELM_RELEASE: &str = "meta.helm.sh/release-name";
+    /// JSON or YAML; `discoveryAddress` in it says which istiod a proxy dials.
+    pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
+    /// Deprecated, and stronger than [`PROXY_CONFIG`].
+    pub const DISCOVERY_ADDRESS: &str = "sidecar.istio.io/discoveryAddress";
+}

@@ -1,0 +1,357 @@
+//! The objects that rules judge or look up, each reduced to what a rule may read.
+
+use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload, workload};
+
+/// Kinds that have a meaning here. The table of `wire::kinds` says where each comes from and why it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    Namespace,
+    Deployment,
+    DaemonSet,
+    StatefulSet,
+    ReplicaSet,
+    Job,
+    CronJob,
+    Pod,
+    Service,
+    EndpointSlice,
+    ConfigMap,
+    Hpa,
+    MutatingWebhook,
+    ValidatingWebhook,
+    IstioOperator,
+    SailIstio,
+    SailRevision,
+    SailTag,
+    IstioLifecycle,
+    GatewayLifecycle,
+    IstioGateway,
+    VirtualService,
+    DestinationRule,
+    ServiceEntry,
+    Sidecar,
+    EnvoyFilter,
+    WorkloadEntry,
+    WorkloadGroup,
+    ProxyConfig,
+    PeerAuthentication,
+    RequestAuthentication,
+    AuthorizationPolicy,
+    Telemetry,
+    WasmPlugin,
+    ApiGateway,
+    HttpRoute,
+    Crd,
+}
+
+impl Kind {
+    pub const COUNT: usize = Kind::Crd as usize + 1;
+
+    /// Kinds whose objects carry a pod template.
+    pub const WORKLOADS: [Kind; 6] =
+        [Kind::Deployment, Kind::DaemonSet, Kind::StatefulSet, Kind::ReplicaSet, Kind::Job, Kind::CronJob];
+
+    /// Istio's own configuration, which an `istio.io/rev` label pins to one control plane.
+    pub const CONFIG: [Kind; 14] = [
+        Kind::IstioGateway,
+        Kind::VirtualService,
+        Kind::DestinationRule,
+        Kind::ServiceEntry,
+        Kind::Sidecar,
+        Kind::EnvoyFilter,
+        Kind::WorkloadEntry,
+        Kind::WorkloadGroup,
+        Kind::ProxyConfig,
+        Kind::PeerAuthentication,
+        Kind::RequestAuthentication,
+        Kind::AuthorizationPolicy,
+        Kind::Telemetry,
+        Kind::WasmPlugin,
+    ];
+
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// What tells one object from another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id {
+    pub kind: Kind,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: Str,
+    pub name: Str,
+}
+
+/// The controller of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub kind: Str,
+    pub name: Str,
+}
+
+/// What rules read of an object's metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    pub namespace: Str,
+    /// `metadata.name`, or `metadata.generateName` when the API server has yet to choose a name.
+    pub name: Str,
+    pub labels: Labels,
+    /// Only keys of Istio, Helm and revguard.
+    pub annotations: Labels,
+    pub owner: Option<Box<Owner>>,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// Somebody waits for the object's end.
+    pub finalized: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    pub meta: Meta,
+}
+
+/// A running pod: who injected it, and whether it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    pub meta: Meta,
+    /// Revision that injected it, from its annotations.
+    pub revision: Option<Str>,
+    /// Known only where whole pods are read.
+    pub status: Option<PodStatus>,
+    /// The pod as its own template, kept only where a pod stands alone (offline input, admission).
+    pub template: Option<Box<Template>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodStatus {
+    pub ready: bool,
+    /// Succeeded or Failed: it will never serve again.
+    pub over: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    pub meta: Meta,
+    /// `spec.type`; empty means ClusterIP.
+    pub kind: Str,
+    pub selector: Labels,
+    pub ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePort {
+    pub name: Str,
+    pub port: u16,
+}
+
+impl Service {
+    pub fn is_external_name(&self) -> bool {
+        self.kind == "ExternalName"
+    }
+
+    /// It selects the pods of a template; a Service without a selector selects nothing.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        !self.selector.is_empty() && Selector::exact(&self.selector).matches(labels)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSlice {
+    pub meta: Meta,
+    /// Endpoints whose condition `ready` is true or unset.
+    pub ready: u32,
+}
+
+impl EndpointSlice {
+    /// The Service that it belongs to.
+    pub fn service(&self) -> &str {
+        self.meta.labels.value("kubernetes.io/service-name").unwrap_or("")
+    }
+}
+
+/// A ConfigMap; of an injector's the names of its templates and aliases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigMap {
+    pub meta: Meta,
+    /// `None` unless it is an injector's ConfigMap whose `config` could be read.
+    pub injection_templates: Option<Vec<Str>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hpa {
+    pub meta: Meta,
+    pub target_kind: Str,
+    pub target_name: Str,
+    /// `spec.minReplicas`; absent means 1.
+    pub min_replicas: Option<u32>,
+}
+
+/// A Sail resource: `Istio`, `IstioRevision` or `IstioRevisionTag`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sail {
+    pub meta: Meta,
+    pub version: Option<Str>,
+    pub namespace: Option<Str>,
+    /// `spec.values.revision`.
+    pub revision: Option<Str>,
+    /// `spec.updateStrategy.type`.
+    pub strategy: Option<Str>,
+    /// `spec.targetRef` of a tag: kind and name.
+    pub target: Option<(Str, Str)>,
+    /// `status.istioRevision` of a tag, `status.activeRevisionName` of an Istio.
+    pub active: Option<Str>,
+}
+
+/// Gloo's `IstioLifecycleManager` or `GatewayLifecycleManager`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lifecycle {
+    pub meta: Meta,
+    pub installations: Vec<Installation>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installation {
+    /// `revision` or `gatewayRevision`.
+    pub revision: Option<Str>,
+    /// `istioOperatorSpec.tag`.
+    pub tag: Option<Str>,
+}
+
+/// Istio's `Gateway` (with a selector) or a Gateway API `Gateway` (with a class).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayConfig {
+    pub meta: Meta,
+    pub selector: Labels,
+    pub class: Str,
+}
+
+/// Any other Istio configuration object, or an HTTPRoute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IstioConfig {
+    pub meta: Meta,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crd {
+    pub meta: Meta,
+}
+
+/// One object of any kind that we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    Namespace(Namespace),
+    Workload(Kind, Box<Workload>),
+    Pod(Pod),
+    Service(Box<Service>),
+    EndpointSlice(EndpointSlice),
+    ConfigMap(Box<ConfigMap>),
+    Hpa(Box<Hpa>),
+    Injector(Box<InjectorConfig>),
+    Validator(Box<ValidatorConfig>),
+    Operator(Box<Operator>),
+    Sail(Kind, Box<Sail>),
+    Lifecycle(Kind, Box<Lifecycle>),
+    Gateway(Kind, Box<GatewayConfig>),
+    Config(Kind, IstioConfig),
+    Crd(Crd),
+}
+
+impl Object {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Namespace(_) => Kind::Namespace,
+            Object::Pod(_) => Kind::Pod,
+            Object::Service(_) => Kind::Service,
+            Object::EndpointSlice(_) => Kind::EndpointSlice,
+            Object::ConfigMap(_) => Kind::ConfigMap,
+            Object::Hpa(_) => Kind::Hpa,
+            Object::Injector(_) => Kind::MutatingWebhook,
+            Object::Validator(_) => Kind::ValidatingWebhook,
+            Object::Operator(_) => Kind::IstioOperator,
+            Object::Crd(_) => Kind::Crd,
+            Object::Workload(k, _)
+            | Object::Sail(k, _)
+            | Object::Lifecycle(k, _)
+            | Object::Gateway(k, _)
+            | Object::Config(k, _) => *k,
+        }
+    }
+
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Object::Namespace(o) => &o.meta,
+            Object::Workload(_, o) => &o.meta,
+            Object::Pod(o) => &o.meta,
+            Object::Service(o) => &o.meta,
+            Object::EndpointSlice(o) => &o.meta,
+            Object::ConfigMap(o) => &o.meta,
+            Object::Hpa(o) => &o.meta,
+            Object::Injector(o) => &o.meta,
+            Object::Validator(o) => &o.meta,
+            Object::Operator(o) => &o.meta,
+            Object::Sail(_, o) => &o.meta,
+            Object::Lifecycle(_, o) => &o.meta,
+            Object::Gateway(_, o) => &o.meta,
+            Object::Config(_, o) => &o.meta,
+            Object::Crd(o) => &o.meta,
+        }
+    }
+
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Object::Namespace(o) => &mut o.meta,
+            Object::Workload(_, o) => &mut o.meta,
+            Object::Pod(o) => &mut o.meta,
+            Object::Service(o) => &mut o.meta,
+            Object::EndpointSlice(o) => &mut o.meta,
+            Object::ConfigMap(o) => &mut o.meta,
+            Object::Hpa(o) => &mut o.meta,
+            Object::Injector(o) => &mut o.meta,
+            Object::Validator(o) => &mut o.meta,
+            Object::Operator(o) => &mut o.meta,
+            Object::Sail(_, o) => &mut o.meta,
+            Object::Lifecycle(_, o) => &mut o.meta,
+            Object::Gateway(_, o) => &mut o.meta,
+            Object::Config(_, o) => &mut o.meta,
+            Object::Crd(o) => &mut o.meta,
+        }
+    }
+
+    pub fn id(&self) -> Id {
+        let meta = self.meta();
+        Id { kind: self.kind(), namespace: meta.namespace.clone(), name: meta.name.clone() }
+    }
+
+    /// The pod template that it carries, if it carries one.
+    pub fn template(&self) -> Option<&Template> {
+        match self {
+            Object::Workload(_, w) => Some(&w.template),
+            Object::Pod(p) => p.template.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl Pod {
+    /// The Deployment (or other workload) behind it: its ReplicaSet's name without the template's hash.
+    pub fn workload(&self) -> Option<(&str, &str)> {
+        let owner = self.meta.owner.as_deref()?;
+        if owner.kind == "ReplicaSet"
+            && let Some(hash) = self.meta.labels.value("pod-template-hash")
+            && let Some(name) = owner.name.strip_suffix(hash).and_then(|n| n.strip_suffix('-'))
+        {
+            return Some(("Deployment", name));
+        }
+        Some((&owner.kind, &owner.name))
+    }
+
+    /// The version of its own proxy, where the whole pod was read.
+    pub fn proxy_version(&self) -> Option<super::Version> {
+        self.template
+            .as_ref()
+            .and_then(|t| t.container(workload::PROXY))
+            .and_then(|c| super::Version::of_image(&c.image))
+    }
+}

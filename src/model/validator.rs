@@ -1,0 +1,38 @@
+//! Validators: the `ValidatingWebhookConfiguration`s that judge Istio's own configuration.
+
+use super::{Backend, FailurePolicy, Labels, Meta, RevisionName, Selector, Str, key};
+
+/// The API groups of Istio's configuration.
+pub const CONFIG_GROUPS: [&str; 4] =
+    ["networking.istio.io", "security.istio.io", "telemetry.istio.io", "extensions.istio.io"];
+
+/// One webhook of a validating configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validator {
+    pub name: Str,
+    pub object_selector: Selector,
+    pub backend: Backend,
+    pub failure_policy: FailurePolicy,
+    /// Its rules name one of [`CONFIG_GROUPS`] and its name ends in `validation.istio.io`.
+    pub istio: bool,
+}
+
+impl Validator {
+    /// It judges objects that name no revision, so that every write of Istio configuration depends on it.
+    pub fn is_catch_all(&self) -> bool {
+        self.istio && self.object_selector.matches(&Labels::default())
+    }
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatorConfig {
+    pub meta: Meta,
+    pub webhooks: Vec<Validator>,
+}
+
+impl ValidatorConfig {
+    pub fn revision(&self) -> Option<RevisionName> {
+        self.meta.labels.value(key::REV).map(RevisionName::new)
+    }
+}

@@ -1,0 +1,81 @@
+//! Istio's minor versions and how far two of them are apart.
+
+use std::fmt;
+
+/// `major.minor` of a control plane or a proxy. Patch levels decide nothing here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    pub major: u16,
+    pub minor: u16,
+}
+
+impl Version {
+    pub const fn new(major: u16, minor: u16) -> Self {
+        Version { major, minor }
+    }
+
+    /// Reads `^v?\d+\.\d+`: `1.24.2-distroless`, `v1.24`. Anything else (`latest`, a digest) is unknown.
+    pub fn parse(s: &str) -> Option<Version> {
+        let s = s.strip_prefix('v').unwrap_or(s);
+        let (major, rest) = s.split_once('.')?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if major.is_empty() || !major.bytes().all(|c| c.is_ascii_digit()) {
+            return None;
+        }
+        Some(Version { major: major.parse().ok()?, minor: rest[..digits].parse().ok()? })
+    }
+
+    /// The tag of an image reference: `host:5000/istio/pilot:1.24.2@sha256:…` is 1.24.
+    pub fn of_image(image: &str) -> Option<Version> {
+        let image = image.split('@').next()?;
+        let last = image.rsplit('/').next()?;
+        let (_, tag) = last.split_once(':')?;
+        Version::parse(tag)
+    }
+
+    /// The version that a revision's name seems to carry (`1-24-2`, `canary-1-24`, `v1-30-3`). A name is only a hint:
+    /// enough for a warning, never for a denial.
+    pub fn hinted_by(name: &str) -> Option<Version> {
+        let numbers: Vec<&str> =
+            name.split(['-', '_', '.']).map(|p| p.strip_prefix('v').unwrap_or(p)).skip_while(|p| *p != "1").collect();
+        match numbers.as_slice() {
+            ["1", minor, ..] if minor.len() <= 2 => Some(Version { major: 1, minor: minor.parse().ok()? }),
+            _ => None,
+        }
+    }
+
+    /// Minors from `older` to `self`, negative when `self` is the older; `None` across majors.
+    pub fn minors_after(self, older: Version) -> Option<i32> {
+        (self.major == older.major).then(|| i32::from(self.minor) - i32::from(older.minor))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_tags_only() {
+        assert_eq!(Version::of_image("docker.io/istio/pilot:1.24.2-distroless"), Some(Version::new(1, 24)));
+        assert_eq!(Version::of_image("host:5000/istio/pilot:v1.9@sha256:ab"), Some(Version::new(1, 9)));
+        for unknown in ["istio/pilot:latest", "host:5000/istio/pilot", "istio/pilot@sha256:1.2", "auto", "x:1", "x:.2"]
+        {
+            assert_eq!(Version::of_image(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_hint_at_a_version() {
+        assert_eq!(Version::hinted_by("1-24-2"), Some(Version::new(1, 24)));
+        assert_eq!(Version::hinted_by("default-v1-30-3"), Some(Version::new(1, 30)));
+        assert_eq!(Version::hinted_by("canary"), None);
+        assert_eq!(Version::hinted_by("prod-2"), None);
+        assert_eq!(Version::hinted_by("1"), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! The one reader: admission bytes, watch streams and manifests become model objects here.
+//!
+//! Types are lean: what no rule reads is skipped without being stored. Reading is total: bytes
+//! give an object or an error that names the field, never a panic and never a half-read object.
+//! Nothing here decides anything.
+
+pub mod config;
+pub mod control_plane;
+pub mod core;
+pub mod kinds;
+pub mod manifest;
+pub mod meta;
+pub mod tree;
+pub mod webhook;
+pub mod workload;
+
+use serde::Deserializer;
+use serde::de::{Deserialize, DeserializeSeed};
+
+use crate::model::{Kind, Object};
+
+pub use kinds::{KINDS, KindRow, Reader, Scope, find_kind, row};
+
+/// Reads one object of a known kind from any serde source.
+#[derive(Clone, Copy)]
+pub struct OfKind(pub Kind);
+
+impl<'de> DeserializeSeed<'de> for OfKind {
+    type Value = Object;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Object, D::Error> {
+        use kinds::Reader as R;
+        Ok(match row(self.0).reader {
+            R::Namespace => core::Namespace::deserialize(d)?.into(),
+            R::Workload => workload::Workload::deserialize(d)?.into_object(self.0),
+            R::CronJob => workload::CronJob::deserialize(d)?.into(),
+            R::Pod => workload::Pod::deserialize(d)?.into(),
+            R::Service => core::Service::deserialize(d)?.into(),
+            R::EndpointSlice => core::EndpointSlice::deserialize(d)?.into(),
+            R::ConfigMap => core::ConfigMap::deserialize(d)?.into(),
+            R::Hpa => core::Hpa::deserialize(d)?.into(),
+            R::Injector => webhook::Configuration::deserialize(d)?.into_injector().map_err(serde::de::Error::custom)?,
+            R::Validator => {
+                webhook::Configuration::deserialize(d)?.into_validator().map_err(serde::de::Error::custom)?
+            }
+            R::Operator => control_plane::Operator::deserialize(d)?.into(),
+            R::Sail => control_plane::Sail::deserialize(d)?.into_object(self.0),
+            R::Lifecycle => control_plane::Lifecycle::deserialize(d)?.into_object(self.0),
+            R::Gateway => config::Gateway::deserialize(d)?.into_object(self.0),
+            R::Config => config::Config::deserialize(d)?.into_object(self.0),
+            R::Crd => config::Config::deserialize(d)?.into_crd(),
+        })
+    }
+}
+
+/// Reads one object of a known kind from JSON; the error names the field, line and column.
+///
+/// # Errors
+/// A field of the wrong type, a key given twice, or bytes that are not JSON.
+pub fn read_json(kind: Kind, json: &[u8]) -> Result<Object, String> {
+    let mut d = serde_json::Deserializer::from_slice(json);
+    let read = OfKind(kind).deserialize(&mut d).and_then(|o| d.end().map(|()| o));
+    read.map_err(|plain| named(kind, json).unwrap_or_else(|| plain.to_string()))
+}
+
+/// Reads again, only to name the field in the message.
+fn named(kind: Kind, json: &[u8]) -> Option<String> {
+    let mut d = serde_json::Deserializer::from_slice(json);
+    let mut track = serde_path_to_error::Track::new();
+    let error = OfKind(kind).deserialize(serde_path_to_error::Deserializer::new(&mut d, &mut track)).err()?;
+    let path = track.path().to_string();
+    Some(if path == "." { error.to_string() } else { format!("{path}: {error}") })
+}

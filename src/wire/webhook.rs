@@ -1,0 +1,172 @@
+//! Mutating and validating webhook configurations, and label selectors.
+
+use serde::Deserialize;
+
+use super::meta::ObjectMeta;
+use super::tree::list;
+use crate::model::injection::is_injector_name;
+use crate::model::validator::CONFIG_GROUPS;
+use crate::model::{
+    Backend, FailurePolicy, Hook, InjectorConfig, Labels, Meta, Object, RevisionName, Selector, SelectorError, Str,
+    TagName, Validator, ValidatorConfig, key,
+};
+
+#[derive(Deserialize)]
+pub struct Configuration {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "list")]
+    webhooks: Vec<Webhook>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Webhook {
+    #[serde(default)]
+    name: Str,
+    #[serde(default)]
+    client_config: ClientConfig,
+    #[serde(default)]
+    failure_policy: Str,
+    #[serde(default)]
+    namespace_selector: Option<LabelSelector>,
+    #[serde(default)]
+    object_selector: Option<LabelSelector>,
+    #[serde(default, deserialize_with = "list")]
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ClientConfig {
+    service: Option<ServiceRef>,
+    url: Option<Str>,
+}
+
+#[derive(Deserialize)]
+struct ServiceRef {
+    #[serde(default)]
+    name: Str,
+    #[serde(default)]
+    namespace: Str,
+    #[serde(default)]
+    port: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    #[serde(default, deserialize_with = "list")]
+    api_groups: Vec<Str>,
+    #[serde(default, deserialize_with = "list")]
+    api_versions: Vec<Str>,
+    #[serde(default, deserialize_with = "list")]
+    operations: Vec<Str>,
+    #[serde(default, deserialize_with = "list")]
+    resources: Vec<Str>,
+}
+
+impl Rule {
+    fn is_pod_creation(&self) -> bool {
+        let any = |list: &[Str], wanted: &str| list.iter().any(|v| *v == "*" || *v == wanted);
+        any(&self.api_groups, "")
+            && any(&self.api_versions, "v1")
+            && any(&self.operations, "CREATE")
+            && (any(&self.resources, "pods") || self.resources.iter().any(|r| *r == "*/*"))
+    }
+
+    fn is_istio_config(&self) -> bool {
+        self.api_groups.iter().any(|g| *g == "*" || CONFIG_GROUPS.contains(&g.as_str()))
+    }
+}
+
+/// A label selector as written.
+#[derive(Deserialize, Default, Clone)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LabelSelector {
+    match_labels: Labels,
+    #[serde(deserialize_with = "list")]
+    match_expressions: Vec<Expression>,
+}
+
+#[derive(Deserialize, Clone)]
+struct Expression {
+    #[serde(default)]
+    key: Str,
+    #[serde(default)]
+    operator: Str,
+    #[serde(default, deserialize_with = "list")]
+    values: Vec<Str>,
+}
+
+impl LabelSelector {
+    /// # Errors
+    /// What the API server would refuse.
+    pub fn compile(self) -> Result<Selector, SelectorError> {
+        let mut selector = Selector::exact(&self.match_labels);
+        for e in self.match_expressions {
+            selector.require(e.key, &e.operator, e.values)?;
+        }
+        Ok(selector)
+    }
+}
+
+fn compiled(selector: Option<LabelSelector>, webhook: &str, which: &str) -> Result<Selector, String> {
+    selector.unwrap_or_default().compile().map_err(|e| format!("webhook {webhook:?}, {which}: {e}"))
+}
+
+fn backend(client: ClientConfig) -> Backend {
+    match (client.service, client.url) {
+        (Some(s), _) => Backend::Service { namespace: s.namespace, name: s.name, port: s.port.unwrap_or(443) },
+        (None, Some(url)) => Backend::Url(url),
+        (None, None) => Backend::None,
+    }
+}
+
+fn policy(s: &str) -> FailurePolicy {
+    // The API server's default is Fail.
+    if s == "Ignore" { FailurePolicy::Ignore } else { FailurePolicy::Fail }
+}
+
+impl Configuration {
+    /// # Errors
+    /// A selector that cannot be compiled; named with its webhook.
+    pub fn into_injector(self) -> Result<Object, String> {
+        let meta = Meta::from(self.metadata);
+        let revision = meta.labels.value(key::REV).map(RevisionName::new);
+        let tag = meta.labels.value(key::TAG).map(TagName::new);
+        let mut hooks = Vec::with_capacity(self.webhooks.len());
+        for w in self.webhooks {
+            hooks.push(Hook {
+                config: meta.name.clone(),
+                revision: revision.clone(),
+                tag: tag.clone(),
+                namespace_selector: compiled(w.namespace_selector, &w.name, "namespaceSelector")?,
+                object_selector: compiled(w.object_selector, &w.name, "objectSelector")?,
+                backend: backend(w.client_config),
+                failure_policy: policy(&w.failure_policy),
+                pods: w.rules.iter().any(Rule::is_pod_creation),
+                istio: is_injector_name(&w.name),
+                name: w.name,
+            });
+        }
+        Ok(Object::Injector(Box::new(InjectorConfig { meta, hooks })))
+    }
+
+    /// # Errors
+    /// A selector that cannot be compiled; named with its webhook.
+    pub fn into_validator(self) -> Result<Object, String> {
+        let meta = Meta::from(self.metadata);
+        let mut webhooks = Vec::with_capacity(self.webhooks.len());
+        for w in self.webhooks {
+            webhooks.push(Validator {
+                object_selector: compiled(w.object_selector, &w.name, "objectSelector")?,
+                backend: backend(w.client_config),
+                failure_policy: policy(&w.failure_policy),
+                istio: w.name.ends_with("validation.istio.io") && w.rules.iter().any(Rule::is_istio_config),
+                name: w.name,
+            });
+        }
+        Ok(Object::Validator(Box::new(ValidatorConfig { meta, webhooks })))
+    }
+}

@@ -1,0 +1,243 @@
+//! Pod templates and the objects that carry them.
+
+use serde::Deserialize;
+
+use super::meta::{Annotations, ObjectMeta};
+use super::tree::{list, or_default};
+use super::webhook::LabelSelector;
+use crate::model::object::PodStatus as ModelStatus;
+use crate::model::workload::{DISCOVERY, MountedConfigMap, PROXY};
+use crate::model::{self, Kind, Labels, Object, Selector, Str, key};
+
+/// Deployment, DaemonSet, StatefulSet, ReplicaSet, Job.
+#[derive(Deserialize)]
+pub struct Workload {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Spec {
+    replicas: Option<u32>,
+    selector: Option<LabelSelector>,
+    template: PodTemplate,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    ready_replicas: Option<u32>,
+    number_ready: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodTemplate {
+    #[serde(deserialize_with = "or_default")]
+    metadata: TemplateMeta,
+    #[serde(deserialize_with = "or_default")]
+    spec: PodSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TemplateMeta {
+    labels: Labels,
+    annotations: Annotations,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct PodSpec {
+    host_network: Option<bool>,
+    service_account_name: Str,
+    #[serde(deserialize_with = "list")]
+    containers: Vec<Container>,
+    // A native sidecar is an init container that stays.
+    #[serde(deserialize_with = "list")]
+    init_containers: Vec<Container>,
+    #[serde(deserialize_with = "list")]
+    volumes: Vec<Volume>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    #[serde(default)]
+    name: Str,
+    #[serde(default)]
+    image: Str,
+    #[serde(default, deserialize_with = "list")]
+    env: Vec<Env>,
+}
+
+/// An environment variable whose name and value are kept only if a rule reads them.
+#[derive(Deserialize)]
+struct Env {
+    #[serde(default)]
+    name: Str,
+    #[serde(default)]
+    value: Option<Str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Volume {
+    #[serde(default)]
+    config_map: Option<ConfigMapSource>,
+}
+
+#[derive(Deserialize)]
+struct ConfigMapSource {
+    #[serde(default)]
+    name: Str,
+    #[serde(default)]
+    optional: Option<bool>,
+}
+
+const READ_ENV: [&str; 3] = ["PROXY_CONFIG", "CA_ADDR", "REVISION"];
+
+fn template(meta: TemplateMeta, spec: PodSpec) -> model::Template {
+    let containers = spec.containers.into_iter().chain(spec.init_containers);
+    let containers = containers.filter(|c| c.name == PROXY || c.name == DISCOVERY).map(|c| {
+        let env = c.env.into_iter().filter(|e| READ_ENV.contains(&e.name.as_str()));
+        let env = env.filter_map(|e| Some((e.name, e.value?))).collect();
+        model::Container { name: c.name, image: c.image, env: Labels::from_pairs(env) }
+    });
+    model::Template {
+        labels: meta.labels,
+        annotations: meta.annotations.0,
+        host_network: spec.host_network == Some(true),
+        service_account: spec.service_account_name,
+        containers: containers.collect(),
+        config_maps: spec
+            .volumes
+            .into_iter()
+            .filter_map(|v| v.config_map)
+            .map(|c| MountedConfigMap { name: c.name, optional: c.optional == Some(true) })
+            .collect(),
+    }
+}
+
+impl Workload {
+    pub fn into_object(self, kind: Kind) -> Object {
+        let ready = self.status.map(|s| s.ready_replicas.or(s.number_ready).unwrap_or(0));
+        // A selector that cannot be compiled is the API server's to refuse; here it selects nothing.
+        let selector = self.spec.selector.and_then(|s| s.compile().ok()).unwrap_or_default();
+        let scales = matches!(kind, Kind::Deployment | Kind::StatefulSet | Kind::ReplicaSet);
+        Object::Workload(
+            kind,
+            Box::new(model::Workload {
+                meta: self.metadata.into(),
+                replicas: scales.then(|| self.spec.replicas.unwrap_or(1)),
+                selector,
+                template: template(self.spec.template.metadata, self.spec.template.spec),
+                ready,
+            }),
+        )
+    }
+}
+
+#[derive(Deserialize)]
+pub struct CronJob {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "or_default")]
+    spec: CronSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct CronSpec {
+    #[serde(deserialize_with = "or_default")]
+    job_template: JobTemplate,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct JobTemplate {
+    #[serde(deserialize_with = "or_default")]
+    spec: Spec,
+}
+
+impl From<CronJob> for Object {
+    fn from(c: CronJob) -> Object {
+        let pod = c.spec.job_template.spec.template;
+        Object::Workload(
+            Kind::CronJob,
+            Box::new(model::Workload {
+                meta: c.metadata.into(),
+                replicas: None,
+                selector: Selector::default(),
+                template: template(pod.metadata, pod.spec),
+                ready: None,
+            }),
+        )
+    }
+}
+
+/// A whole Pod, or only its metadata (a `PartialObjectMetadata` has neither spec nor status).
+#[derive(Deserialize)]
+pub struct Pod {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Option<PodSpec>,
+    #[serde(default)]
+    status: Option<PodStatus>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PodStatus {
+    phase: Str,
+    #[serde(deserialize_with = "list")]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(default)]
+    r#type: Str,
+    #[serde(default)]
+    status: Str,
+}
+
+/// The part of `sidecar.istio.io/status` that names a revision.
+#[derive(Deserialize)]
+struct SidecarStatus {
+    revision: Option<String>,
+}
+
+/// Which revision injected a pod: its annotation since 1.18, the injector's status since 1.11. The annotation alone is not
+/// enough, because installers write it into templates that are not injected; what they dial counts all the same.
+fn injected_by(annotations: &Labels) -> Option<Str> {
+    if let Some(rev) = annotations.get(key::REV) {
+        return Some(rev.clone());
+    }
+    let status: SidecarStatus = serde_json::from_str(annotations.value(key::STATUS)?).ok()?;
+    status.revision.map(|r| Str::from(if r.is_empty() { "default" } else { &r }))
+}
+
+impl From<Pod> for Object {
+    fn from(p: Pod) -> Object {
+        let mut meta = model::Meta::from(p.metadata);
+        let revision = injected_by(&meta.annotations);
+        let status = p.status.map(|s| ModelStatus {
+            ready: s.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"),
+            over: s.phase == "Succeeded" || s.phase == "Failed",
+        });
+        let template = p.spec.map(|spec| {
+            let of_pod =
+                TemplateMeta { labels: meta.labels.clone(), annotations: Annotations(meta.annotations.clone()) };
+            Box::new(template(of_pod, spec))
+        });
+        // The injector's status names every container and volume that it added; only its revision is needed.
+        meta.annotations = meta.annotations.filtered(|k| k != key::STATUS && k != "proxy.istio.io/overrides");
+        Object::Pod(model::Pod { meta, revision, status, template })
+    }
+}
