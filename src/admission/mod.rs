@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+pub mod message;
+pub mod review;
+pub mod webhook;
+
 /// Which of the two webhooks the API server called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {

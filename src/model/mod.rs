@@ -23,7 +23,7 @@ pub use object::{
     ConfigMap, Crd, EndpointSlice, GatewayConfig, Hpa, Id, IstioConfig, Kind, Lifecycle, Meta, Namespace, Object,
     Owner, Pod, Sail, Service, ServicePort,
 };
-pub use operator::{Listed, Operator, Rendered};
+pub use operator::{ListMerge, Listed, Operator, Rendered};
 pub use selector::{Selector, SelectorError};
 pub use text::Str;
 pub use validator::{Validator, ValidatorConfig};

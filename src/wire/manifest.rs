@@ -59,12 +59,12 @@ pub struct Manifest {
 /// Reads a whole file. `home` is the namespace of namespaced objects that name none, as with `kubectl -n`.
 pub fn read(file: &str, text: &str, home: &str) -> Manifest {
     let mut out = Manifest::default();
-    if text.trim_start().starts_with(['{', '[']) {
-        if let Ok(Tree(value)) = json(text) {
-            let source = Source { file: file.to_owned(), document: 1, line: 1 };
-            take(value, &source, home, &mut out);
-            return out;
-        }
+    if text.trim_start().starts_with(['{', '['])
+        && let Ok(Tree(value)) = json(text)
+    {
+        let source = Source { file: file.to_owned(), document: 1, line: 1 };
+        take(value, &source, home, &mut out);
+        return out;
     }
     for (i, (first_line, part)) in split(text).into_iter().enumerate() {
         let source = Source { file: file.to_owned(), document: i + 1, line: first_line };

@@ -1,0 +1,501 @@
+//! The AdmissionReview codec: one typed pass over the body.
+//!
+//! The API server writes a request's kind before its object, so the object is read by its lean type as it streams by, and
+//! `oldObject` is only skipped over until a rule compares. A body in another order is read all the same, in two passes.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::model::{Kind, Object, Str};
+use crate::rules::request::LazyObject;
+use crate::rules::{Operation, Request, User};
+use crate::snapshot::Snapshot;
+use crate::wire::{self, OfKind, find_kind, row};
+
+/// A request as it was sent.
+pub struct Review<'a> {
+    pub uid: String,
+    pub dry_run: bool,
+    pub user: User,
+    pub namespace: Str,
+    pub name: Str,
+    /// Group and kind, as sent.
+    pub kind_name: String,
+    pub write: Write<'a>,
+}
+
+/// What is written.
+pub enum Write<'a> {
+    /// A kind (or operation) that no rule looks at.
+    Other,
+    Object {
+        kind: Kind,
+        operation: Operation,
+        sub_resource: String,
+        new: Option<Box<Object>>,
+        old: Option<&'a RawValue>,
+    },
+    /// Through the scale subresource of this kind.
+    Scale { kind: Kind, replicas: u32, before: Option<u32> },
+}
+
+/// A body that gives no request.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Unreadable {
+    /// HTTP 400: the call failed, and `failurePolicy` decides.
+    #[error("not an AdmissionReview of admission.k8s.io/v1: {0}")]
+    Envelope(String),
+    /// HTTP 200 with a denial of code 422: the request is known, its object is not.
+    #[error("{message}")]
+    Object { uid: String, message: String },
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// See [`Unreadable`].
+pub fn read(body: &[u8]) -> Result<Review<'_>, Unreadable> {
+    let mut d = serde_json::Deserializer::from_slice(body);
+    match EnvelopeSeed.deserialize(&mut d).and_then(|e| d.end().map(|()| e)) {
+        Ok(envelope) => envelope.into_review(),
+        Err(first) => Err(explain(body, &first)),
+    }
+}
+
+/// Reads again, shallowly, to find the uid and to name the field.
+fn explain(body: &[u8], first: &serde_json::Error) -> Unreadable {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shallow<'a> {
+        #[serde(default)]
+        api_version: Option<String>,
+        #[serde(borrow, default)]
+        request: Option<ShallowRequest<'a>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ShallowRequest<'a> {
+        #[serde(default)]
+        uid: String,
+        #[serde(default)]
+        kind: GroupKind,
+        #[serde(borrow, default)]
+        object: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        old_object: Option<&'a RawValue>,
+    }
+    let Ok(shallow) = serde_json::from_slice::<Shallow<'_>>(body) else {
+        return Unreadable::Envelope(first.to_string());
+    };
+    let request = match shallow.request {
+        Some(r) if shallow.api_version.as_deref() == Some(API_VERSION) && !r.uid.is_empty() => r,
+        _ => return Unreadable::Envelope(first.to_string()),
+    };
+    let named = find_kind(&request.kind.group, &request.kind.kind).and_then(|kind| {
+        let object = request.object.filter(|o| o.get() != "null").or(request.old_object)?;
+        wire::read_json(kind, object.get().as_bytes()).err()
+    });
+    let what = if request.kind.kind.is_empty() { "object".to_owned() } else { request.kind.kind };
+    let message = format!("the {what} cannot be read: {}", named.unwrap_or_else(|| first.to_string()));
+    Unreadable::Object { uid: request.uid, message }
+}
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GroupKind {
+    group: String,
+    kind: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GroupResource {
+    group: String,
+    resource: String,
+}
+
+#[derive(Default)]
+struct Envelope<'a> {
+    api_version: String,
+    kind: String,
+    request: Option<Raw<'a>>,
+}
+
+/// The request's fields, before they are understood.
+#[derive(Default)]
+struct Raw<'a> {
+    uid: String,
+    kind: Option<GroupKind>,
+    resource: GroupResource,
+    sub_resource: String,
+    name: Str,
+    namespace: Str,
+    operation: String,
+    user: UserInfo,
+    dry_run: Option<bool>,
+    object: Slot<'a>,
+    old: Slot<'a>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UserInfo {
+    username: String,
+    #[serde(deserialize_with = "wire::tree::list")]
+    groups: Vec<String>,
+}
+
+/// `object` or `oldObject`.
+#[derive(Default)]
+enum Slot<'a> {
+    #[default]
+    Null,
+    Typed(Box<Object>),
+    Replicas(u32),
+    Raw(&'a RawValue),
+}
+
+struct EnvelopeSeed;
+
+impl<'de> DeserializeSeed<'de> for EnvelopeSeed {
+    type Value = Envelope<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Envelope<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an AdmissionReview")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut out = Envelope::default();
+                let mut seen = Seen::default();
+                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    match &*key {
+                        "apiVersion" => {
+                            seen.once(0, "apiVersion").and_then(|()| map.next_value().map(|v| out.api_version = v))?
+                        }
+                        "kind" => seen.once(1, "kind").and_then(|()| map.next_value().map(|v| out.kind = v))?,
+                        "request" => seen
+                            .once(2, "request")
+                            .and_then(|()| map.next_value_seed(RequestSeed).map(|v| out.request = v))?,
+                        _ => map.next_value::<IgnoredAny>().map(|_| ())?,
+                    }
+                }
+                Ok(out)
+            }
+        }
+        d.deserialize_map(V)
+    }
+}
+
+/// Keys met so far; the API server's own reader would silently keep the last of two.
+#[derive(Default)]
+struct Seen(u32);
+
+impl Seen {
+    fn once<E: serde::de::Error>(&mut self, bit: u32, key: &'static str) -> Result<(), E> {
+        if self.0 & (1 << bit) != 0 {
+            return Err(E::duplicate_field(key));
+        }
+        self.0 |= 1 << bit;
+        Ok(())
+    }
+}
+
+struct RequestSeed;
+
+impl<'de> DeserializeSeed<'de> for RequestSeed {
+    type Value = Option<Raw<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Option<Raw<'de>>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an admission request")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = Raw::default();
+                let mut seen = Seen::default();
+                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    match &*key {
+                        "uid" => seen.once(0, "uid").and_then(|()| map.next_value().map(|v| raw.uid = v))?,
+                        "kind" => seen.once(1, "kind").and_then(|()| map.next_value().map(|v| raw.kind = Some(v)))?,
+                        "resource" => {
+                            seen.once(2, "resource").and_then(|()| map.next_value().map(|v| raw.resource = v))?
+                        }
+                        "subResource" => {
+                            seen.once(3, "subResource").and_then(|()| map.next_value().map(|v| raw.sub_resource = v))?
+                        }
+                        "name" => seen.once(4, "name").and_then(|()| map.next_value().map(|v| raw.name = v))?,
+                        "namespace" => {
+                            seen.once(5, "namespace").and_then(|()| map.next_value().map(|v| raw.namespace = v))?
+                        }
+                        "operation" => {
+                            seen.once(6, "operation").and_then(|()| map.next_value().map(|v| raw.operation = v))?
+                        }
+                        "userInfo" => seen.once(7, "userInfo").and_then(|()| map.next_value().map(|v| raw.user = v))?,
+                        "dryRun" => seen.once(8, "dryRun").and_then(|()| map.next_value().map(|v| raw.dry_run = v))?,
+                        "object" => {
+                            seen.once::<A::Error>(9, "object")?;
+                            raw.object = map.next_value_seed(raw.shape(true))?;
+                        }
+                        "oldObject" => {
+                            seen.once::<A::Error>(10, "oldObject")?;
+                            raw.old = map.next_value_seed(raw.shape(false))?;
+                        }
+                        _ => map.next_value::<IgnoredAny>().map(|_| ())?,
+                    }
+                }
+                Ok(Some(raw))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+/// How an object that comes by now is read.
+enum Shape {
+    Typed(Kind),
+    Scale,
+    /// Nobody looks at this kind.
+    Skip,
+    /// Later: its kind has not come by, or it may never be compared.
+    Raw,
+}
+
+impl Raw<'_> {
+    fn known_kind(&self) -> Option<Kind> {
+        self.kind.as_ref().and_then(|k| find_kind(&k.group, &k.kind))
+    }
+
+    fn is_scale(&self) -> bool {
+        self.kind.as_ref().is_some_and(|k| k.kind == "Scale")
+    }
+
+    fn shape(&self, new: bool) -> Shape {
+        if self.kind.is_none() || self.operation.is_empty() {
+            return Shape::Raw;
+        }
+        if self.is_scale() {
+            return Shape::Scale;
+        }
+        match self.known_kind() {
+            None => Shape::Skip,
+            Some(kind) if new || self.operation == "DELETE" => Shape::Typed(kind),
+            Some(_) => Shape::Raw,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Shape {
+    type Value = Slot<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Slot<'de>, D::Error> {
+        struct Maybe(Shape);
+        impl<'de> Visitor<'de> for Maybe {
+            type Value = Slot<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or null")
+            }
+            fn visit_unit<E>(self) -> Result<Slot<'de>, E> {
+                Ok(Slot::Null)
+            }
+            fn visit_none<E>(self) -> Result<Slot<'de>, E> {
+                Ok(Slot::Null)
+            }
+            fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Slot<'de>, D::Error> {
+                match self.0 {
+                    Shape::Typed(kind) => OfKind(kind).deserialize(d).map(|o| Slot::Typed(Box::new(o))),
+                    _ => wire::core::Scale::deserialize(d).map(|s| Slot::Replicas(s.replicas())),
+                }
+            }
+        }
+        match self {
+            Shape::Skip => IgnoredAny::deserialize(d).map(|_| Slot::Null),
+            Shape::Raw => {
+                <&RawValue>::deserialize(d).map(|r| if r.get() == "null" { Slot::Null } else { Slot::Raw(r) })
+            }
+            typed => d.deserialize_option(Maybe(typed)),
+        }
+    }
+}
+
+impl<'a> Envelope<'a> {
+    fn into_review(self) -> Result<Review<'a>, Unreadable> {
+        if self.api_version != API_VERSION || self.kind != "AdmissionReview" {
+            return Err(Unreadable::Envelope(format!("apiVersion {:?}, kind {:?}", self.api_version, self.kind)));
+        }
+        let raw = self.request.ok_or_else(|| Unreadable::Envelope("request is missing".into()))?;
+        if raw.uid.is_empty() {
+            return Err(Unreadable::Envelope("request.uid is missing".into()));
+        }
+        let uid = raw.uid.clone();
+        let write = raw.write().map_err(|message| Unreadable::Object { uid: uid.clone(), message })?;
+        let kind = raw.kind.unwrap_or_default();
+        Ok(Review {
+            uid,
+            dry_run: raw.dry_run == Some(true),
+            user: User { name: raw.user.username, groups: raw.user.groups },
+            namespace: raw.namespace,
+            name: raw.name,
+            kind_name: if kind.group.is_empty() { kind.kind } else { format!("{}.{}", kind.kind, kind.group) },
+            write,
+        })
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn write(&self) -> Result<Write<'a>, String> {
+        let operation = match self.operation.as_str() {
+            "CREATE" => Operation::Create,
+            "UPDATE" => Operation::Update,
+            "DELETE" => Operation::Delete,
+            _ => return Ok(Write::Other),
+        };
+        if self.is_scale() {
+            let Some(kind) =
+                wire::KINDS.iter().find(|r| r.group == self.resource.group && r.plural == self.resource.resource)
+            else {
+                return Ok(Write::Other);
+            };
+            let replicas = |slot: &Slot<'_>| match slot {
+                Slot::Replicas(n) => Ok(Some(*n)),
+                Slot::Raw(r) => serde_json::from_str::<wire::core::Scale>(r.get())
+                    .map(|s| Some(s.replicas()))
+                    .map_err(|e| e.to_string()),
+                _ => Ok(None),
+            };
+            let after = replicas(&self.object)?.ok_or("the Scale is null")?;
+            return Ok(Write::Scale { kind: kind.kind, replicas: after, before: replicas(&self.old)? });
+        }
+        let Some(kind) = self.known_kind() else { return Ok(Write::Other) };
+        let typed = |slot: &Slot<'a>| match slot {
+            Slot::Typed(o) => Ok(Some(o.clone())),
+            Slot::Raw(r) => wire::read_json(kind, r.get().as_bytes()).map(|o| Some(Box::new(o))),
+            _ => Ok(None),
+        };
+        let (new, old) = match (operation, &self.old) {
+            (Operation::Delete, old) => (typed(old)?, None),
+            (_, Slot::Raw(raw)) => (typed(&self.object)?, Some(*raw)),
+            _ => (typed(&self.object)?, None),
+        };
+        if new.is_none() && operation != Operation::Delete {
+            return Err(format!("the {} is null", row(kind).name));
+        }
+        Ok(Write::Object { kind, operation, sub_resource: self.sub_resource.clone(), new, old })
+    }
+}
+
+impl<'a> Review<'a> {
+    /// The request to judge; `None` if nothing needs judging. Completes from the snapshot what the API server leaves out: the
+    /// Deployment behind a Scale, the object behind a bare DELETE.
+    pub fn into_request(self, snapshot: &Snapshot) -> Option<(Str, Request<'a>)> {
+        let stored = |kind: Kind| snapshot.get(kind, &self.namespace, &self.name).cloned();
+        let (operation, sub_resource, object, old) = match self.write {
+            Write::Other => return None,
+            Write::Scale { kind, replicas, before } => {
+                let Some(Object::Workload(_, stored)) = stored(kind) else { return None };
+                let (mut new, mut old) = (stored.clone(), stored);
+                new.replicas = Some(replicas);
+                old.replicas = before.or(old.replicas);
+                let old = LazyObject::ready(Object::Workload(kind, old));
+                (Operation::Update, "scale".to_owned(), Object::Workload(kind, new), old)
+            }
+            Write::Object { kind, operation, sub_resource, new, old } => {
+                let object = match new {
+                    Some(o) => *o,
+                    None => stored(kind)?,
+                };
+                let old = old.map_or_else(LazyObject::none, |raw| LazyObject::unread(kind, raw.get().as_bytes()));
+                (operation, sub_resource, object, old)
+            }
+        };
+        let mut object = object;
+        let meta = object.meta_mut();
+        if meta.name.is_empty() {
+            meta.name = self.name;
+        }
+        // The API server fills in the namespace of the URL before admission, but not in every version of every client.
+        if meta.namespace.is_empty() {
+            meta.namespace = self.namespace.clone();
+        }
+        if object.kind() == Kind::Namespace {
+            object.meta_mut().namespace = Str::default();
+        }
+        Some((Str::from(self.uid), Request { user: self.user, operation, sub_resource, object, old }))
+    }
+}
+
+/// The answer, ready to be written.
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Response {
+    pub uid: String,
+    pub allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
+    pub audit_annotations: Vec<(&'static str, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_type: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+pub struct Status {
+    pub status: &'static str,
+    pub message: String,
+    pub reason: &'static str,
+    pub code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
+}
+
+#[derive(Serialize)]
+pub struct Details {
+    pub causes: Vec<Cause>,
+}
+
+#[derive(Serialize)]
+pub struct Cause {
+    /// The rule's code.
+    pub reason: &'static str,
+    pub message: String,
+    pub field: String,
+}
+
+fn as_map<S: serde::Serializer>(pairs: &[(&'static str, String)], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(pairs.iter().map(|(k, v)| (k, v)))
+}
+
+/// The bytes of an answer.
+pub fn write(response: &Response) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        api_version: &'static str,
+        kind: &'static str,
+        response: &'a Response,
+    }
+    let answer = Answer { api_version: API_VERSION, kind: "AdmissionReview", response };
+    serde_json::to_vec(&answer).expect("strings and numbers always serialise")
+}
+
+/// A denial of an object that cannot be read.
+pub fn unprocessable(uid: String, message: String) -> Response {
+    let status = Status { status: "Failure", message, reason: "Invalid", code: 422, details: None };
+    Response { uid, allowed: false, status: Some(status), ..Response::default() }
+}

@@ -1,0 +1,251 @@
+//! The one function that decides.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::allow::{self, Standing};
+use super::request::Typed;
+use super::{Check, Finding, Fix, Found, Old, Operation, Patch, Policy, RULES, Request, Rule, Severity, View};
+use crate::model::object::Owner;
+use crate::model::{Backend, Kind, Object};
+use crate::snapshot::{Snapshot, Unknown, WhyUnknown};
+
+/// What comes of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    Audit,
+    Warn,
+    Deny,
+}
+
+impl Action {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::Audit => "audit",
+            Action::Warn => "warn",
+            Action::Deny => "deny",
+        }
+    }
+}
+
+/// A finding and what comes of it.
+#[derive(Clone)]
+pub struct Judged {
+    pub rule: &'static Rule,
+    pub action: Action,
+    pub finding: Finding,
+    /// The exemption that lets it pass, or why the one given does not.
+    pub exemption: Option<Standing>,
+    /// The stored object breaks the rule in the same way.
+    pub was_there: bool,
+}
+
+/// The outcome of one request.
+#[derive(Clone, Default)]
+pub struct Verdict {
+    /// In the order of the catalogue.
+    pub judged: Vec<Judged>,
+    /// A rule needs a kind whose first list is not complete: the request must be tried again.
+    pub not_ready: Option<Unknown>,
+    /// Why nothing was judged at all.
+    pub exempt: Option<&'static str>,
+}
+
+impl Verdict {
+    pub fn denied(&self) -> impl Iterator<Item = &Judged> {
+        self.judged.iter().filter(|j| j.action == Action::Deny)
+    }
+
+    pub fn warnings(&self) -> impl Iterator<Item = &Judged> {
+        self.judged.iter().filter(|j| j.action == Action::Warn)
+    }
+
+    pub fn is_allowed(&self) -> bool {
+        self.not_ready.is_none() && self.denied().next().is_none()
+    }
+}
+
+/// Judges one request. `now` decides whether exemptions still hold.
+pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: Timestamp) -> Verdict {
+    if let Some(why) = exempt(policy, request, snapshot) {
+        return Verdict { exempt: Some(why), ..Verdict::default() };
+    }
+    let id = request.id();
+    let view = View::new(snapshot, &id, policy, request.operation, &request.user);
+    let exemptions = allow::parse(&request.object.meta().annotations);
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let mut verdict = Verdict::default();
+    for rule in RULES.iter() {
+        let (found, was_there) = match ratcheted(rule, request, &view) {
+            Ok(found) => found,
+            Err(unknown) if unknown.why == WhyUnknown::Listing => {
+                return Verdict { not_ready: Some(unknown), ..Verdict::default() };
+            }
+            Err(_) => continue,
+        };
+        for (finding, was_there) in found.into_iter().zip(was_there) {
+            let severity = if was_there { Severity::Warn } else { finding.severity };
+            let Some(mut action) = policy.action(rule.code, severity) else { continue };
+            if was_there {
+                // `strict` must not turn the ratchet's warning back into a denial.
+                action = action.min(Action::Warn);
+            }
+            let exemption = exemptions.iter().find(|e| e.code == rule.code).map(|e| e.standing(today));
+            if matches!(exemption, Some(Standing::Holds(_))) && rule.code != ALLOW_RULE {
+                action = action.min(Action::Warn);
+            }
+            verdict.judged.push(Judged { rule, action, finding, exemption, was_there });
+        }
+    }
+    verdict
+}
+
+/// The patches that policy switches on, in the order of the catalogue. The object must be one that is created or updated.
+pub fn mend(
+    policy: &Policy,
+    request: &Request<'_>,
+    snapshot: &Snapshot,
+) -> Result<Vec<(&'static Rule, Patch)>, Unknown> {
+    if request.operation == Operation::Delete || exempt(policy, request, snapshot).is_some() {
+        return Ok(Vec::new());
+    }
+    let id = request.id();
+    let view = View::new(snapshot, &id, policy, request.operation, &request.user);
+    let mut patches: Vec<(&'static Rule, Patch)> = Vec::new();
+    for rule in RULES.iter() {
+        let found = match check(rule, request, &view, false) {
+            Ok(found) => found,
+            Err(unknown) if unknown.why == WhyUnknown::Listing => return Err(unknown),
+            Err(_) => continue,
+        };
+        for finding in found {
+            if let Fix::Patch(patch, _) = finding.fix
+                && !patches.iter().any(|(_, p)| *p == patch)
+            {
+                patches.push((rule, patch));
+            }
+        }
+    }
+    Ok(patches)
+}
+
+/// No exemption exempts from the rule about exemptions.
+const ALLOW_RULE: &str = "ALW001";
+
+/// The findings of a rule, and for each whether the stored object has it already.
+fn ratcheted(
+    rule: &'static Rule,
+    request: &Request<'_>,
+    view: &View<'_>,
+) -> Result<(Vec<Finding>, Vec<bool>), Unknown> {
+    let found = check(rule, request, view, false)?;
+    let fresh = vec![false; found.len()];
+    if found.is_empty() || request.operation != Operation::Update {
+        return Ok((found, fresh));
+    }
+    let Some(old) = request.old.get() else { return Ok((found, fresh)) };
+    if !rule.reads.iter().any(|f| f.changed(old, &request.object)) {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    if found.iter().all(|f| f.severity == Severity::Warn) && !view.policy.strict.contains(rule.code) {
+        return Ok((found, fresh));
+    }
+    let before = check(rule, request, view, true)?;
+    let was_there = found.iter().map(|f| before.iter().any(|b| b.same_as(f))).collect();
+    Ok((found, was_there))
+}
+
+/// Runs a rule's checks on the object, or (`stored`) on the old object as if it were created.
+fn check(rule: &'static Rule, request: &Request<'_>, view: &View<'_>, stored: bool) -> Found {
+    let object = if stored { request.old.get().unwrap_or(&request.object) } else { &request.object };
+    let mut all = Vec::new();
+    for check in rule.checks {
+        let found = match (request.operation, check) {
+            (Operation::Delete, Check::Delete(f)) => f(object, view),
+            (Operation::Delete, _) | (_, Check::Delete(_)) => continue,
+            (_, Check::Namespace(f)) => run(*f, object, request, view, stored),
+            (_, Check::Workload(f)) => run(*f, object, request, view, stored),
+            (_, Check::Service(f)) => run(*f, object, request, view, stored),
+            (_, Check::Hpa(f)) => run(*f, object, request, view, stored),
+            (_, Check::Operator(f)) => run(*f, object, request, view, stored),
+            (_, Check::Sail(f)) => run(*f, object, request, view, stored),
+            (_, Check::Lifecycle(f)) => run(*f, object, request, view, stored),
+            (_, Check::Gateway(f)) => run(*f, object, request, view, stored),
+            (_, Check::Any(f)) => run(*f, object, request, view, stored),
+        }?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+fn run<T: Typed>(
+    f: fn(&T, Old<'_, T>, &View<'_>) -> Found,
+    object: &Object,
+    request: &Request<'_>,
+    view: &View<'_>,
+    stored: bool,
+) -> Found {
+    let Some(typed) = T::of(object) else { return Ok(Vec::new()) };
+    let old = if stored || request.operation == Operation::Create { Old::absent() } else { Old::of(&request.old) };
+    f(typed, old, view)
+}
+
+/// Why a request is not judged at all.
+fn exempt(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot) -> Option<&'static str> {
+    let meta = request.object.meta();
+    if !matches!(request.sub_resource.as_str(), "" | "scale") {
+        return Some("a subresource that no rule reads");
+    }
+    if meta.deleting && request.operation != Operation::Delete {
+        return Some("the object is being deleted");
+    }
+    if is_controller(&request.user.name) {
+        return Some("a controller of Kubernetes itself");
+    }
+    if policy.exempt.writers.contains(&request.user.name) {
+        return Some("the writer is exempt by policy");
+    }
+    let namespace = if request.object.kind() == Kind::Namespace { &meta.name } else { &meta.namespace };
+    if policy.exempt.namespaces.contains(namespace.as_str()) {
+        return Some("the namespace is exempt by policy");
+    }
+    if let Some(Object::Namespace(ns)) = snapshot.get(Kind::Namespace, "", namespace)
+        && ns.meta.deleting
+        && !(request.object.kind() == Kind::Namespace && request.operation == Operation::Delete)
+    {
+        return Some("the namespace is being deleted");
+    }
+    if let Some(Owner { kind, .. }) = meta.owner.as_deref()
+        && matches!(request.object.kind(), Kind::ReplicaSet | Kind::Job | Kind::Pod)
+        && matches!(kind.as_str(), "Deployment" | "CronJob" | "ReplicaSet" | "Job" | "DaemonSet" | "StatefulSet")
+    {
+        return Some("its owner is judged instead");
+    }
+    is_istiod(&request.user.name, snapshot).then_some("the writer is an istiod")
+}
+
+/// Controllers of the cluster itself, which only carry out what was judged when it was written.
+fn is_controller(user: &str) -> bool {
+    if user == "system:kube-controller-manager" {
+        return true;
+    }
+    let Some(name) = user.strip_prefix("system:serviceaccount:kube-system:") else { return false };
+    name.ends_with("-controller") || matches!(name, "horizontal-pod-autoscaler" | "generic-garbage-collector")
+}
+
+/// The ServiceAccount of an istiod whose pods a Service of a live injector selects. A label alone exempts nobody.
+fn is_istiod(user: &str, snapshot: &Snapshot) -> bool {
+    let Some((namespace, account)) = user.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) else {
+        return false;
+    };
+    let (Ok(istiods), Ok(injectors)) = (snapshot.istiods(), snapshot.injectors()) else { return false };
+    { istiods }.filter(|w| w.meta.namespace == namespace && w.template.service_account == account).any(|w| {
+        injectors.hooks().filter(|h| h.istio).any(|h| match &h.backend {
+            Backend::Service { namespace: ns, name, .. } => {
+                *ns == w.meta.namespace
+                    && matches!(snapshot.service(ns, name), Ok(Some(s)) if s.selects(&w.template.labels))
+            }
+            _ => false,
+        })
+    })
+}

@@ -1,0 +1,59 @@
+//! # NS001 both-labels
+//!
+//! ## What
+//! A namespace carries `istio-injection=enabled` and `istio.io/rev` at once.
+//!
+//! ## Why
+//! Every revision's injector demands that `istio-injection` is absent, so the revision label is ignored: the default
+//! injector takes the pods, and where there is none nobody does. Either way not the revision that the label names.
+//!
+//! ## What to do
+//! Keep one. To follow a revision or tag, drop `istio-injection`; to follow the default injector, drop `istio.io/rev`.
+//!
+//! ## When to allow
+//! Never needed for long: while a tool that cannot be changed writes the second label.
+//!
+//! ## Mutation
+//! `mutations.NS001: Rev` drops `istio-injection`, `Default` drops `istio.io/rev`.
+
+use crate::model::{Namespace, key};
+use crate::rules::finding::label;
+use crate::rules::policy::Prefer;
+use crate::rules::{Check, Field, Finding, Fix, Found, Old, Patch, Rule, View};
+
+pub static RULE: Rule = Rule {
+    code: "NS001",
+    name: "both-labels",
+    summary: "a namespace has istio-injection=enabled and istio.io/rev",
+    reads: &[Field::Label(key::INJECTION), Field::Label(key::REV)],
+    checks: &[Check::Namespace(check)],
+    source: include_str!("ns001_both_labels.rs"),
+};
+
+fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found {
+    let labels = &namespace.meta.labels;
+    let (true, Some(rev)) = (labels.is(key::INJECTION, "enabled"), labels.value(key::REV)) else {
+        return Ok(Vec::new());
+    };
+    let name = &namespace.meta.name;
+    let outcome = match view.cluster().injectors() {
+        Ok(injectors) => match injectors.default_hook() {
+            Some(hook) => format!("the default injector {} wins and istio.io/rev is ignored", hook.config),
+            None => "there is no default injector, so nothing injects".to_owned(),
+        },
+        Err(_) => "istio.io/rev is ignored".to_owned(),
+    };
+    let drop_injection = format!("kubectl label namespace {name} {}-", key::INJECTION);
+    let drop_rev = format!("kubectl label namespace {name} {}-", key::REV);
+    let text = format!("{drop_injection}\n(to follow the default injector instead: {drop_rev})");
+    let fix = match view.policy.mutations.ns001 {
+        Prefer::Off => Fix::Say(text),
+        Prefer::Rev => Fix::Patch(Patch::remove("/metadata/labels", key::INJECTION), text),
+        Prefer::Default => Fix::Patch(Patch::remove("/metadata/labels", key::REV), text),
+    };
+    Ok(vec![Finding::deny(label(key::REV), rev).says(
+        format!("namespace {name:?} has both istio-injection=enabled and istio.io/rev={rev}: {outcome}."),
+        "new pods would not join the revision that the label names.",
+        fix,
+    )])
+}

@@ -1,0 +1,5 @@
+//! Rules about pod templates.
+
+use super::Rule;
+
+pub static ALL: &[&Rule] = &[];

@@ -1,0 +1,158 @@
+//! From watch events to snapshots: any order, repetition or restart that ends in the same cluster gives the same one.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{Knowledge, Snapshot, Source};
+use crate::model::{Id, Kind, Labels, Meta, Object, Str};
+
+/// What a watch says.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A list begins: what it does not name by its end is gone.
+    Listing(Source),
+    Apply(Source, Box<Object>),
+    Delete(Source, Id),
+    /// The list is complete.
+    Listed(Source),
+    /// The API server refuses this source.
+    Forbidden(Source),
+    /// The cluster does not have this kind (any more).
+    NotInstalled(Kind),
+    /// The namespace is no longer one whose objects are read whole.
+    Dropped(Source),
+}
+
+/// Applies events to the next snapshot.
+pub struct Builder {
+    next: Snapshot,
+    lists: HashMap<Source, BTreeSet<Id>>,
+    interner: Interner,
+}
+
+impl Builder {
+    pub fn new(start: Snapshot) -> Self {
+        Builder { next: start, lists: HashMap::new(), interner: Interner::default() }
+    }
+
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Listing(source) => {
+                // A second list does not make what is known unknown.
+                if self.next.knows(source.0, source.1.as_deref()).is_err() {
+                    self.next.learn(source.clone(), Knowledge::Listing);
+                }
+                self.lists.insert(source, BTreeSet::new());
+            }
+            Event::Apply(source, mut object) => {
+                self.interner.share(object.meta_mut());
+                if let Some(list) = self.lists.get_mut(&source) {
+                    list.insert(object.id());
+                }
+                self.next.put(*object);
+            }
+            Event::Delete(source, id) => {
+                if let Some(list) = self.lists.get_mut(&source) {
+                    list.remove(&id);
+                }
+                self.next.remove(&id);
+            }
+            Event::Listed(source) => {
+                if let Some(list) = self.lists.remove(&source) {
+                    for id in self.held(&source).into_iter().filter(|id| !list.contains(id)) {
+                        self.next.remove(&id);
+                    }
+                }
+                self.next.learn(source, Knowledge::Complete);
+            }
+            Event::Forbidden(source) => {
+                self.lists.remove(&source);
+                self.next.learn(source, Knowledge::Forbidden);
+            }
+            Event::NotInstalled(kind) => {
+                let source = (kind, None);
+                self.lists.remove(&source);
+                for id in self.held(&source) {
+                    self.next.remove(&id);
+                }
+                self.next.learn(source, Knowledge::Complete);
+            }
+            Event::Dropped(source) => {
+                self.lists.remove(&source);
+                // Pods stay: their metadata comes from every namespace.
+                if source.0 != Kind::Pod {
+                    for id in self.held(&source) {
+                        self.next.remove(&id);
+                    }
+                }
+                self.next.forget(&source);
+            }
+        }
+        self.interner.sweep();
+    }
+
+    /// The cluster as the events so far tell it.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.next
+    }
+
+    fn held(&self, source: &Source) -> Vec<Id> {
+        match &source.1 {
+            None => self.next.raw(source.0).map(Object::id).collect(),
+            Some(ns) => self.next.raw_in(source.0, ns).map(Object::id).collect(),
+        }
+    }
+}
+
+/// Names and label sets that are held already are shared.
+#[derive(Default)]
+struct Interner {
+    strings: HashSet<Str>,
+    labels: HashSet<Labels>,
+    since_sweep: usize,
+}
+
+/// Events between two sweeps of what only the interner still holds.
+const SWEEP_EVERY: usize = 100_000;
+
+impl Interner {
+    fn share(&mut self, meta: &mut Meta) {
+        meta.namespace = self.string(&meta.namespace);
+        meta.labels = self.set(&meta.labels);
+        meta.annotations = self.set(&meta.annotations);
+        if let Some(owner) = &mut meta.owner {
+            owner.kind = self.string(&owner.kind);
+            owner.name = self.string(&owner.name);
+        }
+    }
+
+    fn string(&mut self, s: &Str) -> Str {
+        match self.strings.get(s) {
+            Some(held) => held.clone(),
+            None => {
+                self.strings.insert(s.clone());
+                s.clone()
+            }
+        }
+    }
+
+    fn set(&mut self, labels: &Labels) -> Labels {
+        if labels.is_empty() {
+            return Labels::default();
+        }
+        if let Some(held) = self.labels.get(labels) {
+            return held.clone();
+        }
+        let shared = Labels::from_pairs(labels.iter().map(|(k, v)| (self.string(k), self.string(v))).collect());
+        self.labels.insert(shared.clone());
+        shared
+    }
+
+    fn sweep(&mut self) {
+        self.since_sweep += 1;
+        if self.since_sweep >= SWEEP_EVERY {
+            self.since_sweep = 0;
+            self.labels.retain(|l| l.holders() > 1);
+            self.strings.retain(|s| s.holders() > 1);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The case table, depths 1 and 2: every file under `tests/cases` in process and as AdmissionReview bytes.
+//!
+//! `UPDATE=1` rewrites the golden texts, never the expected codes. `CASE=part-of-a-path` runs only those.
+
+#[path = "case_table/mod.rs"]
+mod case_table;
+
+use case_table::{Case, Outcome};
+
+#[test]
+fn every_case_in_process() {
+    let mut failures = Vec::new();
+    let mut ran = 0;
+    for case in Case::all() {
+        ran += 1;
+        let outcome = case.judge();
+        if let Err(e) = case.compare(&outcome) {
+            failures.push(e);
+        }
+    }
+    assert!(failures.is_empty(), "{} of {ran} cases:\n{}", failures.len(), failures.join("\n"));
+    println!("{ran} cases");
+}
+
+#[test]
+fn every_case_as_bytes() {
+    let mut failures = Vec::new();
+    for case in Case::all() {
+        let (by_value, by_bytes) = (case.judge(), case.review());
+        if by_value != by_bytes {
+            failures.push(format!(
+                "{}\n--- in process\n{}\n--- as bytes\n{}",
+                case.path,
+                by_value.text(),
+                by_bytes.text()
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_rule_switched_off_makes_its_cases_fail() {
+    for rule in revguard::rules::RULES.iter() {
+        let named = Case::all().into_iter().filter(|c| c.expect.iter().chain(&c.warns).any(|code| code == rule.code));
+        let mut seen = 0;
+        for mut case in named {
+            seen += 1;
+            let on = case.judge();
+            case.switch_off(rule.code);
+            assert_ne!(on, case.judge(), "{}: {} is off and nothing changes", case.path, rule.code);
+        }
+        assert!(seen > 0, "no case expects {}", rule.code);
+    }
+}
+
+#[test]
+fn every_rule_has_what_it_stops_and_what_it_lets_pass() {
+    for rule in revguard::rules::RULES.iter() {
+        let folder = rule.code.to_lowercase();
+        let own: Vec<Case> = Case::all().into_iter().filter(|c| c.rule() == folder).collect();
+        let quiet = own.iter().filter(|c| !c.expect.iter().chain(&c.warns).any(|code| code == rule.code)).count();
+        assert!(own.len() - quiet >= 1, "{}: no case that it stops", rule.code);
+        assert!(quiet >= 2, "{}: needs an allowed case and a near miss, has {quiet}", rule.code);
+    }
+}
+
+#[test]
+fn a_patched_object_needs_no_patch() {
+    for case in Case::all().iter().filter(|c| c.mutate) {
+        let Outcome { patch: Some(patch), .. } = case.judge() else { continue };
+        let again = case.patched(&patch).judge();
+        assert_eq!(again.patch, None, "{}", case.path);
+        assert!(again.denied.is_empty(), "{}: {}", case.path, again.text());
+    }
+}
