@@ -16,3 +16,4 @@ pub mod rules;
 // ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
+pub mod cluster;
