@@ -45,7 +45,6 @@ impl Telemetry for Notes {
 }
 
 struct Live {
-    api: FakeApi,
     shared: Arc<Shared>,
     notes: Arc<Notes>,
     handle: Handle,
@@ -76,7 +75,7 @@ fn run(api: &FakeApi, timing: Timing) -> Live {
     let shared = Shared::new(Snapshot::live(), Policy::default());
     let notes = Arc::new(Notes::default());
     let handle = cluster::start(api.client(), shared.clone(), notes.clone(), timing);
-    Live { api: api.clone(), shared, notes, handle }
+    Live { shared, notes, handle }
 }
 
 impl Live {
@@ -491,4 +490,34 @@ async fn an_api_server_that_is_away_is_named() {
     live.noted("troubles", |n| n.troubles.iter().any(|t| t.1 == "discover" && t.2 == "unreachable")).await;
     assert!(matches!(live.handle.ready(), Readiness::Waiting(_)) && live.handle.alive().is_ok());
     assert!(live.handle.ready().to_string().starts_with("waiting for the first list of "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_panics_is_reported_by_its_name() {
+    struct Panics;
+    impl Telemetry for Panics {
+        fn listing(&self, source: &Source) {
+            assert!(source.0 != Kind::CronJob, "the test wants it");
+        }
+    }
+    let api = mesh().await;
+    let shared = Shared::new(Snapshot::live(), Policy::default());
+    let handle = cluster::start(api.client(), shared, Arc::new(Panics), quick());
+    let died = tokio::time::timeout(Duration::from_secs(10), handle.join()).await.unwrap();
+    assert_eq!(died.to_string(), "the watch of cronjobs.batch has died: panic: the test wants it");
+    assert_eq!(handle.alive(), Err(died));
+    assert_ne!(handle.ready(), Readiness::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_handle_ends_every_request() {
+    let api = mesh().await;
+    let live = run(&api, quick());
+    live.ready().await;
+    drop(live);
+    tokio::time::sleep(ms(100)).await;
+    let asked = api.asked("").len();
+    api.cut_watches();
+    tokio::time::sleep(ms(300)).await;
+    assert_eq!(api.asked("").len(), asked);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{Knowledge, Snapshot, Source};
-use crate::model::{Id, Kind, Labels, Meta, Object, Str};
+use crate::model::{Id, Kind, Labels, Meta, Object, Selector, Str};
 
 /// What a watch says.
 #[derive(Clone, Debug)]
@@ -42,12 +42,14 @@ impl Builder {
                 if self.next.knows(source.0, source.1.as_deref()).is_err() {
                     self.next.learn(source.clone(), Knowledge::Listing);
                 }
-                // What begins empty has nothing to lose, and a first list is the longest.
-                let names = (self.held(&source).next().is_some()).then(BTreeSet::new);
+                // What begins empty has nothing to lose, and the first list of a kind is the longest. To a namespace of
+                // the mesh the other watch of pods may add meanwhile.
+                let loses = source.1.is_some() || self.held(&source).next().is_some();
+                let names = loses.then(BTreeSet::new);
                 self.lists.insert(source, names);
             }
             Event::Apply(source, mut object) => {
-                if self.is_told_better(&source, &object.meta().namespace) {
+                if self.is_told_better(&source, &object.id()) {
                     return;
                 }
                 self.interner.share(&mut object);
@@ -57,7 +59,7 @@ impl Builder {
                 self.next.put(*object);
             }
             Event::Delete(source, id) => {
-                if self.is_told_better(&source, &id.namespace) {
+                if self.is_told_better(&source, &id) {
                     return;
                 }
                 if let Some(Some(list)) = self.lists.get_mut(&source) {
@@ -67,7 +69,7 @@ impl Builder {
             }
             Event::Listed(source) => {
                 if let Some(Some(list)) = self.lists.remove(&source) {
-                    let stays = |id: &Id| list.contains(id) || self.is_told_better(&source, &id.namespace);
+                    let stays = |id: &Id| list.contains(id) || self.is_told_better(&source, id);
                     let gone: Vec<Id> = self.held(&source).filter(|id| !stays(id)).collect();
                     self.remove_all(gone);
                 }
@@ -75,6 +77,9 @@ impl Builder {
             }
             Event::Forbidden(source) => {
                 self.lists.remove(&source);
+                if let (Kind::Pod, Some(namespace)) = &source {
+                    self.next.forget_status(namespace);
+                }
                 self.next.learn(source, Knowledge::Forbidden);
             }
             Event::NotInstalled(kind) => {
@@ -105,10 +110,15 @@ impl Builder {
         &self.next
     }
 
-    /// Two watches tell of pods in namespaces of the mesh, one before the other. Once the whole ones are known, the watch
-    /// that brings only metadata is not listened to there: behind the other it would undo what that has told.
-    fn is_told_better(&self, source: &Source, namespace: &Str) -> bool {
-        *source == (Kind::Pod, None) && self.next.reads_whole(Kind::Pod, namespace)
+    /// Two watches tell of pods in namespaces of the mesh, one before the other. Where whole pods are known, and of each
+    /// pod that was read whole before all of them are, the watch that brings only metadata is not listened to: behind the
+    /// other it would undo what that has told.
+    fn is_told_better(&self, source: &Source, id: &Id) -> bool {
+        let whole = || match self.next.get(Kind::Pod, &id.namespace, &id.name) {
+            Some(Object::Pod(pod)) => pod.status.is_some(),
+            _ => false,
+        };
+        *source == (Kind::Pod, None) && (whole() || self.next.reads_whole(Kind::Pod, &id.namespace))
     }
 
     fn held(&self, source: &Source) -> Box<dyn Iterator<Item = Id> + '_> {
@@ -132,6 +142,7 @@ impl Builder {
 struct Interner {
     strings: HashSet<Str>,
     labels: HashSet<Labels>,
+    selectors: HashSet<Selector>,
     since_sweep: usize,
 }
 
@@ -143,7 +154,7 @@ impl Interner {
         self.meta(object.meta_mut());
         match object {
             Object::Workload(_, w) => {
-                w.selector.share(&mut |s| self.string(s));
+                w.selector = self.selector(&w.selector);
                 let t = &mut w.template;
                 t.labels = self.set(&t.labels);
                 t.annotations = self.set(&t.annotations);
@@ -205,12 +216,118 @@ impl Interner {
         shared
     }
 
+    fn selector(&mut self, selector: &Selector) -> Selector {
+        if let Some(held) = self.selectors.get(selector) {
+            return held.clone();
+        }
+        let mut shared = selector.clone();
+        shared.share(&mut |s| self.string(s));
+        self.selectors.insert(shared.clone());
+        shared
+    }
+
     fn sweep(&mut self) {
         self.since_sweep += 1;
         if self.since_sweep >= SWEEP_EVERY {
             self.since_sweep = 0;
             self.labels.retain(|l| l.holders() > 1);
+            self.selectors.retain(|s| s.holders() > 1);
             self.strings.retain(|s| s.holders() > 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Pod;
+    use crate::model::object::PodStatus;
+
+    fn pod(name: &str, label: &str, whole: bool) -> Object {
+        let meta = Meta {
+            namespace: "edge".into(),
+            name: name.into(),
+            labels: Labels::from([("v", label)]),
+            ..Meta::default()
+        };
+        let mut pod = Pod { meta, revision: Some("1-24".into()), ..Pod::default() };
+        if whole {
+            pod.status = Some(PodStatus { ready: label.starts_with('a'), over: false });
+        } else {
+            pod.outline();
+        }
+        Object::Pod(pod)
+    }
+
+    /// What happens to pods: a name and its new label; no label is a deletion.
+    fn story() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
+        prop::collection::vec((0..3usize, prop::option::weighted(0.7, "[ab]{1,2}")), 0..14)
+    }
+
+    fn told(story: &[(usize, Option<String>)], from: usize, whole: bool) -> Vec<Event> {
+        let source: Source = (Kind::Pod, whole.then(|| Str::from("edge")));
+        let name = |n: usize| format!("p{n}");
+        let mut events = vec![Event::Listing(source.clone())];
+        let mut state: std::collections::BTreeMap<usize, &str> = std::collections::BTreeMap::new();
+        for (n, label) in &story[..from] {
+            match label {
+                Some(label) => state.insert(*n, label),
+                None => state.remove(n),
+            };
+        }
+        let apply = |n: usize, label: &str| Event::Apply(source.clone(), Box::new(pod(&name(n), label, whole)));
+        events.extend(state.iter().map(|(n, label)| apply(*n, label)));
+        events.push(Event::Listed(source.clone()));
+        for (n, label) in &story[from..] {
+            let id = Id { kind: Kind::Pod, namespace: "edge".into(), name: name(*n).into() };
+            events.push(match label {
+                Some(label) => apply(*n, label),
+                None => Event::Delete(source.clone(), id),
+            });
+        }
+        events
+    }
+
+    proptest! {
+        /// The two watches of pods start anywhere in a story, run anyhow past each other, and the first one may list
+        /// again: in the end the pods are what the story ends with, with the status that only whole pods have.
+        #[test]
+        fn two_watches_of_the_same_pods_agree_in_the_end(
+            story in story(), a in 0..15usize, b in 0..15usize, again in 0..15usize, turns in prop::collection::vec(any::<bool>(), 60),
+        ) {
+            let at = |n: usize| n.min(story.len());
+            let mut outline = told(&story, at(a), false);
+            outline.extend(told(&story, at(again), false));
+            let whole = told(&story, at(b), true);
+            let mut builder = Builder::new(Snapshot::live());
+            let (mut outline, mut whole) = (outline.into_iter(), whole.into_iter());
+            for turn in turns {
+                let next = if turn { outline.next() } else { whole.next() };
+                next.into_iter().for_each(|e| builder.apply(e));
+            }
+            outline.chain(whole).for_each(|e| builder.apply(e));
+            let mut expected = Builder::new(Snapshot::live());
+            told(&story, story.len(), true).into_iter().for_each(|e| expected.apply(e));
+            let all = |b: &Builder| b.snapshot().raw(Kind::Pod).cloned().collect::<Vec<_>>();
+            prop_assert_eq!(all(&builder), all(&expected));
+            let runs = |b: &Builder| b.snapshot().runs("1-24").map(|(_, w, n)| (w.clone(), n)).collect::<Vec<_>>();
+            prop_assert_eq!(runs(&builder), runs(&expected));
+        }
+    }
+
+    #[test]
+    fn a_dropped_namespace_keeps_its_pods_and_forgets_their_status() {
+        let mut builder = Builder::new(Snapshot::live());
+        let story = [(0, Some("aa".to_owned()))];
+        told(&story, 1, false).into_iter().chain(told(&story, 1, true)).for_each(|e| builder.apply(e));
+        builder.apply(Event::Dropped((Kind::Pod, Some("edge".into()))));
+        let expected = pod("p0", "aa", false);
+        assert_eq!(builder.snapshot().raw(Kind::Pod).collect::<Vec<_>>(), [&expected]);
+        assert!(builder.snapshot().knows(Kind::Pod, Some("edge")).is_err());
+        // And metadata is listened to again.
+        builder.apply(Event::Delete((Kind::Pod, None), expected.id()));
+        assert_eq!(builder.snapshot().len(Kind::Pod), 0);
     }
 }
