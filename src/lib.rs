@@ -16,3 +16,5 @@ pub mod rules;
 // ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
+// 6: arguments, subcommands, exit codes
+pub mod cli;
