@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+pub mod compose;
 pub mod message;
+pub mod response;
 pub mod review;
 pub mod webhook;
 

@@ -3,17 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
+use revguard::admission::compose::{self, Wanted};
 use revguard::admission::webhook::{Shared, Webhook, answer, mended};
 use revguard::admission::{Endpoint, Reviewer};
-use revguard::model::{Kind, Object};
+use revguard::model::Object;
 use revguard::rules::judge::mend;
 use revguard::rules::request::LazyObject;
 use revguard::rules::{Operation, Policy, Request, User, judge};
 use revguard::snapshot::Snapshot;
 use revguard::wire::manifest::{self, Document};
-use revguard::wire::row;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// One file, read from top to bottom: the head, the cluster's objects, the request's object.
 #[derive(Clone)]
@@ -92,6 +92,8 @@ impl Outcome {
         out
     }
 }
+
+const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
 
 const MESH: &str = include_str!("../../src/cli/demo/mesh.yaml");
 
@@ -195,48 +197,20 @@ impl Case {
         let reply = webhook.review(endpoint, self.body().as_bytes());
         assert_eq!(reply.status, 200, "{}: {}", self.path, String::from_utf8_lossy(&reply.body));
         let answer: Value = serde_json::from_slice(&reply.body).expect("an AdmissionReview");
-        assert_eq!(answer["response"]["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
+        assert_eq!(answer["response"]["uid"], UID);
         self.outcome(&answer["response"])
     }
 
-    /// The AdmissionReview of this case, its fields in the API server's order.
+    /// The AdmissionReview of this case.
     pub fn body(&self) -> String {
-        let kind = self.request.object.kind();
-        let row = row(kind);
-        let version = self.request.api_version.rsplit('/').next().unwrap_or("v1").to_owned();
-        let meta = self.request.object.meta();
-        let gvk = json!({"group": row.group, "version": version, "kind": row.name});
-        let gvr = json!({"group": row.group, "version": version, "resource": row.plural});
-        let old = self.stored().map(|d| d.raw.clone());
-        let scale = |n: u32| {
-            let spec = if n == 0 { json!({}) } else { json!({"replicas": n}) };
-            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": &*meta.name, "namespace": &*meta.namespace}, "spec": spec})
+        let stored = || &self.stored().unwrap_or_else(|| panic!("{}: the object is not in the cluster", self.path)).raw;
+        let wanted = match self.head.operation.as_str() {
+            "create" => Wanted::Create(&self.request.raw),
+            "update" => Wanted::Update { old: stored(), new: &self.request.raw },
+            "delete" => Wanted::Delete(stored()),
+            _ => Wanted::Scale { object: stored(), replicas: self.head.replicas.into() },
         };
-        let (gvk, sub, operation, object, old) = match self.head.operation.as_str() {
-            "create" => (gvk, "", "CREATE", self.request.raw.clone(), Value::Null),
-            "update" => (gvk, "", "UPDATE", self.request.raw.clone(), old.unwrap_or(Value::Null)),
-            "delete" => (gvk, "", "DELETE", Value::Null, old.unwrap_or(Value::Null)),
-            _ => {
-                let before = old.as_ref().and_then(|o| o["spec"]["replicas"].as_u64()).unwrap_or(1);
-                let gvk = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
-                (gvk, "scale", "UPDATE", scale(self.head.replicas), scale(u32::try_from(before).unwrap()))
-            }
-        };
-        // Written by hand: a map of serde_json would sort the keys.
-        let mut parts = vec![
-            format!(r#""uid":"705ab4f5-6393-11e8-b7cc-42010a800002","kind":{gvk},"resource":{gvr}"#),
-            format!(r#""name":{},"operation":{}"#, json!(&*meta.name), json!(operation)),
-            format!(r#""userInfo":{}"#, json!({"username": self.head.user, "groups": self.head.groups})),
-            format!(r#""object":{object},"oldObject":{old},"dryRun":false"#),
-        ];
-        if !sub.is_empty() {
-            parts.insert(1, format!(r#""subResource":"{sub}""#));
-        }
-        if !meta.namespace.is_empty() || kind == Kind::Namespace {
-            let ns = if kind == Kind::Namespace { &meta.name } else { &meta.namespace };
-            parts.insert(1, format!(r#""namespace":{}"#, json!(&**ns)));
-        }
-        format!(r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{{}}}}}"#, parts.join(","))
+        compose::body(self.request.object.kind(), &wanted, &self.user(), UID, false)
     }
 
     fn outcome(&self, response: &Value) -> Outcome {
