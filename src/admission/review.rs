@@ -13,6 +13,7 @@ use crate::model::{Kind, Object, Str};
 use crate::rules::request::LazyObject;
 use crate::rules::{Operation, Request, User};
 use crate::snapshot::Snapshot;
+use crate::wire::tree::Text;
 use crate::wire::{self, OfKind, find_kind, row};
 
 /// A request as it was sent.
@@ -175,8 +176,8 @@ impl<'de> DeserializeSeed<'de> for EnvelopeSeed {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut out = Envelope::default();
                 let mut seen = Seen::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    match &*key {
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key.0 {
                         "apiVersion" => {
                             seen.once(0, "apiVersion").and_then(|()| map.next_value().map(|v| out.api_version = v))?
                         }
@@ -226,8 +227,8 @@ impl<'de> DeserializeSeed<'de> for RequestSeed {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut raw = Raw::default();
                 let mut seen = Seen::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    match &*key {
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key.0 {
                         "uid" => seen.once(0, "uid").and_then(|()| map.next_value().map(|v| raw.uid = v))?,
                         "kind" => seen.once(1, "kind").and_then(|()| map.next_value().map(|v| raw.kind = Some(v)))?,
                         "resource" => {
