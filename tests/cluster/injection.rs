@@ -96,7 +96,7 @@ pub async fn observed(plane: &ControlPlane, mesh: &[Value]) -> Result<Vec<Observ
     static RUN: AtomicU64 = AtomicU64::new(0);
     let prefix = format!("injection-{}-", RUN.fetch_add(1, Ordering::Relaxed));
     let recorder = Recorder::start().await?;
-    let mut scope = Scope::new(plane).await;
+    let mut scope = Scope::new(plane);
 
     let namespaces = namespaces();
     let objects: Vec<Value> = namespaces

@@ -79,7 +79,7 @@ fn tests() -> Vec<Trial> {
         ),
         test(
             "harness::objects_come_and_go",
-            Controllers,
+            ApiServer,
             h::objects_come_and_go,
         ),
         test(

@@ -4,14 +4,15 @@
 //! applied: its end removes everything and waits until it is gone, also when the test has failed,
 //! because the next test uses the same API server.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures::future::join_all;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::core::GroupVersionKind;
-use kube::discovery::{ApiCapabilities, ApiResource, Scope as Reach, pinned_kind};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::{GroupVersionKind, Status};
+use kube::discovery::{ApiCapabilities, ApiResource, Scope as Reach, pinned_kind, verbs};
+use kube::{Api, Client, Discovery};
 use serde_json::Value;
 
 use super::runtime::finish;
@@ -20,8 +21,8 @@ use super::wait::wait_until;
 /// Who our writes are by, in `managedFields`.
 const MANAGER: &str = "revguard-tests";
 
-/// An API server serves a new CRD after 50 to 300 ms; a namespace ends in well under a second once its
-/// controller runs, which takes two or three after a cold start.
+/// An API server serves a new CRD after 50 to 300 ms, and forgets a deleted object at once; the rest is
+/// for loaded machines.
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// The documents of a YAML stream (JSON is YAML); `List`s are taken apart, empty documents left out.
@@ -45,7 +46,6 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 pub struct Scope {
     client: Client,
     made: Vec<Made>,
-    controllers: bool,
 }
 
 #[derive(Clone)]
@@ -62,6 +62,26 @@ impl Made {
             None => Api::all_with(client.clone(), &self.resource),
         }
     }
+
+    /// At once: nobody stops containers here, and nobody would collect dependents in the foreground.
+    async fn delete(&self, client: &Client) -> Result<()> {
+        let params = DeleteParams::background().grace_period(0);
+        match self.api(client).delete(&self.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if is_gone(&status) => Ok(()),
+            // The second removal of a namespace that is ending.
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(()),
+            Err(error) => {
+                Err(error).with_context(|| format!("delete {} {}", self.resource.kind, self.name))
+            }
+        }
+    }
+}
+
+/// By the code: of a kind whose CRD is gone the API server says so in plain text, without the reason
+/// that `Status::is_not_found` looks at.
+fn is_gone(status: &Status) -> bool {
+    status.code == 404
 }
 
 /// First what others need to exist, then the rest as it was written.
@@ -75,11 +95,10 @@ fn rank(document: &Value) -> u8 {
 
 impl Scope {
     /// An empty scope over `plane`'s administrator.
-    pub async fn new(plane: &super::ControlPlane) -> Scope {
+    pub fn new(plane: &super::ControlPlane) -> Scope {
         Scope {
             client: plane.client(),
             made: Vec::new(),
-            controllers: plane.has_controllers().await,
         }
     }
 
@@ -211,7 +230,7 @@ impl Scope {
     /// Removes everything and waits until it is gone.
     pub async fn end(mut self) -> Result<()> {
         let made = std::mem::take(&mut self.made);
-        remove(&self.client, made, self.controllers).await
+        remove(&self.client, made).await
     }
 }
 
@@ -221,48 +240,111 @@ impl Drop for Scope {
         if made.is_empty() {
             return;
         }
-        if let Err(error) = finish(remove(&self.client, made, self.controllers)) {
+        if let Err(error) = finish(remove(&self.client, made)) {
             eprintln!("cluster: a test's objects are still there: {error:#}");
         }
     }
 }
 
 /// Webhook configurations first, so that they do not judge the rest of the removal; then everything in
-/// the reverse order of its making; namespaces last.
-async fn remove(client: &Client, made: Vec<Made>, controllers: bool) -> Result<()> {
-    let group = |made: &Made| match made.resource.kind.as_str() {
-        "Namespace" => 2,
+/// the reverse order of its making; then CRDs, and namespaces last.
+async fn remove(client: &Client, made: Vec<Made>) -> Result<()> {
+    let turn = |made: &Made| match made.resource.kind.as_str() {
+        "Namespace" => 3,
+        "CustomResourceDefinition" => 2,
         _ if made.resource.group == "admissionregistration.k8s.io" => 0,
         _ => 1,
     };
-    for step in 0..=2 {
-        let now: Vec<&Made> = made
+    for step in 0..=3 {
+        let now: Vec<Made> = made
             .iter()
             .rev()
-            .filter(|made| group(made) == step)
+            .filter(|made| turn(made) == step)
+            .cloned()
             .collect();
         for one in &now {
-            // Foreground would wait for dependents that nobody collects in a small cluster.
-            let gone = one
-                .api(client)
-                .delete(&one.name, &DeleteParams::background())
-                .await;
-            match gone {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                // A second removal of a namespace that is ending.
-                Err(kube::Error::Api(status)) if status.is_conflict() => {}
-                Err(error) => bail!("delete {} {}: {error}", one.resource.kind, one.name),
-            }
+            one.delete(client).await?;
         }
-        if step == 2 && !controllers {
-            // Nobody ends namespaces here. They stay, and go with the control plane.
-            return Ok(());
+        if step == 3 && !now.is_empty() {
+            end_namespaces(client, &now).await?;
         }
-        let gone = join_all(now.into_iter().map(|one| gone(client, one))).await;
-        gone.into_iter().collect::<Result<()>>()?;
+        all_gone(client, &now).await?;
     }
     Ok(())
+}
+
+/// Does the namespace controller's work for namespaces that are deleted: removes what is left in them,
+/// then their finalizer. The controller itself first waits five seconds, which is hard-coded, and after
+/// any error five more; with hundreds of cases on one API server that is too long, and a namespace that
+/// lingers would be seen by the next case.
+async fn end_namespaces(client: &Client, namespaces: &[Made]) -> Result<()> {
+    let names: HashSet<&str> = namespaces.iter().map(|one| one.name.as_str()).collect();
+    let discovery = Discovery::new(client.clone()).run_aggregated().await?;
+    let kinds = discovery
+        .groups()
+        .flat_map(|group| group.resources_by_stability())
+        .filter(|(_, can)| {
+            can.scope == Reach::Namespaced
+                && can.supports_operation(verbs::LIST)
+                && can.supports_operation(verbs::DELETE)
+        });
+    // One list a kind over the whole cluster: there are some forty kinds, and may be as many namespaces.
+    let lists = kinds.map(|(resource, _)| async move {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let listed = match api.list_metadata(&ListParams::default()).await {
+            Ok(list) => list.items,
+            // A kind whose CRD another test has just removed.
+            Err(kube::Error::Api(status)) if is_gone(&status) => Vec::new(),
+            Err(error) => return Err(error).with_context(|| format!("list {}", resource.plural)),
+        };
+        Ok(listed
+            .into_iter()
+            .map(|object| Made {
+                resource: resource.clone(),
+                namespace: object.metadata.namespace,
+                name: object.metadata.name.unwrap_or_default(),
+            })
+            .collect::<Vec<Made>>())
+    });
+    let mut left = join_all(lists)
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?
+        .concat();
+    left.retain(|one| {
+        one.namespace
+            .as_deref()
+            .is_some_and(|namespace| names.contains(namespace))
+    });
+    for one in &left {
+        one.delete(client).await?;
+    }
+    all_gone(client, &left).await?;
+    join_all(namespaces.iter().map(|one| finalize(client, &one.name)))
+        .await
+        .into_iter()
+        .collect()
+}
+
+async fn finalize(client: &Client, namespace: &str) -> Result<()> {
+    let body = serde_json::json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": namespace}, "spec": {"finalizers": []},
+    });
+    let request = http::Request::put(format!("/api/v1/namespaces/{namespace}/finalize"))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(serde_json::to_vec(&body)?)?;
+    match client.request::<Value>(request).await {
+        Ok(_) => Ok(()),
+        // The controller was first, or is at it.
+        Err(kube::Error::Api(status)) if is_gone(&status) || status.is_conflict() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("finalize namespace {namespace}")),
+    }
+}
+
+async fn all_gone(client: &Client, these: &[Made]) -> Result<()> {
+    let gone = join_all(these.iter().map(|one| gone(client, one))).await;
+    gone.into_iter().collect()
 }
 
 async fn gone(client: &Client, one: &Made) -> Result<()> {
@@ -274,6 +356,7 @@ async fn gone(client: &Client, one: &Made) -> Result<()> {
                 Some(waiting) if !waiting.is_empty() => format!("finalizers {waiting:?}"),
                 _ => "it is still there".to_owned(),
             }),
+            Err(kube::Error::Api(status)) if is_gone(&status) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     })

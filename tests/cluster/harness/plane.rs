@@ -286,12 +286,6 @@ impl ControlPlane {
         self.start_apiserver().await
     }
 
-    /// Whether controllers run. setup-envtest ships no controller manager; tests that need one say so
-    /// in their entry in `main`.
-    pub async fn has_controllers(&self) -> bool {
-        self.running.lock().await.controllers.is_some()
-    }
-
     /// The process ids of everything that runs.
     pub async fn pids(&self) -> Vec<u32> {
         let running = self.running.lock().await;

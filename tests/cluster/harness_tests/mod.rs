@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 use crate::harness::objects::{Scope, documents};
@@ -138,14 +138,22 @@ pub async fn apiserver_restarts_on_its_port() -> Result<()> {
     assert_eq!(plane.url(), url);
     maps.get("stays").await?;
 
-    // The controllers come back by themselves.
-    let mut scope = Scope::new(&plane).await;
-    scope
-        .apply(&documents(
-            "{apiVersion: v1, kind: Namespace, metadata: {name: short-lived}}",
-        )?)
+    // The controllers come back by themselves: what belongs to a deleted object is collected.
+    let owner = maps
+        .create(&PostParams::default(), &config_map("owner"))
         .await?;
-    scope.end().await
+    let mut owned = config_map("owned");
+    owned.metadata.owner_references = owner.controller_owner_ref(&()).map(|owner| vec![owner]);
+    maps.create(&PostParams::default(), &owned).await?;
+    maps.delete("owner", &DeleteParams::background()).await?;
+    wait_until(SOON, "the end of what was owned", || async {
+        match maps.get_opt("owned").await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err("it is there".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
 }
 
 fn text(output: &Output) -> String {
@@ -155,7 +163,7 @@ fn text(output: &Output) -> String {
 
 pub async fn users_have_their_own_permissions() -> Result<()> {
     let plane = shared().await?;
-    let mut scope = Scope::new(&plane).await;
+    let mut scope = Scope::new(&plane);
     scope
         .apply(&documents(
             "
@@ -239,7 +247,7 @@ pub async fn audit_log_and_metrics_show_a_request() -> Result<()> {
         .kubectl_as(&plane.kubeconfig(), &["create", "-f", "-"], manifest)
         .await?;
     ensure!(made.status.success(), "{}", text(&made));
-    let mut scope = Scope::new(&plane).await;
+    let mut scope = Scope::new(&plane);
     scope.adopt(&documents(manifest)?[0]).await?;
 
     wait_until(SOON, "the audit entry of a create", || async {
@@ -267,7 +275,7 @@ pub async fn audit_log_and_metrics_show_a_request() -> Result<()> {
 
 pub async fn objects_come_and_go() -> Result<()> {
     let plane = shared().await?;
-    let mut scope = Scope::new(&plane).await;
+    let mut scope = Scope::new(&plane);
     // In an order that only works if namespaces and definitions go first, and with what a `kubectl get
     // -o yaml` leaves in.
     scope
