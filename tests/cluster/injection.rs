@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::PostParams;
+use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::harness::ControlPlane;
@@ -20,6 +21,14 @@ use crate::harness::objects::{Scope, documents};
 use crate::harness::recorder::Recorder;
 use crate::harness::registration::{Kind, Registration, client_config};
 use crate::shared::shared;
+use crate::trial::trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![trial!(
+        ApiServer,
+        api_server_calls_what_the_closed_form_says
+    )]
+}
 
 /// Dry-runs at a time. More do not end sooner on two cores.
 const AT_ONCE: usize = 16;
@@ -229,7 +238,7 @@ fn expected(namespace: &Labels, pod: &Labels) -> Vec<String> {
     }
 }
 
-pub async fn api_server_calls_what_the_closed_form_says() -> Result<()> {
+async fn api_server_calls_what_the_closed_form_says() -> Result<()> {
     let plane = shared().await?;
     let observations = observed(&plane, &mesh()?).await?;
     assert_eq!(observations.len(), 35 * 12);

@@ -9,6 +9,8 @@
 
 pub mod audit;
 pub mod balancer;
+pub mod credentials;
+pub mod flags;
 pub mod metrics;
 pub mod objects;
 pub mod pki;

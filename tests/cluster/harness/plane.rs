@@ -15,18 +15,17 @@ use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use serde_json::{Value, json};
+use kube::{Api, Client};
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::Mutex;
 
-use super::audit;
-use super::pki::{Authority, Pair, service_account_keys};
+use super::pki::Authority;
 use super::process::{Process, tail};
 use super::rundir::RunDir;
 use super::tools::{Tools, tools};
 use super::wait::wait_until;
+use super::{audit, credentials, flags};
 
 /// From nothing to ready takes 2.5 s on two idle cores; a loaded CI machine gets twenty times that.
 const START: Duration = Duration::from_secs(60);
@@ -34,9 +33,6 @@ const START: Duration = Duration::from_secs(60);
 /// The API server ends by itself 1.1 s after SIGTERM. Requests that a test left hanging may take
 /// longer, and are then cut.
 const STOP: Duration = Duration::from_secs(10);
-
-/// The first address of the service range, which the API server's own Service gets.
-const SERVICES: &str = "10.96.0.0/16";
 
 /// What differs from one control plane to another.
 #[derive(Clone, Debug)]
@@ -118,10 +114,11 @@ impl ControlPlane {
         let dir = RunDir::create()?;
         let port = Port::hold()?;
         let authority = Authority::new("test-control-plane")?;
-        write_credentials(&dir, port.number, &authority)?;
-        let client = Client::try_from(config_of(&dir.join("admin.kubeconfig")).await?)?;
+        credentials::write_all(&dir, port.number, &authority)?;
+        let client =
+            Client::try_from(credentials::config_of(&dir.join("admin.kubeconfig")).await?)?;
 
-        let etcd = spawn(&dir, &tools.etcd, "etcd", &etcd_flags())?;
+        let etcd = spawn(&dir, &tools.etcd, "etcd", &flags::etcd())?;
         let apiserver = spawn_apiserver(&dir, tools, port.number, &options)?;
         let plane = ControlPlane {
             options,
@@ -149,7 +146,7 @@ impl ControlPlane {
     /// A client that the API server takes for `name` with `groups`.
     pub async fn user(&self, name: &str, groups: &[&str]) -> Result<Client> {
         let path = self.kubeconfig_of(name, groups)?;
-        let mut config = config_of(&path).await?;
+        let mut config = credentials::config_of(&path).await?;
         if groups.len() > 1 {
             let header = |key, value: &str| -> Result<_> {
                 Ok((HeaderName::from_static(key), HeaderValue::from_str(value)?))
@@ -164,7 +161,7 @@ impl ControlPlane {
 
     /// `https://127.0.0.1:PORT`
     pub fn url(&self) -> String {
-        url(self.port.number)
+        format!("https://127.0.0.1:{}", self.port.number)
     }
 
     /// The administrator's kubeconfig.
@@ -195,17 +192,17 @@ impl ControlPlane {
         let user = match groups {
             [] | [_] => {
                 let pair = self.authority.client(name, groups.first().copied())?;
-                write_pair(&self.dir, &file, &pair)?;
-                certificate_user(&self.dir, &file)
+                credentials::write_pair(&self.dir, &file, &pair)?;
+                credentials::certificate_user(&self.dir, &file)
             }
             _ => {
-                let mut user = certificate_user(&self.dir, "admin");
+                let mut user = credentials::certificate_user(&self.dir, "admin");
                 user["as"] = json!(name);
                 user["as-groups"] = json!(groups);
                 user
             }
         };
-        write_kubeconfig(&self.dir, self.port.number, &file, &user)
+        credentials::write_kubeconfig(&self.dir, self.port.number, &file, &user)
     }
 
     /// A kubeconfig with a token of an existing ServiceAccount: what a pod of it has in a cluster.
@@ -220,7 +217,7 @@ impl ControlPlane {
             .await?;
         let token = answer.status.context("a token")?.token;
         let file = format!("sa+{namespace}+{name}");
-        write_kubeconfig(&self.dir, self.port.number, &file, &json!({"token": token}))
+        credentials::write_kubeconfig(&self.dir, self.port.number, &file, &json!({"token": token}))
     }
 
     /// Runs the real kubectl as the administrator.
@@ -286,6 +283,12 @@ impl ControlPlane {
         self.start_apiserver().await
     }
 
+    /// The run's folder: a place for logs and files of programs under test. It is kept with the control
+    /// plane's own logs when a test has failed.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The process ids of everything that runs.
     pub async fn pids(&self) -> Vec<u32> {
         let running = self.running.lock().await;
@@ -329,15 +332,11 @@ impl ControlPlane {
         if self.options.controllers.is_empty() {
             return Ok(());
         }
-        let flags = controller_flags(&self.options.controllers);
+        let flags = flags::controllers(&self.options.controllers);
         let process = spawn(&self.dir, program, "kube-controller-manager", &flags)?;
         self.running.lock().await.controllers = Some(process);
         Ok(())
     }
-}
-
-fn url(port: u16) -> String {
-    format!("https://127.0.0.1:{port}")
 }
 
 /// Numbers for files of one process.
@@ -345,59 +344,6 @@ fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-async fn config_of(kubeconfig: &Path) -> Result<Config> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
-}
-
-/// Absolute paths, because programs with other working folders read them.
-fn certificate_user(dir: &RunDir, file: &str) -> Value {
-    json!({
-        "client-certificate": dir.join(&format!("{file}.crt")),
-        "client-key": dir.join(&format!("{file}.key")),
-    })
-}
-
-fn write_pair(dir: &RunDir, file: &str, pair: &Pair) -> Result<()> {
-    std::fs::write(dir.join(&format!("{file}.crt")), &pair.certificate)?;
-    std::fs::write(dir.join(&format!("{file}.key")), &pair.key)?;
-    Ok(())
-}
-
-/// JSON is YAML.
-fn write_kubeconfig(dir: &RunDir, port: u16, file: &str, user: &Value) -> Result<PathBuf> {
-    let content = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {
-            "server": url(port), "certificate-authority": dir.join("ca.crt"),
-        }}],
-        "users": [{"name": "test", "user": user}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    let path = dir.join(&format!("{file}.kubeconfig"));
-    std::fs::write(&path, content.to_string())?;
-    Ok(path)
-}
-
-fn write_credentials(dir: &RunDir, port: u16, authority: &Authority) -> Result<()> {
-    std::fs::write(dir.join("ca.crt"), authority.pem())?;
-    let server = authority.server(&["localhost", "127.0.0.1"])?;
-    write_pair(dir, "apiserver", &server)?;
-    let users = [
-        ("admin", "admin", Some("system:masters")),
-        ("controllers", "system:kube-controller-manager", None),
-    ];
-    for (file, name, group) in users {
-        write_pair(dir, file, &authority.client(name, group)?)?;
-        write_kubeconfig(dir, port, file, &certificate_user(dir, file))?;
-    }
-    let (private, public) = service_account_keys()?;
-    std::fs::write(dir.join("service-accounts.key"), private)?;
-    std::fs::write(dir.join("service-accounts.pub"), public)?;
-    std::fs::write(dir.join("audit-policy.yaml"), audit::POLICY)?;
-    Ok(())
 }
 
 /// A command that knows nothing of our environment (proxies, somebody's kubeconfig) and works in the
@@ -419,77 +365,7 @@ fn spawn(dir: &RunDir, program: &Path, name: &str, flags: &[String]) -> Result<P
 }
 
 fn spawn_apiserver(dir: &RunDir, tools: &Tools, port: u16, options: &Options) -> Result<Process> {
-    let mut flags = apiserver_flags(port);
-    flags.extend(options.apiserver.iter().cloned());
-    spawn(dir, &tools.kube_apiserver, "kube-apiserver", &flags)
-}
-
-fn flags(lines: &[&str]) -> Vec<String> {
-    lines.iter().map(|&line| line.to_owned()).collect()
-}
-
-fn etcd_flags() -> Vec<String> {
-    flags(&[
-        "--data-dir=etcd",
-        // Relative, because a socket's path may be 107 bytes long and the run's folder may be longer.
-        "--listen-client-urls=unix://etcd.sock",
-        "--advertise-client-urls=unix://etcd.sock",
-        "--listen-peer-urls=unix://peer.sock",
-        "--initial-advertise-peer-urls=unix://peer.sock",
-        "--initial-cluster=default=unix://peer.sock",
-        // Nothing here has to survive a power cut.
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ])
-}
-
-fn apiserver_flags(port: u16) -> Vec<String> {
-    let mut all = flags(&[
-        "--etcd-servers=unix://etcd.sock",
-        "--bind-address=127.0.0.1",
-        // What makes our hold on the port and the API server's own compatible.
-        "--permit-port-sharing",
-        "--tls-cert-file=apiserver.crt",
-        "--tls-private-key-file=apiserver.key",
-        "--client-ca-file=ca.crt",
-        "--anonymous-auth=false",
-        "--authorization-mode=RBAC",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-account-signing-key-file=service-accounts.key",
-        "--service-account-key-file=service-accounts.pub",
-        // It would publish a loopback address as the endpoint of Service `kubernetes`, and refuses.
-        "--endpoint-reconciler-type=none",
-        "--allow-privileged",
-        // Pods need no ServiceAccount: no controller makes one unless a test asks for it.
-        "--disable-admission-plugins=ServiceAccount",
-        "--audit-policy-file=audit-policy.yaml",
-        "--audit-log-path=audit.jsonl",
-        // The entry of an answered request is in the file, not in a buffer.
-        "--audit-log-mode=blocking",
-        // /debug/pprof and contention counters: nobody looks.
-        "--profiling=false",
-    ]);
-    all.push(format!("--secure-port={port}"));
-    all.push(format!("--service-cluster-ip-range={SERVICES}"));
-    all
-}
-
-fn controller_flags(controllers: &[String]) -> Vec<String> {
-    let mut all = flags(&[
-        "--kubeconfig=controllers.kubeconfig",
-        // There is one, so there is nobody to elect.
-        "--leader-elect=false",
-        // It serves nothing: no second port.
-        "--secure-port=0",
-        // Webhooks then see `system:serviceaccount:kube-system:namespace-controller`, as on any real
-        // cluster, and rules may depend on that.
-        "--use-service-account-credentials",
-        "--service-account-private-key-file=service-accounts.key",
-        "--root-ca-file=ca.crt",
-        // Twenty a second by default, which makes the end of a test's namespace a matter of seconds.
-        "--kube-api-qps=500",
-        "--kube-api-burst=1000",
-    ]);
-    all.push(format!("--controllers={}", controllers.join(",")));
-    all
+    let mut all = flags::apiserver(port);
+    all.extend(options.apiserver.iter().cloned());
+    spawn(dir, &tools.kube_apiserver, "kube-apiserver", &all)
 }

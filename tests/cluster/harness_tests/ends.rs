@@ -25,11 +25,7 @@ pub fn hold(report: &Path) -> ExitCode {
         .iter()
         .map(u32::to_string)
         .collect();
-    let folder = plane
-        .kubeconfig()
-        .parent()
-        .map(Path::to_owned)
-        .unwrap_or_default();
+    let folder = plane.folder();
     // By renaming, so that nobody reads half of it.
     let part = report.with_extension("part");
     std::fs::write(&part, format!("{}\n{}", folder.display(), pids.join(" "))).expect("a report");
@@ -71,6 +67,8 @@ pub async fn a_killed_test_leaves_nothing() -> Result<()> {
     let pids: Vec<u32> = pids.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     ensure!(pids.iter().all(|&pid| runs(pid)), "{pids:?} do not run");
 
+    ensure!(Path::new(folder).exists(), "{folder} is not its folder");
+
     // SIGKILL: no code of that process runs any more. Its children are in groups of their own, so it
     // is not this signal that reaches them.
     process.kill()?;
@@ -84,17 +82,13 @@ pub async fn a_killed_test_leaves_nothing() -> Result<()> {
     })
     .await?;
     // The next control plane tidies up behind it.
-    ensure!(
-        Path::new(folder).exists(),
-        "{folder} went without anybody to remove it"
-    );
     drop(RunDir::create()?);
     ensure!(!Path::new(folder).exists(), "{folder} is still there");
     Ok(())
 }
 
 /// The one test that needs a control plane and is quick to name.
-const SAMPLE: &str = "harness::two_side_by_side";
+const SAMPLE: &str = "harness_tests::two_side_by_side";
 
 pub async fn without_tools_it_says_so() -> Result<()> {
     // A machine with a shell and without Go.

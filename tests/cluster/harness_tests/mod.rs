@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Resource};
+use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::harness::objects::{Scope, documents};
@@ -19,10 +20,27 @@ use crate::harness::registration::{Hook, Kind, Registration, rule};
 use crate::harness::wait::wait_until;
 use crate::harness::{ControlPlane, Options, metrics};
 use crate::shared::shared;
+use crate::trial::trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial!(Nothing, waiting_names_what_was_seen_last),
+        trial!(Nothing, metrics_are_summed_by_label),
+        trial!(ApiServer, two_side_by_side),
+        trial!(Controllers, apiserver_restarts_on_its_port),
+        trial!(ApiServer, users_have_their_own_permissions),
+        trial!(ApiServer, audit_log_and_metrics_show_a_request),
+        trial!(ApiServer, objects_come_and_go),
+        trial!(ApiServer, webhooks_are_used_and_unused),
+        trial!(Nothing, balancer::passes_over_a_dead_backend),
+        trial!(Nothing, ends::without_tools_it_says_so),
+        trial!(ApiServer, ends::a_killed_test_leaves_nothing),
+    ]
+}
 
 const SOON: Duration = Duration::from_secs(20);
 
-pub async fn waiting_names_what_was_seen_last() -> Result<()> {
+async fn waiting_names_what_was_seen_last() -> Result<()> {
     let mut asked = 0;
     let third = wait_until(SOON, "the third time", || {
         asked += 1;
@@ -48,7 +66,7 @@ pub async fn waiting_names_what_was_seen_last() -> Result<()> {
     Ok(())
 }
 
-pub async fn metrics_are_summed_by_label() -> Result<()> {
+async fn metrics_are_summed_by_label() -> Result<()> {
     let text = "# HELP calls_total x\n# TYPE calls_total counter\n\
                 calls_total{name=\"a,b}\",code=\"200\"} 3\n\
                 calls_total{name=\"q\\\"\",code=\"200\"} 4 1700000000\n\
@@ -86,7 +104,7 @@ async fn default_namespace(plane: &ControlPlane) -> Result<()> {
     .await
 }
 
-pub async fn two_side_by_side() -> Result<()> {
+async fn two_side_by_side() -> Result<()> {
     let bare = || Options::with_controllers(&[]);
     let (one, other) = tokio::join!(ControlPlane::start(bare()), ControlPlane::start(bare()));
     let (one, other) = (one?, other?);
@@ -121,7 +139,7 @@ pub async fn two_side_by_side() -> Result<()> {
     Ok(())
 }
 
-pub async fn apiserver_restarts_on_its_port() -> Result<()> {
+async fn apiserver_restarts_on_its_port() -> Result<()> {
     let plane = ControlPlane::start(Options::default()).await?;
     default_namespace(&plane).await?;
     let url = plane.url();
@@ -161,7 +179,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
-pub async fn users_have_their_own_permissions() -> Result<()> {
+async fn users_have_their_own_permissions() -> Result<()> {
     let plane = shared().await?;
     let mut scope = Scope::new(&plane);
     scope
@@ -232,7 +250,7 @@ metadata: {name: test-robot, namespace: default}
     scope.end().await
 }
 
-pub async fn audit_log_and_metrics_show_a_request() -> Result<()> {
+async fn audit_log_and_metrics_show_a_request() -> Result<()> {
     let plane = shared().await?;
     let labels = [
         ("resource", "configmaps"),
@@ -273,7 +291,7 @@ pub async fn audit_log_and_metrics_show_a_request() -> Result<()> {
     scope.end().await
 }
 
-pub async fn objects_come_and_go() -> Result<()> {
+async fn objects_come_and_go() -> Result<()> {
     let plane = shared().await?;
     let mut scope = Scope::new(&plane);
     // In an order that only works if namespaces and definitions go first, and with what a `kubectl get
@@ -360,7 +378,7 @@ metadata: {name: objects}
     Ok(())
 }
 
-pub async fn webhooks_are_used_and_unused() -> Result<()> {
+async fn webhooks_are_used_and_unused() -> Result<()> {
     let plane = shared().await?;
     default_namespace(&plane).await?;
     let recorder = Recorder::start().await?;
