@@ -136,6 +136,17 @@ async fn two_side_by_side() -> Result<()> {
         ensure!(!ends::runs(pid), "process {pid} runs after the drop");
     }
     other.raw("/readyz").await.context("the other lives on")?;
+
+    // A panic ends it as well. This one is thrown without its message, which would only frighten.
+    let pids = other.pids().await;
+    let panicked = tokio::spawn(async move {
+        let _held = other;
+        std::panic::resume_unwind(Box::new("on purpose"));
+    });
+    ensure!(panicked.await.is_err_and(|error| error.is_panic()));
+    for pid in pids {
+        ensure!(!ends::runs(pid), "process {pid} runs after a panic");
+    }
     Ok(())
 }
 
