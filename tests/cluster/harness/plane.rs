@@ -34,11 +34,14 @@ const START: Duration = Duration::from_secs(60);
 /// longer, and are then cut.
 const STOP: Duration = Duration::from_secs(10);
 
+/// Who the controller manager is before its controllers take names of their own.
+const CONTROLLERS: &str = "system:kube-controller-manager";
+
 /// What differs from one control plane to another.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Controllers by their names in `kube-controller-manager --controllers`; nothing else runs.
-    /// Empty: the controller manager is not started at all.
+    /// Controllers by their names in `kube-controller-manager --controllers`; nothing else runs. `*`
+    /// is all that are on by default. Empty: the controller manager is not started at all.
     pub controllers: Vec<String>,
     /// Appended to the API server's command line.
     pub apiserver: Vec<String>,
@@ -107,8 +110,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one and waits until the API server is ready. The controllers may still be starting:
-    /// wait for what they do, not for them.
+    /// Starts one and waits until the API server is ready and the controller manager has asked it
+    /// something. Its controllers may still be filling their caches: wait for what they do.
     pub async fn start(options: Options) -> Result<ControlPlane> {
         let tools = tools().map_err(|missing| anyhow!("no control plane: {}", missing.0))?;
         let dir = RunDir::create()?;
@@ -264,17 +267,23 @@ impl ControlPlane {
         Ok(self.client.request_text(request).await?)
     }
 
-    /// Ends the API server as an upgrade would (SIGTERM). The port stays ours; calls are refused.
+    /// Ends the API server as an upgrade would (SIGTERM). The port stays ours; calls are refused. The
+    /// controller manager ends first: one that is cut off while it starts tries again only after half a
+    /// minute, so it is worth nothing to a test afterwards.
     pub async fn stop_apiserver(&self) -> Result<()> {
-        self.running.lock().await.apiserver.terminate(STOP).await?;
+        let mut running = self.running.lock().await;
+        running.controllers = None;
+        running.apiserver.terminate(STOP).await?;
         Ok(())
     }
 
-    /// Starts it again on the same port over the same data, and waits until it is ready.
+    /// Starts both again, the API server on the same port over the same data, and waits as
+    /// [`Self::start`] does.
     pub async fn start_apiserver(&self) -> Result<()> {
         let apiserver = spawn_apiserver(&self.dir, self.tools, self.port.number, &self.options)?;
         self.running.lock().await.apiserver = apiserver;
-        self.ready().await
+        self.ready().await?;
+        self.start_controllers().await
     }
 
     /// Both, in that order.
@@ -332,10 +341,27 @@ impl ControlPlane {
         if self.options.controllers.is_empty() {
             return Ok(());
         }
+        // Nothing is logged before the first start.
+        let before = self.audit().map_or(0, |entries| entries.len());
         let flags = flags::controllers(&self.options.controllers);
         let process = spawn(&self.dir, program, "kube-controller-manager", &flags)?;
         self.running.lock().await.controllers = Some(process);
-        Ok(())
+        // It serves nothing that could be asked. Its first request proves that its flags are good: a
+        // misspelt controller would otherwise show as a test that waits for nothing until its deadline.
+        wait_until(START, "the controller manager's first request", || async {
+            let mut running = self.running.lock().await;
+            if let Some(Err(ended)) = running.controllers.as_mut().map(Process::check) {
+                return Ok(Err(ended));
+            }
+            drop(running);
+            let entries = self.audit().map_err(|error| format!("{error:#}"))?;
+            let seen = entries
+                .iter()
+                .skip(before)
+                .any(|entry| entry.user().username == CONTROLLERS);
+            seen.then_some(Ok(())).ok_or_else(|| "none yet".to_owned())
+        })
+        .await?
     }
 }
 

@@ -167,7 +167,7 @@ async fn apiserver_restarts_on_its_port() -> Result<()> {
     assert_eq!(plane.url(), url);
     maps.get("stays").await?;
 
-    // The controllers come back by themselves: what belongs to a deleted object is collected.
+    // The controllers are back as well: what belongs to a deleted object is collected.
     let owner = maps
         .create(&PostParams::default(), &config_map("owner"))
         .await?;
