@@ -24,10 +24,7 @@ use crate::shared::shared;
 use crate::trial::trial;
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial!(
-        ApiServer,
-        api_server_calls_what_the_closed_form_says
-    )]
+    vec![trial!(ApiServer, api_server_calls_what_the_closed_form_says)]
 }
 
 /// Dry-runs at a time. More do not end sooner on two cores.
@@ -55,22 +52,8 @@ pub fn mesh() -> Result<Vec<Value>> {
 /// Every namespace of the question: each value of `istio-injection` with each of `istio.io/rev`,
 /// among them values that no injector knows, and the empty one, which is there and matches nothing.
 pub fn namespaces() -> Vec<Labels> {
-    let injection = [
-        None,
-        Some("enabled"),
-        Some("disabled"),
-        Some(""),
-        Some("true"),
-    ];
-    let rev = [
-        None,
-        Some("1-23"),
-        Some("1-24"),
-        Some("prod"),
-        Some("default"),
-        Some("ghost"),
-        Some(""),
-    ];
+    let injection = [None, Some("enabled"), Some("disabled"), Some(""), Some("true")];
+    let rev = [None, Some("1-23"), Some("1-24"), Some("prod"), Some("default"), Some("ghost"), Some("")];
     product((INJECTION, &injection), (REV, &rev))
 }
 
@@ -84,17 +67,11 @@ pub fn pods() -> Vec<Labels> {
 type Axis<'a> = (&'a str, &'a [Option<&'a str>]);
 
 fn product(one: Axis, other: Axis) -> Vec<Labels> {
-    let label =
-        |key: &str, value: Option<&str>| value.map(|value| (key.to_owned(), value.to_owned()));
+    let label = |key: &str, value: Option<&str>| value.map(|value| (key.to_owned(), value.to_owned()));
     let mut all = Vec::new();
     for &first in one.1 {
         for &second in other.1 {
-            all.push(
-                label(one.0, first)
-                    .into_iter()
-                    .chain(label(other.0, second))
-                    .collect(),
-            );
+            all.push(label(one.0, first).into_iter().chain(label(other.0, second)).collect());
         }
     }
     all
@@ -118,8 +95,7 @@ pub async fn observed(plane: &ControlPlane, mesh: &[Value]) -> Result<Vec<Observ
         .collect();
     scope.apply(&objects).await?;
     let redirected = mesh.iter().map(|one| redirect(one, &recorder, &prefix));
-    let registrations =
-        Registration::create_all(plane, Kind::Mutating, redirected.collect::<Result<_>>()?).await?;
+    let registrations = Registration::create_all(plane, Kind::Mutating, redirected.collect::<Result<_>>()?).await?;
 
     let pods = pods();
     stream::iter((0..namespaces.len()).flat_map(|n| (0..pods.len()).map(move |p| (n, p))))
@@ -130,10 +106,7 @@ pub async fn observed(plane: &ControlPlane, mesh: &[Value]) -> Result<Vec<Observ
 
     let mut called: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for call in recorder.calls() {
-        let key = (
-            call.text("/namespace").to_owned(),
-            call.text("/name").to_owned(),
-        );
+        let key = (call.text("/namespace").to_owned(), call.text("/name").to_owned());
         called.entry(key).or_default().push(call.hook);
     }
     for registration in registrations {
@@ -152,10 +125,7 @@ pub async fn observed(plane: &ControlPlane, mesh: &[Value]) -> Result<Vec<Observ
             });
         }
     }
-    ensure!(
-        called.is_empty(),
-        "calls for pods that nobody created: {called:?}"
-    );
+    ensure!(called.is_empty(), "calls for pods that nobody created: {called:?}");
     Ok(observations)
 }
 
@@ -164,16 +134,9 @@ pub async fn observed(plane: &ControlPlane, mesh: &[Value]) -> Result<Vec<Observ
 /// that without touching the selectors that are observed; the API server looks at it after them.
 fn redirect(configuration: &Value, recorder: &Recorder, prefix: &str) -> Result<Value> {
     let mut configuration = configuration.clone();
-    let name = configuration["metadata"]["name"]
-        .as_str()
-        .context("a configuration without a name")?
-        .to_owned();
+    let name = configuration["metadata"]["name"].as_str().context("a configuration without a name")?.to_owned();
     let ours = format!("request.namespace.startsWith('{prefix}')");
-    for webhook in configuration["webhooks"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-    {
+    for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
         let hook = format!("{name}/{}", webhook["name"].as_str().unwrap_or_default());
         webhook["clientConfig"] = client_config(&recorder.url(&hook), recorder.ca());
         webhook["matchConditions"] = json!([{"name": "ours", "expression": ours}]);
@@ -181,20 +144,12 @@ fn redirect(configuration: &Value, recorder: &Recorder, prefix: &str) -> Result<
     Ok(configuration)
 }
 
-async fn create(
-    plane: &ControlPlane,
-    namespace: String,
-    number: usize,
-    labels: &Labels,
-) -> Result<()> {
+async fn create(plane: &ControlPlane, namespace: String, number: usize, labels: &Labels) -> Result<()> {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": format!("pod-{number}"), "labels": labels},
         "spec": {"containers": [{"name": "app", "image": "app"}]},
     }))?;
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     Api::namespaced(plane.client(), &namespace)
         .create(&dry_run, &pod)
         .await
@@ -206,11 +161,8 @@ async fn create(
 /// reference. The last two arms are surprising and true: a label that is present but names nobody
 /// still switches off everything below it.
 fn expected(namespace: &Labels, pod: &Labels) -> Vec<String> {
-    let hook = |configuration: &str, webhook: &str| {
-        vec![format!(
-            "{configuration}/{webhook}.sidecar-injector.istio.io"
-        )]
-    };
+    let hook =
+        |configuration: &str, webhook: &str| vec![format!("{configuration}/{webhook}.sidecar-injector.istio.io")];
     let serving = |name: &str| match name {
         "1-23" => Some("istio-sidecar-injector-1-23"),
         "1-24" => Some("istio-sidecar-injector-1-24"),
@@ -222,11 +174,7 @@ fn expected(namespace: &Labels, pod: &Labels) -> Vec<String> {
     if get(pod, INJECT).as_deref() == Some("false") {
         return vec![];
     }
-    match (
-        get(namespace, INJECTION).as_deref(),
-        get(namespace, REV),
-        get(pod, REV),
-    ) {
+    match (get(namespace, INJECTION).as_deref(), get(namespace, REV), get(pod, REV)) {
         (Some("enabled"), _, _) => hook("istio-revision-tag-default", "namespace"),
         (Some(_), _, _) => vec![],
         (None, Some(name), _) => serving(&name).map_or(vec![], |at| hook(at, "rev.namespace")),
@@ -245,18 +193,8 @@ async fn api_server_calls_what_the_closed_form_says() -> Result<()> {
     let wrong: Vec<String> = observations
         .iter()
         .filter(|seen| seen.hooks != expected(&seen.namespace, &seen.pod))
-        .map(|seen| {
-            format!(
-                "{seen:?}, expected {:?}",
-                expected(&seen.namespace, &seen.pod)
-            )
-        })
+        .map(|seen| format!("{seen:?}, expected {:?}", expected(&seen.namespace, &seen.pod)))
         .collect();
-    assert!(
-        wrong.is_empty(),
-        "{} differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
 }

@@ -28,11 +28,7 @@ static NOT_RUN: Mutex<Vec<(&'static str, String)>> = Mutex::new(Vec::new());
 /// is dead code, which the compiler reports.
 macro_rules! trial {
     ($needs:ident, $test:path) => {
-        $crate::trial::test(
-            concat!(module_path!(), "::", stringify!($test)),
-            $crate::trial::Needs::$needs,
-            $test,
-        )
+        $crate::trial::test(concat!(module_path!(), "::", stringify!($test)), $crate::trial::Needs::$needs, $test)
     };
 }
 pub(crate) use trial;
@@ -62,11 +58,9 @@ fn available(needs: Needs) -> Result<(), String> {
     }
     let tools = tools().map_err(|missing| missing.0)?;
     if needs == Needs::Controllers && tools.kube_controller_manager.is_none() {
-        return Err(
-            "put kube-controller-manager into the folder that KUBEBUILDER_ASSETS names, or \
+        return Err("put kube-controller-manager into the folder that KUBEBUILDER_ASSETS names, or \
                     unset it and install Go"
-                .to_owned(),
-        );
+            .to_owned());
     }
     Ok(())
 }

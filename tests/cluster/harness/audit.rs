@@ -70,11 +70,7 @@ pub struct Status {
 
 /// Reads the log. Its last line may be half written; whoever misses an entry asks again.
 pub fn read(log: &Path) -> Result<Vec<Entry>> {
-    let text =
-        std::fs::read_to_string(log).with_context(|| format!("the audit log {}", log.display()))?;
+    let text = std::fs::read_to_string(log).with_context(|| format!("the audit log {}", log.display()))?;
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    complete
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("an audit entry: {line}")))
-        .collect()
+    complete.lines().map(|line| serde_json::from_str(line).with_context(|| format!("an audit entry: {line}"))).collect()
 }

@@ -32,16 +32,9 @@ impl Balancer {
     pub async fn start(backends: &[SocketAddr]) -> Result<Balancer> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(Mutex::new(State {
-            backends: backends.to_vec(),
-            ..State::default()
-        }));
+        let state = Arc::new(Mutex::new(State { backends: backends.to_vec(), ..State::default() }));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
-        Ok(Balancer {
-            address,
-            state,
-            accepting,
-        })
+        Ok(Balancer { address, state, accepting })
     }
 
     pub fn address(&self) -> SocketAddr {

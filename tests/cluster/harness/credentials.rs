@@ -51,10 +51,7 @@ pub fn write_all(dir: &RunDir, port: u16, authority: &Authority) -> Result<()> {
     std::fs::write(dir.join("ca.crt"), authority.pem())?;
     let server = authority.server(&["localhost", "127.0.0.1"])?;
     write_pair(dir, "apiserver", &server)?;
-    let users = [
-        ("admin", "admin", Some("system:masters")),
-        ("controllers", "system:kube-controller-manager", None),
-    ];
+    let users = [("admin", "admin", Some("system:masters")), ("controllers", "system:kube-controller-manager", None)];
     for (file, name, group) in users {
         write_pair(dir, file, &authority.client(name, group)?)?;
         write_kubeconfig(dir, port, file, &certificate_user(dir, file))?;

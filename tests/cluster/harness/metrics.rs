@@ -15,16 +15,12 @@ pub fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
             // Another metric whose name begins like ours.
             _ => continue,
         };
-        let matches = labels.iter().all(|&(key, value)| {
-            found
-                .iter()
-                .any(|(found_key, found_value)| found_key == key && found_value == value)
-        });
+        let matches = labels
+            .iter()
+            .all(|&(key, value)| found.iter().any(|(found_key, found_value)| found_key == key && found_value == value));
         if matches {
             let number = value.split_whitespace().next().unwrap_or_default();
-            total += number
-                .parse::<f64>()
-                .with_context(|| format!("in {line}"))?;
+            total += number.parse::<f64>().with_context(|| format!("in {line}"))?;
         }
     }
     Ok(total)

@@ -71,9 +71,7 @@ impl Made {
             Err(kube::Error::Api(status)) if is_gone(&status) => Ok(()),
             // The second removal of a namespace that is ending.
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(()),
-            Err(error) => {
-                Err(error).with_context(|| format!("delete {} {}", self.resource.kind, self.name))
-            }
+            Err(error) => Err(error).with_context(|| format!("delete {} {}", self.resource.kind, self.name)),
         }
     }
 }
@@ -96,10 +94,7 @@ fn rank(document: &Value) -> u8 {
 impl Scope {
     /// An empty scope over `plane`'s administrator.
     pub fn new(plane: &super::ControlPlane) -> Scope {
-        Scope {
-            client: plane.client(),
-            made: Vec::new(),
-        }
+        Scope { client: plane.client(), made: Vec::new() }
     }
 
     /// Applies documents server-side, by force, namespaces and CRDs first; waits until the CRDs are
@@ -108,8 +103,7 @@ impl Scope {
     pub async fn apply(&mut self, documents: &[Value]) -> Result<()> {
         let mut ordered: Vec<&Value> = documents.iter().collect();
         ordered.sort_by_key(|document| rank(document));
-        let (definitions, rest): (Vec<_>, Vec<_>) =
-            ordered.into_iter().partition(|document| rank(document) < 2);
+        let (definitions, rest): (Vec<_>, Vec<_>) = ordered.into_iter().partition(|document| rank(document) < 2);
         for document in &definitions {
             self.apply_one(document).await?;
         }
@@ -137,25 +131,15 @@ impl Scope {
         let version = text("/apiVersion").context("an object without apiVersion")?;
         let name = text("/metadata/name").context("an object without a name")?;
         let (group, version) = version.split_once('/').unwrap_or(("", version));
-        let (resource, capabilities) =
-            pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind))
-                .await
-                .with_context(|| {
-                    format!("the API server does not serve {kind} of {group}/{version}")
-                })?;
+        let (resource, capabilities) = pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind))
+            .await
+            .with_context(|| format!("the API server does not serve {kind} of {group}/{version}"))?;
         let namespace = match capabilities.scope {
             Reach::Cluster => None,
             Reach::Namespaced => Some(text("/metadata/namespace").unwrap_or("default").to_owned()),
         };
         let name = name.to_owned();
-        Ok((
-            Made {
-                resource,
-                namespace,
-                name,
-            },
-            capabilities,
-        ))
+        Ok((Made { resource, namespace, name }, capabilities))
     }
 
     async fn apply_one(&mut self, document: &Value) -> Result<()> {
@@ -164,32 +148,17 @@ impl Scope {
         let api = made.api(&self.client);
         let mut document = document.clone();
         if let Some(metadata) = document["metadata"].as_object_mut() {
-            for server_side in [
-                "managedFields",
-                "resourceVersion",
-                "uid",
-                "creationTimestamp",
-                "generation",
-            ] {
+            for server_side in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"] {
                 metadata.remove(server_side);
             }
         }
-        let has_status = capabilities
-            .subresources
-            .iter()
-            .any(|(resource, _)| resource.plural == "status");
+        let has_status = capabilities.subresources.iter().any(|(resource, _)| resource.plural == "status");
         let params = PatchParams::apply(MANAGER).force();
         let name = made.name.clone();
         // Before the write: an answer that is lost may still have made the object.
         self.made.push(made);
-        api.patch(&name, &params, &Patch::Apply(&document))
-            .await
-            .with_context(|| format!("apply {what}"))?;
-        if has_status
-            && document
-                .get("status")
-                .is_some_and(|status| !status.is_null())
-        {
+        api.patch(&name, &params, &Patch::Apply(&document)).await.with_context(|| format!("apply {what}"))?;
+        if has_status && document.get("status").is_some_and(|status| !status.is_null()) {
             let only_status = serde_json::json!({
                 "apiVersion": document["apiVersion"], "kind": document["kind"],
                 "metadata": {"name": name}, "status": document["status"],
@@ -215,9 +184,7 @@ impl Scope {
             let wanted = GroupVersionKind::gvk(group, name, kind);
             wait_until(SETTLE, &format!("{kind} of {group}/{name}"), || async {
                 // Discovery lists it once it is established; a list is answered once it is served.
-                let (resource, _) = pinned_kind(&self.client, &wanted)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let (resource, _) = pinned_kind(&self.client, &wanted).await.map_err(|error| error.to_string())?;
                 let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
                 let list = api.list_metadata(&Default::default()).await;
                 list.map(drop).map_err(|error| error.to_string())
@@ -256,12 +223,7 @@ async fn remove(client: &Client, made: Vec<Made>) -> Result<()> {
         _ => 1,
     };
     for step in 0..=3 {
-        let now: Vec<Made> = made
-            .iter()
-            .rev()
-            .filter(|made| turn(made) == step)
-            .cloned()
-            .collect();
+        let now: Vec<Made> = made.iter().rev().filter(|made| turn(made) == step).cloned().collect();
         for one in &now {
             one.delete(client).await?;
         }
@@ -280,14 +242,9 @@ async fn remove(client: &Client, made: Vec<Made>) -> Result<()> {
 async fn end_namespaces(client: &Client, namespaces: &[Made]) -> Result<()> {
     let names: HashSet<&str> = namespaces.iter().map(|one| one.name.as_str()).collect();
     let discovery = Discovery::new(client.clone()).run_aggregated().await?;
-    let kinds = discovery
-        .groups()
-        .flat_map(|group| group.resources_by_stability())
-        .filter(|(_, can)| {
-            can.scope == Reach::Namespaced
-                && can.supports_operation(verbs::LIST)
-                && can.supports_operation(verbs::DELETE)
-        });
+    let kinds = discovery.groups().flat_map(|group| group.resources_by_stability()).filter(|(_, can)| {
+        can.scope == Reach::Namespaced && can.supports_operation(verbs::LIST) && can.supports_operation(verbs::DELETE)
+    });
     // One list a kind over the whole cluster: there are some forty kinds, and may be as many namespaces.
     let lists = kinds.map(|(resource, _)| async move {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -306,24 +263,13 @@ async fn end_namespaces(client: &Client, namespaces: &[Made]) -> Result<()> {
             })
             .collect::<Vec<Made>>())
     });
-    let mut left = join_all(lists)
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?
-        .concat();
-    left.retain(|one| {
-        one.namespace
-            .as_deref()
-            .is_some_and(|namespace| names.contains(namespace))
-    });
+    let mut left = join_all(lists).await.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    left.retain(|one| one.namespace.as_deref().is_some_and(|namespace| names.contains(namespace)));
     for one in &left {
         one.delete(client).await?;
     }
     all_gone(client, &left).await?;
-    join_all(namespaces.iter().map(|one| finalize(client, &one.name)))
-        .await
-        .into_iter()
-        .collect()
+    join_all(namespaces.iter().map(|one| finalize(client, &one.name))).await.into_iter().collect()
 }
 
 async fn finalize(client: &Client, namespace: &str) -> Result<()> {

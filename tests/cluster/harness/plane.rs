@@ -58,10 +58,7 @@ impl Default for Options {
 impl Options {
     /// Exactly these controllers.
     pub fn with_controllers(names: &[&str]) -> Self {
-        Options {
-            controllers: names.iter().map(|&name| name.to_owned()).collect(),
-            apiserver: Vec::new(),
-        }
+        Options { controllers: names.iter().map(|&name| name.to_owned()).collect(), apiserver: Vec::new() }
     }
 }
 
@@ -78,15 +75,8 @@ impl Port {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_reuse_port(true)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        let number = socket
-            .local_addr()?
-            .as_socket_ipv4()
-            .context("a loopback port")?
-            .port();
-        Ok(Port {
-            number,
-            _held: socket,
-        })
+        let number = socket.local_addr()?.as_socket_ipv4().context("a loopback port")?.port();
+        Ok(Port { number, _held: socket })
     }
 }
 
@@ -118,8 +108,7 @@ impl ControlPlane {
         let port = Port::hold()?;
         let authority = Authority::new("test-control-plane")?;
         credentials::write_all(&dir, port.number, &authority)?;
-        let client =
-            Client::try_from(credentials::config_of(&dir.join("admin.kubeconfig")).await?)?;
+        let client = Client::try_from(credentials::config_of(&dir.join("admin.kubeconfig")).await?)?;
 
         let etcd = spawn(&dir, &tools.etcd, "etcd", &flags::etcd())?;
         let apiserver = spawn_apiserver(&dir, tools, port.number, &options)?;
@@ -127,11 +116,7 @@ impl ControlPlane {
             options,
             authority,
             client,
-            running: Mutex::new(Running {
-                controllers: None,
-                apiserver,
-                etcd,
-            }),
+            running: Mutex::new(Running { controllers: None, apiserver, etcd }),
             port,
             tools,
             dir,
@@ -151,9 +136,8 @@ impl ControlPlane {
         let path = self.kubeconfig_of(name, groups)?;
         let mut config = credentials::config_of(&path).await?;
         if groups.len() > 1 {
-            let header = |key, value: &str| -> Result<_> {
-                Ok((HeaderName::from_static(key), HeaderValue::from_str(value)?))
-            };
+            let header =
+                |key, value: &str| -> Result<_> { Ok((HeaderName::from_static(key), HeaderValue::from_str(value)?)) };
             config.headers.push(header("impersonate-user", name)?);
             for group in groups {
                 config.headers.push(header("impersonate-group", group)?);
@@ -184,13 +168,7 @@ impl ControlPlane {
             .concat()
             .join("+")
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '+' {
-                    c
-                } else {
-                    '_'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() || c == '+' { c } else { '_' })
             .collect();
         let user = match groups {
             [] | [_] => {
@@ -209,15 +187,9 @@ impl ControlPlane {
     }
 
     /// A kubeconfig with a token of an existing ServiceAccount: what a pod of it has in a cluster.
-    pub async fn kubeconfig_of_service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<PathBuf> {
+    pub async fn kubeconfig_of_service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
-        let answer = accounts
-            .create_token_request(name, &PostParams::default(), &TokenRequest::default())
-            .await?;
+        let answer = accounts.create_token_request(name, &PostParams::default(), &TokenRequest::default()).await?;
         let token = answer.status.context("a token")?.token;
         let file = format!("sa+{namespace}+{name}");
         credentials::write_kubeconfig(&self.dir, self.port.number, &file, &json!({"token": token}))
@@ -229,12 +201,7 @@ impl ControlPlane {
     }
 
     /// Runs the real kubectl with any kubeconfig, `input` on its stdin (for `-f -`).
-    pub async fn kubectl_as(
-        &self,
-        kubeconfig: &Path,
-        args: &[&str],
-        input: &str,
-    ) -> Result<Output> {
+    pub async fn kubectl_as(&self, kubeconfig: &Path, args: &[&str], input: &str) -> Result<Output> {
         let stdin = self.dir.join(&format!("stdin-{}", unique()));
         std::fs::write(&stdin, input)?;
         let mut command = clean_command(&self.tools.kubectl, &self.dir);
@@ -302,18 +269,13 @@ impl ControlPlane {
     pub async fn pids(&self) -> Vec<u32> {
         let running = self.running.lock().await;
         let controllers = running.controllers.as_ref().map(Process::pid);
-        [running.etcd.pid(), running.apiserver.pid()]
-            .into_iter()
-            .chain(controllers)
-            .collect()
+        [running.etcd.pid(), running.apiserver.pid()].into_iter().chain(controllers).collect()
     }
 
     async fn ready(&self) -> Result<()> {
         let answered = wait_until(START, "a ready API server", || async {
             let mut running = self.running.lock().await;
-            let Running {
-                etcd, apiserver, ..
-            } = &mut *running;
+            let Running { etcd, apiserver, .. } = &mut *running;
             // A program that has ended will not become ready; the deadline need not pass for that.
             if let Err(ended) = etcd.check().and_then(|()| apiserver.check()) {
                 return Ok(Err(ended));
@@ -355,10 +317,7 @@ impl ControlPlane {
             }
             drop(running);
             let entries = self.audit().map_err(|error| format!("{error:#}"))?;
-            let seen = entries
-                .iter()
-                .skip(before)
-                .any(|entry| entry.user().username == CONTROLLERS);
+            let seen = entries.iter().skip(before).any(|entry| entry.user().username == CONTROLLERS);
             seen.then_some(Ok(())).ok_or_else(|| "none yet".to_owned())
         })
         .await?

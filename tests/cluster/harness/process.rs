@@ -48,11 +48,7 @@ fn die_with_us(command: &mut Command) {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have ended before that line; then the signal never comes.
-            if rustix::process::getppid() == Some(us) {
-                Ok(())
-            } else {
-                Err(rustix::io::Errno::SRCH.into())
-            }
+            if rustix::process::getppid() == Some(us) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
         });
     }
 }
@@ -84,18 +80,12 @@ impl Process {
             .process_group(0);
         die_with_us(&mut command);
         let (reply, child) = mpsc::channel();
-        spawner()
-            .send((command, reply))
-            .context("the thread that starts processes is gone")?;
+        spawner().send((command, reply)).context("the thread that starts processes is gone")?;
         let child = child
             .recv()
             .context("the thread that starts processes is gone")?
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Process {
-            name: name.to_owned(),
-            child,
-            log,
-        })
+        Ok(Process { name: name.to_owned(), child, log })
     }
 
     pub fn pid(&self) -> u32 {

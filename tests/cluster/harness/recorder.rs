@@ -57,12 +57,7 @@ impl Recorder {
         let address = listener.local_addr()?;
         let calls = Arc::default();
         let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&calls)));
-        Ok(Recorder {
-            address,
-            authority,
-            calls,
-            accepting,
-        })
+        Ok(Recorder { address, authority, calls, accepting })
     }
 
     /// `https://127.0.0.1:PORT/HOOK`
@@ -112,10 +107,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, calls: Arc<Mutex<V
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    calls: Arc<Mutex<Vec<Call>>>,
-) -> Result<Response<Full<Bytes>>> {
+async fn answer(request: Request<Incoming>, calls: Arc<Mutex<Vec<Call>>>) -> Result<Response<Full<Bytes>>> {
     let hook = request.uri().path().trim_start_matches('/').to_owned();
     let body = request.into_body().collect().await?.to_bytes();
     let reply = record(hook, &body, &calls);
@@ -139,9 +131,6 @@ fn record(hook: String, body: &[u8], calls: &Mutex<Vec<Call>>) -> Result<Value> 
         "response": {"uid": uid, "allowed": true},
     });
     // Before the answer, so that whoever has seen the request answered finds the call.
-    calls
-        .lock()
-        .expect("the record")
-        .push(Call { hook, request });
+    calls.lock().expect("the record").push(Call { hook, request });
     Ok(reply)
 }

@@ -125,12 +125,7 @@ pub struct Registration {
 
 impl Registration {
     /// Registers `hooks` as the configuration `name`, and returns once the API server uses it.
-    pub async fn create(
-        plane: &ControlPlane,
-        kind: Kind,
-        name: &str,
-        hooks: &[Hook],
-    ) -> Result<Self> {
+    pub async fn create(plane: &ControlPlane, kind: Kind, name: &str, hooks: &[Hook]) -> Result<Self> {
         let webhooks: Vec<Value> = hooks.iter().map(Hook::to_json).collect();
         let configuration = json!({"metadata": {"name": name}, "webhooks": webhooks});
         let made = Self::create_all(plane, kind, vec![configuration]).await?;
@@ -138,11 +133,7 @@ impl Registration {
     }
 
     /// Registers whole configurations, as manifests hold them, in one go.
-    pub async fn create_all(
-        plane: &ControlPlane,
-        kind: Kind,
-        configurations: Vec<Value>,
-    ) -> Result<Vec<Self>> {
+    pub async fn create_all(plane: &ControlPlane, kind: Kind, configurations: Vec<Value>) -> Result<Vec<Self>> {
         let client = plane.client();
         let mut made = Vec::new();
         for configuration in configurations {
@@ -152,12 +143,7 @@ impl Registration {
                 .create(&PostParams::default(), &object)
                 .await
                 .with_context(|| format!("register {name}"))?;
-            made.push(Registration {
-                client: client.clone(),
-                kind,
-                name,
-                live: true,
-            });
+            made.push(Registration { client: client.clone(), kind, name, live: true });
         }
         settled(&client, kind).await?;
         Ok(made)
@@ -175,9 +161,7 @@ impl Registration {
     }
 
     async fn delete(&self) -> Result<()> {
-        let deleted = api(&self.client, self.kind)
-            .delete(&self.name, &DeleteParams::default())
-            .await;
+        let deleted = api(&self.client, self.kind).delete(&self.name, &DeleteParams::default()).await;
         match deleted {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -214,39 +198,24 @@ fn object(kind: Kind, mut configuration: Value) -> Result<DynamicObject> {
 pub async fn settled(client: &Client, kind: Kind) -> Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = format!("marker-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut hook = Hook::new(
-        "marker.revguard-tests.example",
-        NOBODY,
-        "",
-        rule(&["CREATE"], "", "v1", "configmaps"),
-    );
+    let mut hook = Hook::new("marker.revguard-tests.example", NOBODY, "", rule(&["CREATE"], "", "v1", "configmaps"));
     hook.object_selector = json!({"matchLabels": {MARKER: id}});
     let mut webhook = hook.to_json();
     // An empty caBundle would be refused as one without certificates.
     webhook["clientConfig"] = json!({"url": NOBODY});
-    let marker = object(
-        kind,
-        json!({"metadata": {"name": id}, "webhooks": [webhook]}),
-    )?;
+    let marker = object(kind, json!({"metadata": {"name": id}, "webhooks": [webhook]}))?;
     let configurations = api(client, kind);
-    configurations
-        .create(&PostParams::default(), &marker)
-        .await?;
+    configurations.create(&PostParams::default(), &marker).await?;
 
     let probe: ConfigMap = serde_json::from_value(json!({
         "metadata": {"name": id, "labels": {MARKER: id}},
     }))?;
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
     let seen = wait_until(SEEN, "webhook configurations in use", || async {
         match config_maps.create(&dry_run, &probe).await {
             Ok(_) => Err("the API server does not call the marker yet".to_owned()),
-            Err(kube::Error::Api(status)) if status.message.contains("marker.revguard-tests") => {
-                Ok(())
-            }
+            Err(kube::Error::Api(status)) if status.message.contains("marker.revguard-tests") => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     })

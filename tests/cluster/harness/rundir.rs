@@ -28,10 +28,7 @@ pub fn tidy_up(failed: bool) {
     for (path, lock) in ENDED.lock().expect("ended folders").drain(..) {
         if failed || wanted {
             let _ = File::create(path.join(KEPT));
-            eprintln!(
-                "cluster: logs of a control plane are kept in {}",
-                path.display()
-            );
+            eprintln!("cluster: logs of a control plane are kept in {}", path.display());
         } else {
             let _ = fs::remove_dir_all(&path);
         }
@@ -62,10 +59,7 @@ impl RunDir {
         fs::create_dir_all(&path)?;
         let lock = File::create(path.join(LOCK))?;
         lock.lock()?;
-        Ok(RunDir {
-            path,
-            lock: Some(lock),
-        })
+        Ok(RunDir { path, lock: Some(lock) })
     }
 
     pub fn path(&self) -> &Path {

@@ -16,11 +16,7 @@ const WORKERS: usize = 4;
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
-        Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .enable_all()
-            .build()
-            .expect("a tokio runtime")
+        Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().expect("a tokio runtime")
     })
 }
 
@@ -28,9 +24,6 @@ pub fn runtime() -> &'static Runtime {
 /// through a thread of its own, because tokio forbids blocking on a runtime from inside it.
 pub fn finish<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
-        scope
-            .spawn(|| runtime().block_on(work))
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        scope.spawn(|| runtime().block_on(work)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

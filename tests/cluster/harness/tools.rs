@@ -50,12 +50,7 @@ fn from_assets(folder: OsString) -> Tools {
     let folder = PathBuf::from(folder);
     let here = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     let must = |name: &str| {
-        here(name).unwrap_or_else(|| {
-            panic!(
-                "KUBEBUILDER_ASSETS is {}, and there is no {name} in it",
-                folder.display()
-            )
-        })
+        here(name).unwrap_or_else(|| panic!("KUBEBUILDER_ASSETS is {}, and there is no {name} in it", folder.display()))
     };
     Tools {
         etcd: must("etcd"),
@@ -68,9 +63,8 @@ fn from_assets(folder: OsString) -> Tools {
 fn build() -> Result<Tools, Missing> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/tools/build.sh");
     // Cargo's own answer to where the target folder is, whichever way that was configured.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("cargo's temporary folder is in the target folder");
+    let target =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's temporary folder is in the target folder");
     let output = Command::new(&script)
         .env("CARGO_TARGET_DIR", target)
         .stdin(Stdio::null())
@@ -80,21 +74,13 @@ fn build() -> Result<Tools, Missing> {
     let output = match output {
         Ok(output) => output,
         Err(error) => {
-            return Err(Missing(format!(
-                "{} cannot run ({error}); {HOW}",
-                script.display()
-            )));
+            return Err(Missing(format!("{} cannot run ({error}); {HOW}", script.display())));
         }
     };
     if output.status.code() == Some(NO_GO) {
         return Err(Missing(HOW.to_owned()));
     }
-    assert!(
-        output.status.success(),
-        "{} failed ({}); its own words are above",
-        script.display(),
-        output.status
-    );
+    assert!(output.status.success(), "{} failed ({}); its own words are above", script.display(), output.status);
     let bin = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end());
     Ok(Tools {
         etcd: bin.join("etcd"),

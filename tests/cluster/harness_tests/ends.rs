@@ -20,11 +20,7 @@ pub const HOLD: &str = "CLUSTER_TEST_HOLD";
 pub fn hold(report: &Path) -> ExitCode {
     let plane = runtime().block_on(ControlPlane::start(Options::default()));
     let plane = plane.expect("a control plane to hold");
-    let pids: Vec<String> = runtime()
-        .block_on(plane.pids())
-        .iter()
-        .map(u32::to_string)
-        .collect();
+    let pids: Vec<String> = runtime().block_on(plane.pids()).iter().map(u32::to_string).collect();
     let folder = plane.folder();
     // By renaming, so that nobody reads half of it.
     let part = report.with_extension("part");
@@ -41,10 +37,7 @@ pub fn runs(pid: u32) -> bool {
         return false;
     };
     // `PID (NAME) STATE …`, and the name may hold anything.
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     !matches!(state, Some('Z' | 'X'))
 }
 
@@ -74,11 +67,7 @@ pub async fn a_killed_test_leaves_nothing() -> Result<()> {
     process.kill()?;
     wait_until(Duration::from_secs(10), "the end of its children", || {
         let left: Vec<&u32> = pids.iter().filter(|&&pid| runs(pid)).collect();
-        std::future::ready(if left.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{left:?} run"))
-        })
+        std::future::ready(if left.is_empty() { Ok(()) } else { Err(format!("{left:?} run")) })
     })
     .await?;
     // The next control plane tidies up behind it.
@@ -106,10 +95,7 @@ pub async fn without_tools_it_says_so() -> Result<()> {
     let alone = run("", "")?;
     let text = String::from_utf8_lossy(&alone.stderr);
     ensure!(alone.status.success(), "it must pass: {text}");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("!!! NOT RUN"))
-        .context("no loud line")?;
+    let line = text.lines().find(|line| line.starts_with("!!! NOT RUN")).context("no loud line")?;
     for part in [SAMPLE, "Go 1.26", "KUBEBUILDER_ASSETS"] {
         ensure!(line.contains(part), "no {part} in: {line}");
     }
@@ -123,8 +109,5 @@ pub async fn without_tools_it_says_so() -> Result<()> {
 fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").context("no PATH")?;
     let found = std::env::split_paths(&path).map(|folder| folder.join(program));
-    found
-        .into_iter()
-        .find(|file| file.is_file())
-        .with_context(|| format!("no {program}"))
+    found.into_iter().find(|file| file.is_file()).with_context(|| format!("no {program}"))
 }

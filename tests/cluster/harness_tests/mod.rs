@@ -44,21 +44,14 @@ async fn waiting_names_what_was_seen_last() -> Result<()> {
     let mut asked = 0;
     let third = wait_until(SOON, "the third time", || {
         asked += 1;
-        std::future::ready(if asked == 3 {
-            Ok(asked)
-        } else {
-            Err(format!("{asked}"))
-        })
+        std::future::ready(if asked == 3 { Ok(asked) } else { Err(format!("{asked}")) })
     });
     assert_eq!(third.await?, 3);
 
     let never = || std::future::ready(Err::<(), _>("it was red".to_owned()));
     let error = wait_until(Duration::from_millis(40), "a green light", never).await;
     let text = format!("{:#}", error.expect_err("never is never"));
-    ensure!(
-        text.contains("a green light") && text.contains("it was red"),
-        "{text}"
-    );
+    ensure!(text.contains("a green light") && text.contains("it was red"), "{text}");
 
     let hangs = std::future::pending::<Result<(), String>>;
     let error = wait_until(Duration::from_millis(40), "an answer", hangs).await;
@@ -75,10 +68,7 @@ async fn metrics_are_summed_by_label() -> Result<()> {
     assert_eq!(metrics::sum(text, "calls_total", &[])?, 17.0);
     assert_eq!(metrics::sum(text, "calls_total", &[("code", "200")])?, 7.0);
     assert_eq!(metrics::sum(text, "calls_total", &[("name", "q\"")])?, 4.0);
-    assert_eq!(
-        metrics::sum(text, "calls_total", &[("name", "a,b}"), ("code", "500")])?,
-        0.0
-    );
+    assert_eq!(metrics::sum(text, "calls_total", &[("name", "a,b}"), ("code", "500")])?, 0.0);
     assert_eq!(metrics::sum(text, "up", &[])?, 1.0);
     assert_eq!(metrics::sum(text, "absent", &[])?, 0.0);
     Ok(())
@@ -112,23 +102,13 @@ async fn two_side_by_side() -> Result<()> {
     default_namespace(&one).await?;
     default_namespace(&other).await?;
 
-    config_maps(one.client())
-        .create(&PostParams::default(), &config_map("only-here"))
-        .await?;
-    assert!(
-        config_maps(other.client())
-            .get_opt("only-here")
-            .await?
-            .is_none()
-    );
+    config_maps(one.client()).create(&PostParams::default(), &config_map("only-here")).await?;
+    assert!(config_maps(other.client()).get_opt("only-here").await?.is_none());
 
     // One's credentials are worth nothing at the other.
     let foreign = ["get", "--raw", "/version", "--server", &other.url()];
     let output = one.kubectl(&foreign).await?;
-    ensure!(
-        !output.status.success(),
-        "another authority's server was believed: {output:?}"
-    );
+    ensure!(!output.status.success(), "another authority's server was believed: {output:?}");
 
     let pids = one.pids().await;
     drop(one);
@@ -155,22 +135,16 @@ async fn apiserver_restarts_on_its_port() -> Result<()> {
     default_namespace(&plane).await?;
     let url = plane.url();
     let maps = config_maps(plane.client());
-    maps.create(&PostParams::default(), &config_map("stays"))
-        .await?;
+    maps.create(&PostParams::default(), &config_map("stays")).await?;
 
     plane.stop_apiserver().await?;
-    ensure!(
-        plane.raw("/readyz").await.is_err(),
-        "a stopped API server answers"
-    );
+    ensure!(plane.raw("/readyz").await.is_err(), "a stopped API server answers");
     plane.restart_apiserver().await?;
     assert_eq!(plane.url(), url);
     maps.get("stays").await?;
 
     // The controllers are back as well: what belongs to a deleted object is collected.
-    let owner = maps
-        .create(&PostParams::default(), &config_map("owner"))
-        .await?;
+    let owner = maps.create(&PostParams::default(), &config_map("owner")).await?;
     let mut owned = config_map("owned");
     owned.metadata.owner_references = owner.controller_owner_ref(&()).map(|owner| vec![owner]);
     maps.create(&PostParams::default(), &owned).await?;
@@ -223,10 +197,7 @@ metadata: {name: test-robot, namespace: default}
     for groups in [&["dev"][..], &["ops", "dev", "night-shift"][..]] {
         let jane = plane.user("jane", groups).await?;
         wait_until(SOON, "jane's role", || async {
-            lists(jane.clone())
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
+            lists(jane.clone()).await.map(drop).map_err(|error| error.to_string())
         })
         .await?;
     }
@@ -242,39 +213,21 @@ metadata: {name: test-robot, namespace: default}
     let output = plane.kubectl_as(&jane, &who, "").await?;
     let answer: Value = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
     assert_eq!(answer["status"]["userInfo"]["username"], "jane");
-    assert_eq!(
-        answer["status"]["userInfo"]["groups"],
-        json!(["ops", "dev", "system:authenticated"])
-    );
+    assert_eq!(answer["status"]["userInfo"]["groups"], json!(["ops", "dev", "system:authenticated"]));
 
-    let robot = plane
-        .kubeconfig_of_service_account("default", "test-robot")
-        .await?;
-    let output = plane
-        .kubectl_as(&robot, &["get", "namespaces", "-o", "name"], "")
-        .await?;
-    ensure!(
-        text(&output).contains("namespace/default"),
-        "{}",
-        text(&output)
-    );
+    let robot = plane.kubeconfig_of_service_account("default", "test-robot").await?;
+    let output = plane.kubectl_as(&robot, &["get", "namespaces", "-o", "name"], "").await?;
+    ensure!(text(&output).contains("namespace/default"), "{}", text(&output));
     scope.end().await
 }
 
 async fn audit_log_and_metrics_show_a_request() -> Result<()> {
     let plane = shared().await?;
-    let labels = [
-        ("resource", "configmaps"),
-        ("verb", "POST"),
-        ("code", "201"),
-    ];
+    let labels = [("resource", "configmaps"), ("verb", "POST"), ("code", "201")];
     let before = plane.metric("apiserver_request_total", &labels).await?;
 
-    let manifest =
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: audited, namespace: default}}";
-    let made = plane
-        .kubectl_as(&plane.kubeconfig(), &["create", "-f", "-"], manifest)
-        .await?;
+    let manifest = "{apiVersion: v1, kind: ConfigMap, metadata: {name: audited, namespace: default}}";
+    let made = plane.kubectl_as(&plane.kubeconfig(), &["create", "-f", "-"], manifest).await?;
     ensure!(made.status.success(), "{}", text(&made));
     let mut scope = Scope::new(&plane);
     scope.adopt(&documents(manifest)?[0]).await?;
@@ -353,38 +306,15 @@ metadata: {name: objects}
 ",
         )?)
         .await?;
-    let phase = [
-        "-n",
-        "objects",
-        "get",
-        "widgets.test.example",
-        "one",
-        "-o",
-        "jsonpath={.status.phase}",
-    ];
+    let phase = ["-n", "objects", "get", "widgets.test.example", "one", "-o", "jsonpath={.status.phase}"];
     assert_eq!(text(&plane.kubectl(&phase).await?), "Ready");
-    let ready = [
-        "-n",
-        "objects",
-        "get",
-        "deploy",
-        "web",
-        "-o",
-        "jsonpath={.status.readyReplicas}",
-    ];
+    let ready = ["-n", "objects", "get", "deploy", "web", "-o", "jsonpath={.status.readyReplicas}"];
     assert_eq!(text(&plane.kubectl(&ready).await?), "1");
 
     scope.end().await?;
-    for gone in [
-        ["get", "namespace", "objects"],
-        ["get", "crd", "widgets.test.example"],
-    ] {
+    for gone in [["get", "namespace", "objects"], ["get", "crd", "widgets.test.example"]] {
         let output = plane.kubectl(&gone).await?;
-        ensure!(
-            text(&output).contains("NotFound"),
-            "{gone:?}: {}",
-            text(&output)
-        );
+        ensure!(text(&output).contains("NotFound"), "{gone:?}: {}", text(&output));
     }
     Ok(())
 }
@@ -395,82 +325,43 @@ async fn webhooks_are_used_and_unused() -> Result<()> {
     let recorder = Recorder::start().await?;
     let hook = |name: &str, policy| {
         let rules = rule(&["CREATE"], "", "v1", "configmaps");
-        let mut hook = Hook::new(
-            &format!("{name}.test.example"),
-            &recorder.url(name),
-            recorder.ca(),
-            rules,
-        );
+        let mut hook = Hook::new(&format!("{name}.test.example"), &recorder.url(name), recorder.ca(), rules);
         hook.object_selector = json!({"matchLabels": {"test": "webhooks"}});
         hook.failure_policy = policy;
         hook
     };
     let mut probe = config_map("webhooks");
     probe.metadata.labels = Some([("test".to_owned(), "webhooks".to_owned())].into());
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let maps = config_maps(plane.client());
     let called = || -> Vec<String> { recorder.calls().into_iter().map(|call| call.hook).collect() };
 
-    let changing = Registration::create(
-        &plane,
-        Kind::Mutating,
-        "test-changing",
-        &[hook("change", "Fail")],
-    )
-    .await?;
-    let judging = Registration::create(
-        &plane,
-        Kind::Validating,
-        "test-judging",
-        &[hook("judge", "Ignore")],
-    )
-    .await?;
+    let changing = Registration::create(&plane, Kind::Mutating, "test-changing", &[hook("change", "Fail")]).await?;
+    let judging = Registration::create(&plane, Kind::Validating, "test-judging", &[hook("judge", "Ignore")]).await?;
     maps.create(&dry_run, &probe).await?;
     assert_eq!(called(), ["change", "judge"]);
 
     let name = changing.name().to_owned();
     changing.remove().await?;
     maps.create(&dry_run, &probe).await?;
-    assert_eq!(
-        called(),
-        ["change", "judge", "judge"],
-        "{name} is still used"
-    );
+    assert_eq!(called(), ["change", "judge", "judge"], "{name} is still used");
 
     // With nobody there, the failure policy decides.
     drop(recorder);
-    maps.create(&dry_run, &probe)
-        .await
-        .context("failurePolicy: Ignore")?;
+    maps.create(&dry_run, &probe).await.context("failurePolicy: Ignore")?;
     let nobody = Hook {
         failure_policy: "Fail",
         timeout_seconds: 2,
-        ..Hook::new(
-            "gone.test.example",
-            "https://127.0.0.1:1/",
-            "",
-            rule(&["CREATE"], "", "v1", "configmaps"),
-        )
+        ..Hook::new("gone.test.example", "https://127.0.0.1:1/", "", rule(&["CREATE"], "", "v1", "configmaps"))
     };
-    let nobody = Hook {
-        object_selector: json!({"matchLabels": {"test": "webhooks"}}),
-        ..nobody
-    };
+    let nobody = Hook { object_selector: json!({"matchLabels": {"test": "webhooks"}}), ..nobody };
     let strict = Registration::create(&plane, Kind::Validating, "test-strict", &[nobody]).await?;
     let refused = maps.create(&dry_run, &probe).await;
     let refused = refused.expect_err("failurePolicy: Fail").to_string();
-    ensure!(
-        refused.contains("failed calling webhook \"gone.test.example\""),
-        "{refused}"
-    );
+    ensure!(refused.contains("failed calling webhook \"gone.test.example\""), "{refused}");
     strict.remove().await?;
     drop(judging);
-    let left = plane
-        .kubectl(&["get", "validatingwebhookconfiguration", "test-judging"])
-        .await?;
+    let left = plane.kubectl(&["get", "validatingwebhookconfiguration", "test-judging"]).await?;
     ensure!(text(&left).contains("NotFound"), "{}", text(&left));
     Ok(())
 }
