@@ -7,3 +7,4 @@
 
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
+pub mod telemetry;
