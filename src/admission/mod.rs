@@ -3,6 +3,9 @@
 //! `server` owns connections, limits and the drain and knows nothing of Istio: it hands a body to
 //! a [`Reviewer`] and writes what that returns. It never looks into an object.
 
+pub mod self_signed;
+pub mod tls;
+
 use std::time::Duration;
 
 /// Which of the two webhooks the API server called.
