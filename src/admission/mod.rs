@@ -3,10 +3,23 @@
 //! `server` owns connections, limits and the drain and knows nothing of Istio: it hands a body to
 //! a [`Reviewer`] and writes what that returns. It never looks into an object.
 
+mod answer;
+pub mod bind;
+mod connection;
+mod connections;
+mod deadline;
+pub mod drain;
+mod limit;
+pub mod probes;
 pub mod self_signed;
+pub mod server;
+pub mod settings;
 pub mod tls;
 
 use std::time::Duration;
+
+pub use server::{Serving, serve};
+pub use settings::Settings;
 
 /// Which of the two webhooks the API server called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -83,6 +83,17 @@ label! {
     }
 }
 
+impl Path {
+    /// The label of a request's path.
+    pub fn of(path: &str) -> Path {
+        match path {
+            "/validate" => Path::Validate,
+            "/mutate" => Path::Mutate,
+            _ => Path::Other,
+        }
+    }
+}
+
 impl From<Endpoint> for Path {
     fn from(endpoint: Endpoint) -> Path {
         match endpoint {
