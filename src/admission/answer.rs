@@ -37,7 +37,7 @@ pub(super) struct Desk {
     pub(super) settings: Settings,
     pub(super) reviewer: Arc<dyn Reviewer>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
     pub(super) memory: BodyMemory,
 }
 
@@ -145,7 +145,8 @@ impl Desk {
 
     /// `None` if the reviewer panicked. It runs right here on the worker: handing a review of
     /// tens of microseconds to another thread costs as much as the review. The runtime has a
-    /// worker more than there are turns, so somebody is left to answer 429.
+    /// worker more than there are turns, and [`super::limit::oversee`] keeps that one awake, so
+    /// somebody is left to answer 429.
     fn review(&self, endpoint: Endpoint, body: &[u8]) -> Option<Reply> {
         // The reviewer is pure: whatever it left half done lived on its own stack.
         let judged = catch_unwind(AssertUnwindSafe(|| self.reviewer.review(endpoint, body)));

@@ -154,10 +154,8 @@ impl Watchdog {
 
 fn why(ended: &hyper::Result<()>, activity: &Activity) -> Closed {
     match ended {
-        Ok(()) => match activity.state().0 {
-            Phase::Answered => Closed::AfterAnswer,
-            _ => Closed::ByClient,
-        },
+        Ok(()) if activity.has_said_close() => Closed::AfterAnswer,
+        Ok(()) => Closed::ByClient,
         Err(error) if error.is_incomplete_message() || error.is_canceled() => Closed::ByClient,
         Err(error) if error.is_parse() => Closed::ProtocolError,
         Err(_) => Closed::IoError,
@@ -224,6 +222,7 @@ impl Service<Request<Incoming>> for Observed {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
+                activity.said_close();
             }
             activity.enter(Phase::Answered);
             Ok(response)

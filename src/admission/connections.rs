@@ -65,6 +65,8 @@ pub(super) struct Activity {
     order: AtomicU8,
     /// An answer was given without reading the whole body.
     unread: AtomicBool,
+    /// An answer said `Connection: close`.
+    last: AtomicBool,
     /// Came over the limit: every request is answered 429.
     pub(super) refused: bool,
     waker: AtomicWaker,
@@ -79,6 +81,7 @@ impl Activity {
             state: AtomicU64::new(0),
             order: AtomicU8::new(Order::Serve as u8),
             unread: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             refused,
             waker: AtomicWaker::new(),
             epoch,
@@ -150,6 +153,14 @@ impl Activity {
 
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Acquire)
+    }
+
+    pub(super) fn said_close(&self) {
+        self.last.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_said_close(&self) -> bool {
+        self.last.load(Ordering::Acquire)
     }
 
     /// When this connection must be closed if nothing happens until then, and why. `None` while

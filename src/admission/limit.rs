@@ -6,6 +6,7 @@
 //! it within its own deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -14,13 +15,25 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 #[derive(Debug)]
 pub(super) struct Gate {
     turns: Semaphore,
+    concurrency: usize,
 }
 
+/// How often [`oversee`] looks: the longest that one slow review can keep the others from being
+/// read, at a hundred wake-ups a second.
+const OVERSEE: Duration = Duration::from_millis(10);
+
 impl Gate {
-    pub(super) fn new(concurrency: usize) -> Gate {
-        Gate {
-            turns: Semaphore::new(concurrency.max(1)),
-        }
+    pub(super) fn new(concurrency: usize) -> Arc<Gate> {
+        let concurrency = concurrency.max(1);
+        Arc::new(Gate {
+            turns: Semaphore::new(concurrency),
+            concurrency,
+        })
+    }
+
+    /// Whether a review runs.
+    fn is_busy(&self) -> bool {
+        self.turns.available_permits() < self.concurrency
     }
 
     /// A turn, first come first served, or `None` if none came within `wait`.
@@ -36,6 +49,33 @@ impl Gate {
             Err(_) => None,
         }
     }
+}
+
+/// Keeps sockets and timers going while reviews run on the runtime's workers.
+///
+/// A worker that was woken by a socket keeps the duty of watching all sockets, and hands it to
+/// another only when it finds more than one task. If it goes straight into a review, the others
+/// sleep on, and nobody accepts, reads or looks at a timer until that review is over. Handing
+/// over before every review would cost as much as the review; a thread that gives a sleeping
+/// worker an empty task now and then costs nothing and bounds the harm, as Go's sysmon does.
+///
+/// # Errors
+/// If the thread cannot be made. It ends with the gate.
+pub(super) fn oversee(gate: &Arc<Gate>) -> std::io::Result<()> {
+    let gate: Weak<Gate> = Arc::downgrade(gate);
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name("overseer".to_owned())
+        .spawn(move || {
+            while let Some(gate) = gate.upgrade() {
+                if gate.is_busy() {
+                    runtime.spawn(async {});
+                }
+                drop(gate);
+                std::thread::sleep(OVERSEE);
+            }
+        })
+        .map(drop)
 }
 
 /// Bytes that all bodies together may take.

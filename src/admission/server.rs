@@ -18,7 +18,7 @@ use super::answer::{self, Desk};
 use super::connection::{self, Shared};
 use super::connections::{Place, Table};
 use super::drain::{self, Drained};
-use super::limit::{BodyMemory, Gate};
+use super::limit::{self, BodyMemory, Gate};
 use super::settings::Settings;
 use super::tls::Certificates;
 use crate::telemetry::metrics::Port;
@@ -67,10 +67,14 @@ pub async fn serve(
         settings.max_refusals,
         Arc::clone(&metrics),
     );
+    let gate = Gate::new(concurrency(&settings));
+    if let Err(error) = limit::oversee(&gate) {
+        tracing::warn!(%error, "no thread to watch over slow reviews, one may delay others");
+    }
     let desk = Arc::new(Desk {
         reviewer,
         metrics: Arc::clone(&metrics),
-        gate: Gate::new(concurrency(&settings)),
+        gate,
         memory: BodyMemory::new(settings.body_memory),
         settings: settings.clone(),
     });
