@@ -5,7 +5,9 @@
 //! condition never changes a verdict.
 
 pub mod health;
+mod labels;
 pub mod metrics;
+mod table;
 
 pub use health::{Condition, Health, Heartbeat};
 pub use metrics::Metrics;
