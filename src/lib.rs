@@ -16,5 +16,8 @@ pub mod rules;
 // ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
+pub mod telemetry;
+// 5: wiring and supervision, the only place that spawns
+pub mod run;
 // 6: arguments, subcommands, exit codes
 pub mod cli;

@@ -3,13 +3,28 @@
 //! `server` owns connections, limits and the drain and knows nothing of Istio: it hands a body to
 //! a [`Reviewer`] and writes what that returns. It never looks into an object.
 
-use std::time::Duration;
-
+mod answer;
+pub mod bind;
 pub mod compose;
+mod connection;
+mod connections;
+mod deadline;
+pub mod drain;
+mod limit;
 pub mod message;
+pub mod probes;
 pub mod response;
 pub mod review;
+pub mod self_signed;
+pub mod server;
+pub mod settings;
+pub mod tls;
 pub mod webhook;
+
+use std::time::Duration;
+
+pub use server::{Serving, serve};
+pub use settings::Settings;
 
 /// Which of the two webhooks the API server called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,12 @@
 //! Arguments, subcommands, exit codes. What a subcommand does stands in its own module.
 
 pub mod check;
+mod demo;
 pub mod docs;
 pub mod input;
 mod output;
 pub mod resolve;
+mod serve;
 mod table;
 
 use std::io::Write;
@@ -28,10 +30,14 @@ const EXIT_CODES: &str =
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serve the admission webhooks
+    Serve(Box<serve::Options>),
     /// Judge manifests before they are applied
     Check(check::Options),
     /// Say who injects every pod and pod template
     Resolve(resolve::Options),
+    /// Play an upgrade against the real server, with no cluster at hand
+    Demo(demo::Options),
     /// List the rules
     Rules(RulesOptions),
     /// Explain a rule: what, why, what to do, when to allow
@@ -81,6 +87,8 @@ type Failure = anyhow::Error;
 /// Parses the process's arguments and runs.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Serve(options) => serve::run(*options),
+        Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),
         Command::Rules(options) => list_rules(options.output),

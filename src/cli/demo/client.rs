@@ -56,7 +56,11 @@ impl Client {
         let response = sender.send_request(request).await?;
         let status = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();
-        anyhow::ensure!(status == http::StatusCode::OK, "the webhook answered {status}: {}", String::from_utf8_lossy(&bytes));
+        anyhow::ensure!(
+            status == http::StatusCode::OK,
+            "the webhook answered {status}: {}",
+            String::from_utf8_lossy(&bytes)
+        );
         *kept = Some(sender);
         Ok(serde_json::from_slice(&bytes)?)
     }

@@ -27,7 +27,9 @@ use crate::snapshot::Snapshot;
 use crate::wire::{manifest, row};
 
 #[derive(Args)]
-#[command(after_help = "Exit codes: 0 every verdict was the expected one, 1 some was not, 2 the server could not start.")]
+#[command(
+    after_help = "Exit codes: 0 every verdict was the expected one, 1 some was not, 2 the server could not start."
+)]
 pub struct Options {
     /// Keep serving after the story, and print a command that asks for a verdict
     #[arg(long)]
@@ -67,7 +69,10 @@ impl World {
         if let Some(problem) = read.problems.first() {
             anyhow::bail!("{problem}");
         }
-        read.documents.into_iter().next().ok_or_else(|| anyhow::anyhow!("an object of a kind that no rule looks at: {raw}"))
+        read.documents
+            .into_iter()
+            .next()
+            .ok_or_else(|| anyhow::anyhow!("an object of a kind that no rule looks at: {raw}"))
     }
 
     fn put(&mut self, raw: Value) -> Result<(), Failure> {
@@ -90,7 +95,8 @@ impl World {
     /// The stored object with `changes` merged in (RFC 7386), and the stored one.
     fn merged(&self, changes: &Value) -> Result<(Value, Value), Failure> {
         let id = self.read(changes)?.object.id();
-        let old = self.objects.get(&id).cloned().ok_or_else(|| anyhow::anyhow!("{id:?} is not in the demonstration"))?;
+        let old =
+            self.objects.get(&id).cloned().ok_or_else(|| anyhow::anyhow!("{id:?} is not in the demonstration"))?;
         let mut new = old.clone();
         json_patch::merge(&mut new, changes);
         Ok((old, new))
@@ -121,7 +127,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         }
         println!("{writes} writes judged over TLS, {} as expected", writes - wrong);
         if options.serve {
-            println!("\nStill serving. A namespace with both labels, judged from another terminal:\n\n{}\n", demo.curl()?);
+            println!(
+                "\nStill serving. A namespace with both labels, judged from another terminal:\n\n{}\n",
+                demo.curl()?
+            );
             println!("Ctrl-C ends it.");
             tokio::signal::ctrl_c().await?;
         }
@@ -135,7 +144,9 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
     let user = User { name: "jane".into(), groups: vec!["system:authenticated".into()] };
     let uid = format!("00000000-0000-4000-8000-{number:012}");
     let (named, body, after) = match &step.write {
-        Write::Create(raw) => (raw.clone(), compose::body(kind(world, raw)?, &Wanted::Create(raw), &user, &uid, false), Some(raw.clone())),
+        Write::Create(raw) => {
+            (raw.clone(), compose::body(kind(world, raw)?, &Wanted::Create(raw), &user, &uid, false), Some(raw.clone()))
+        }
         Write::Update(changes) => {
             let (old, new) = world.merged(changes)?;
             let body = compose::body(kind(world, &new)?, &Wanted::Update { old: &old, new: &new }, &user, &uid, false);
@@ -147,7 +158,13 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
         }
         Write::Scale(named, replicas) => {
             let (object, _) = world.merged(named)?;
-            let body = compose::body(kind(world, &object)?, &Wanted::Scale { object: &object, replicas: *replicas }, &user, &uid, false);
+            let body = compose::body(
+                kind(world, &object)?,
+                &Wanted::Scale { object: &object, replicas: *replicas },
+                &user,
+                &uid,
+                false,
+            );
             let mut new = object.clone();
             new["spec"]["replicas"] = (*replicas).into();
             (object, body, Some(new))
@@ -171,9 +188,13 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
     } else {
         let message = response["status"]["message"].as_str().unwrap_or("without explanation");
         let webhook = webhook_of(document.object.kind());
-        println!("{}admission webhook {webhook:?} denied the request: {message}", paint.red("Error from server (Forbidden): "));
+        println!(
+            "{}admission webhook {webhook:?} denied the request: {message}",
+            paint.red("Error from server (Forbidden): ")
+        );
     }
-    let denied: Vec<&str> = response["auditAnnotations"]["denied"].as_str().unwrap_or("").split(',').filter(|c| !c.is_empty()).collect();
+    let denied: Vec<&str> =
+        response["auditAnnotations"]["denied"].as_str().unwrap_or("").split(',').filter(|c| !c.is_empty()).collect();
     let right = response["uid"] == uid.as_str() && denied == step.expect && allowed == step.expect.is_empty();
     if !right {
         println!("{} expected {:?}, got {denied:?}", paint.red("UNEXPECTED:"), step.expect);
