@@ -16,6 +16,7 @@ pub mod rules;
 // ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
+pub mod cluster;
 pub mod telemetry;
 // 5: wiring and supervision, the only place that spawns
 pub mod run;

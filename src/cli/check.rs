@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::input::{self, Input};
 use super::{Failure, Live, output};
+use crate::cluster::Pods;
 use crate::model::{Kind, Object, Str};
 use crate::rules::request::LazyObject;
 use crate::rules::{Action, Judged, Operation, Policy, Request, User, judge};
@@ -163,16 +164,16 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         set_revision(&mut input, revision);
     }
     let mut problems = std::mem::take(&mut input.problems);
-    let base = match (&options.live.kubeconfig, options.cluster.is_empty()) {
-        (None, true) => None,
-        (None, false) => {
+    let base = match (options.live.is_given(), options.cluster.is_empty()) {
+        (false, true) => None,
+        (false, false) => {
             let cluster = input::read(&options.cluster, &options.namespace)?;
             let snapshot = input::cluster(&cluster);
             problems.extend(cluster.problems);
             Some(snapshot)
         }
-        (Some(_), true) => anyhow::bail!("--kubeconfig: not built yet"),
-        (Some(_), false) => {
+        (true, true) => Some(options.live.read(Pods::Metadata)?),
+        (true, false) => {
             anyhow::bail!("--cluster and --kubeconfig exclude each other: is the cluster in files or live?")
         }
     };

@@ -12,10 +12,13 @@ mod table;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::cluster;
 use crate::rules::{self, Policy};
+use crate::snapshot::Snapshot;
 
 /// The guard of Istio upgrades on Kubernetes.
 #[derive(Parser)]
@@ -79,6 +82,39 @@ pub struct Live {
     /// The context of the kubeconfig
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
+}
+
+impl Live {
+    /// A live cluster is asked for.
+    pub fn is_given(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// Reads the cluster once; what cannot be read is said on stderr and is unknown.
+    ///
+    /// # Errors
+    /// A cluster that cannot be reached.
+    pub fn read(&self, pods: cluster::Pods) -> Result<Snapshot, Failure> {
+        let access = cluster::Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let reading = runtime.block_on(async {
+            let client = cluster::connect(&access).await?;
+            let read = cluster::read_once(&client, pods);
+            tokio::pin!(read);
+            // Silence for longer than this makes people reach for Ctrl-C.
+            tokio::select! {
+                reading = &mut read => Ok(reading?),
+                () = tokio::time::sleep(Duration::from_secs(2)) => {
+                    eprintln!("reading the cluster…");
+                    Ok::<_, Failure>(read.await?)
+                }
+            }
+        })?;
+        for problem in &reading.problems {
+            eprintln!("warning: {problem}");
+        }
+        Ok(reading.snapshot)
+    }
 }
 
 /// What went wrong, for a person: exit code 2.

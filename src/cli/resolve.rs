@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, Live, Plain, input, table};
+use crate::cluster::Pods;
 use crate::model::{Injection, Kind, Object, Template, resolve};
 use crate::snapshot::Snapshot;
 use crate::wire::row;
@@ -14,7 +15,7 @@ use crate::wire::row;
 #[derive(Args)]
 pub struct Options {
     /// Manifests of the cluster
-    #[arg(long, value_name = "PATH", required_unless_present = "kubeconfig", conflicts_with = "kubeconfig")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["kubeconfig", "context"], conflicts_with_all = ["kubeconfig", "context"])]
     cluster: Vec<PathBuf>,
     #[command(flatten)]
     live: Live,
@@ -42,14 +43,17 @@ pub struct Resolved {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
-    if options.live.kubeconfig.is_some() {
-        anyhow::bail!("--kubeconfig: not built yet");
-    }
-    let input = input::read(&options.cluster, "default")?;
-    for problem in &input.problems {
-        eprintln!("error: {problem}");
-    }
-    let snapshot = input::cluster(&input);
+    let mut bad = false;
+    let snapshot = if options.live.is_given() {
+        options.live.read(Pods::Whole)?
+    } else {
+        let input = input::read(&options.cluster, "default")?;
+        for problem in &input.problems {
+            eprintln!("error: {problem}");
+        }
+        bad = !input.problems.is_empty();
+        input::cluster(&input)
+    };
     let all = resolve_all(&snapshot, options.namespace.as_deref());
     match options.output {
         Plain::Json => {
@@ -74,7 +78,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
             super::print(table::render(&heads, rows.collect()).as_bytes())?;
         }
     }
-    Ok(ExitCode::from(if input.problems.is_empty() { 0 } else { 2 }))
+    Ok(ExitCode::from(if bad { 2 } else { 0 }))
 }
 
 /// Every pod and template of the cluster, by namespace, kind and name.

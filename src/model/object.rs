@@ -1,6 +1,6 @@
 //! The objects that rules judge or look up, each reduced to what a rule may read.
 
-use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload, workload};
+use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload};
 
 /// Kinds that have a meaning here. The table of `wire::kinds` says where each comes from and why it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,6 +120,8 @@ pub struct Pod {
     pub revision: Option<Str>,
     /// Known only where whole pods are read.
     pub status: Option<PodStatus>,
+    /// Version of its own proxy, where the whole pod was read.
+    pub proxy: Option<super::Version>,
     /// The pod as its own template, kept only where a pod stands alone (offline input, admission).
     pub template: Option<Box<Template>>,
 }
@@ -347,11 +349,13 @@ impl Pod {
         Some((&owner.kind, &owner.name))
     }
 
-    /// The version of its own proxy, where the whole pod was read.
-    pub fn proxy_version(&self) -> Option<super::Version> {
-        self.template
-            .as_ref()
-            .and_then(|t| t.container(workload::PROXY))
-            .and_then(|c| super::Version::of_image(&c.image))
+    /// Keeps only what is asked of a pod outside of the mesh's own namespaces: which workload made it and which revision
+    /// injected it. [`Pod::workload`] answers the same before and after.
+    pub fn outline(&mut self) {
+        if let Some((kind, name)) = self.workload() {
+            self.meta.owner = Some(Box::new(Owner { kind: Str::from(kind), name: Str::from(name) }));
+        }
+        self.meta.labels = Labels::default();
+        self.meta.annotations = Labels::default();
     }
 }

@@ -70,6 +70,16 @@ impl Selector {
         Ok(())
     }
 
+    /// Replaces every string by an equal one, so that equal strings can be held once.
+    pub fn share(&mut self, held: &mut dyn FnMut(&Str) -> Str) {
+        for r in &mut self.0 {
+            r.key = held(&r.key);
+            if let Op::In(values) | Op::NotIn(values) = &mut r.op {
+                values.iter_mut().for_each(|v| *v = held(v));
+            }
+        }
+    }
+
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|r| {
             let value = labels.get(&r.key);

@@ -5,10 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use jiff::Timestamp;
-use tokio::sync::watch;
-
 use super::policy;
 use crate::admission::drain::signalled;
 use crate::admission::self_signed::Authority;
@@ -18,6 +14,8 @@ use crate::admission::{Serving, Settings, bind, probes, serve};
 use crate::rules::Policy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Metrics};
+use anyhow::Context as _;
+use jiff::Timestamp;
 
 /// What is served, from the command line.
 pub struct Service {
@@ -65,6 +63,7 @@ pub fn run(service: Service) -> anyhow::Result<()> {
 }
 
 async fn start(service: Service) -> anyhow::Result<()> {
+    crate::cluster::install_crypto();
     let metrics = Arc::new(Metrics::new());
     let health = Health::new(&[Condition::Listener, Condition::Certificate, Condition::State, Condition::Running]);
     let certificates = match service.certificate {
@@ -88,11 +87,10 @@ async fn start(service: Service) -> anyhow::Result<()> {
         let file = policy::File::open(file, Arc::clone(&shared), Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
         tokio::spawn(file.run(policy::POLL, health.task("policy", Some(SILENCE))));
     }
-    let (stop, stopped) = watch::channel(false);
     match service.state {
         State::Manifests(_) => health.set(Condition::State, Ok(())),
         State::Live { kubeconfig, context } => {
-            super::live::start(kubeconfig, context, &shared, &metrics, &health, stopped.clone()).await?;
+            super::live::start(kubeconfig, context, &shared, &metrics, &health).await?;
         }
     }
     let listener = bind::bind(service.listen, "--listen")?;
@@ -119,8 +117,6 @@ async fn start(service: Service) -> anyhow::Result<()> {
         }
     })
     .await?;
-    // Watches last through the drain, so that the last verdicts are as fresh as the first.
-    let _ = stop.send(true);
     let _ = end_probes.send(());
     // The thread ends by itself once its sender is used; a panic in it was logged by its own hook.
     let _ = probes.join();

@@ -25,7 +25,8 @@ pub enum Event {
 /// Applies events to the next snapshot.
 pub struct Builder {
     next: Snapshot,
-    lists: HashMap<Source, BTreeSet<Id>>,
+    /// Open lists, and what they named so far where that matters.
+    lists: HashMap<Source, Option<BTreeSet<Id>>>,
     interner: Interner,
 }
 
@@ -41,26 +42,34 @@ impl Builder {
                 if self.next.knows(source.0, source.1.as_deref()).is_err() {
                     self.next.learn(source.clone(), Knowledge::Listing);
                 }
-                self.lists.insert(source, BTreeSet::new());
+                // What begins empty has nothing to lose, and a first list is the longest.
+                let names = (self.held(&source).next().is_some()).then(BTreeSet::new);
+                self.lists.insert(source, names);
             }
             Event::Apply(source, mut object) => {
-                self.interner.share(object.meta_mut());
-                if let Some(list) = self.lists.get_mut(&source) {
+                if self.is_told_better(&source, &object.meta().namespace) {
+                    return;
+                }
+                self.interner.share(&mut object);
+                if let Some(Some(list)) = self.lists.get_mut(&source) {
                     list.insert(object.id());
                 }
                 self.next.put(*object);
             }
             Event::Delete(source, id) => {
-                if let Some(list) = self.lists.get_mut(&source) {
+                if self.is_told_better(&source, &id.namespace) {
+                    return;
+                }
+                if let Some(Some(list)) = self.lists.get_mut(&source) {
                     list.remove(&id);
                 }
                 self.next.remove(&id);
             }
             Event::Listed(source) => {
-                if let Some(list) = self.lists.remove(&source) {
-                    for id in self.held(&source).into_iter().filter(|id| !list.contains(id)) {
-                        self.next.remove(&id);
-                    }
+                if let Some(Some(list)) = self.lists.remove(&source) {
+                    let stays = |id: &Id| list.contains(id) || self.is_told_better(&source, &id.namespace);
+                    let gone: Vec<Id> = self.held(&source).filter(|id| !stays(id)).collect();
+                    self.remove_all(gone);
                 }
                 self.next.learn(source, Knowledge::Complete);
             }
@@ -71,17 +80,18 @@ impl Builder {
             Event::NotInstalled(kind) => {
                 let source = (kind, None);
                 self.lists.remove(&source);
-                for id in self.held(&source) {
-                    self.next.remove(&id);
-                }
+                let all = self.held(&source).collect();
+                self.remove_all(all);
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Dropped(source) => {
                 self.lists.remove(&source);
-                // Pods stay: their metadata comes from every namespace.
-                if source.0 != Kind::Pod {
-                    for id in self.held(&source) {
-                        self.next.remove(&id);
+                match &source {
+                    // Pods stay: their metadata comes from every namespace.
+                    (Kind::Pod, Some(namespace)) => self.next.forget_status(namespace),
+                    _ => {
+                        let all = self.held(&source).collect();
+                        self.remove_all(all);
                     }
                 }
                 self.next.forget(&source);
@@ -95,10 +105,24 @@ impl Builder {
         &self.next
     }
 
-    fn held(&self, source: &Source) -> Vec<Id> {
+    /// Two watches tell of pods in namespaces of the mesh, one before the other. Once the whole ones are known, the watch
+    /// that brings only metadata is not listened to there: behind the other it would undo what that has told.
+    fn is_told_better(&self, source: &Source, namespace: &Str) -> bool {
+        *source == (Kind::Pod, None) && self.next.reads_whole(Kind::Pod, namespace)
+    }
+
+    fn held(&self, source: &Source) -> Box<dyn Iterator<Item = Id> + '_> {
         match &source.1 {
-            None => self.next.raw(source.0).map(Object::id).collect(),
-            Some(ns) => self.next.raw_in(source.0, ns).map(Object::id).collect(),
+            None => Box::new(self.next.raw(source.0).map(Object::id)),
+            Some(ns) => {
+                Box::new(self.next.raw_in(source.0, &ns.clone()).map(Object::id).collect::<Vec<_>>().into_iter())
+            }
+        }
+    }
+
+    fn remove_all(&mut self, ids: Vec<Id>) {
+        for id in ids {
+            self.next.remove(&id);
         }
     }
 }
@@ -115,7 +139,41 @@ struct Interner {
 const SWEEP_EVERY: usize = 100_000;
 
 impl Interner {
-    fn share(&mut self, meta: &mut Meta) {
+    fn share(&mut self, object: &mut Object) {
+        self.meta(object.meta_mut());
+        match object {
+            Object::Workload(_, w) => {
+                w.selector.share(&mut |s| self.string(s));
+                let t = &mut w.template;
+                t.labels = self.set(&t.labels);
+                t.annotations = self.set(&t.annotations);
+                t.service_account = self.string(&t.service_account);
+                for c in &mut t.containers {
+                    c.name = self.string(&c.name);
+                    c.image = self.string(&c.image);
+                    c.env = self.set(&c.env);
+                }
+                for m in &mut t.config_maps {
+                    m.name = self.string(&m.name);
+                }
+            }
+            Object::Pod(p) => {
+                if let Some(revision) = &mut p.revision {
+                    *revision = self.string(revision);
+                }
+            }
+            Object::Service(s) => {
+                s.kind = self.string(&s.kind);
+                s.selector = self.set(&s.selector);
+                for port in &mut s.ports {
+                    port.name = self.string(&port.name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn meta(&mut self, meta: &mut Meta) {
         meta.namespace = self.string(&meta.namespace);
         meta.labels = self.set(&meta.labels);
         meta.annotations = self.set(&meta.annotations);

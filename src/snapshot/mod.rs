@@ -148,6 +148,7 @@ impl Snapshot {
         {
             // Metadata and whole pods come on two watches; the leaner one must not forget what the other knows.
             new.status = new.status.or(old.status);
+            new.proxy = new.proxy.or(old.proxy);
         }
         self.remove(&id);
         match &object {
@@ -247,6 +248,23 @@ impl Snapshot {
 
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
         self.maps[kind.index()].get(&(Str::from(namespace), Str::from(name))).map(|o| &**o)
+    }
+
+    /// Whether whole pods of a namespace are known; their own watch then speaks for it alone.
+    pub(crate) fn reads_whole(&self, kind: Kind, namespace: &Str) -> bool {
+        self.knowledge.get(&(kind, Some(namespace.clone()))) == Some(&Knowledge::Complete)
+    }
+
+    /// Forgets what only whole pods told.
+    pub(crate) fn forget_status(&mut self, namespace: &str) {
+        let pods: Vec<Pod> = self.raw_in(Kind::Pod, namespace).filter_map(as_pod).cloned().collect();
+        for mut pod in pods {
+            self.remove(&Id { kind: Kind::Pod, namespace: pod.meta.namespace.clone(), name: pod.meta.name.clone() });
+            pod.status = None;
+            pod.proxy = None;
+            pod.outline();
+            self.put(Object::Pod(pod));
+        }
     }
 
     pub fn len(&self, kind: Kind) -> usize {
@@ -389,10 +407,7 @@ impl Snapshot {
     /// Pods of a namespace, with their readiness.
     pub fn pods_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pod>> {
         self.knows(Kind::Pod, Some(namespace))?;
-        Ok(self.raw_in(Kind::Pod, namespace).filter_map(|o| match o {
-            Object::Pod(p) => Some(p),
-            _ => None,
-        }))
+        Ok(self.raw_in(Kind::Pod, namespace).filter_map(as_pod))
     }
 
     /// How many running pods a revision injected, by namespace and workload.
@@ -432,6 +447,13 @@ impl Snapshot {
 fn as_service(object: &Object) -> Option<&Service> {
     match object {
         Object::Service(s) => Some(s),
+        _ => None,
+    }
+}
+
+fn as_pod(object: &Object) -> Option<&Pod> {
+    match object {
+        Object::Pod(p) => Some(p),
         _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! The one table of kinds. It drives offline reading, discovery, watches, RBAC and what the webhooks are called for.
 
+use std::sync::LazyLock;
+
 use crate::model::Kind;
 
 /// Which lean type reads a kind.
@@ -136,6 +138,16 @@ pub fn row(kind: Kind) -> &'static KindRow {
 /// The kind of a group and name, whatever the version: versions come and go, lean readers do not care.
 pub fn find_kind(group: &str, name: &str) -> Option<Kind> {
     KINDS.iter().find(|r| r.name == name && r.group == group).map(|r| r.kind)
+}
+
+/// A kind as metrics and logs name it: `pods`, `gateways.networking.istio.io`.
+pub fn label(kind: Kind) -> &'static str {
+    static LABELS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let name =
+            |r: &KindRow| if r.group.is_empty() { r.plural.to_owned() } else { format!("{}.{}", r.plural, r.group) };
+        KINDS.iter().map(name).collect()
+    });
+    &LABELS[kind.index()]
 }
 
 impl KindRow {

@@ -262,8 +262,9 @@ impl From<Pod> for Object {
                 TemplateMeta { labels: meta.labels.clone(), annotations: Annotations(meta.annotations.clone()) };
             Box::new(template(of_pod, spec))
         });
+        let proxy = template.as_ref().and_then(|t| t.proxy_version());
         // The injector's status names every container and volume that it added; only its revision is needed.
         meta.annotations = meta.annotations.filtered(|k| k != key::STATUS && k != "proxy.istio.io/overrides");
-        Object::Pod(model::Pod { meta, revision, status, template })
+        Object::Pod(model::Pod { meta, revision, status, proxy, template })
     }
 }
