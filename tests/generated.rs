@@ -23,3 +23,20 @@ fn docs_are_what_the_program_prints() {
     }
     assert!(stale.is_empty(), "UPDATE=1 cargo test --test generated; stale: {stale:?}");
 }
+
+/// The policy page shows every key, and its example is one that the program reads.
+#[test]
+fn the_policy_page_is_a_policy() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policy.md")).unwrap();
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let policy = revguard::rules::Policy::parse(example).unwrap();
+    assert!(!policy.rules.is_empty() && !policy.strict.is_empty() && !policy.allow.groups.is_empty());
+    // Debug prints every field of the type; each must be spoken of.
+    for key in ["mode", "rules", "strict", "separateGateways", "canaryMinorSkip", "gatewayLists", "mutations", "exempt", "allow"] {
+        assert!(example.contains(&format!("{key}:")), "{key}");
+    }
+    let error = revguard::rules::Policy::parse("nonsense: 1").unwrap_err();
+    for key in error.split('`').skip(3).step_by(2) {
+        assert!(example.contains(&format!("{key}:")), "the program knows {key}, the page does not: {error}");
+    }
+}
