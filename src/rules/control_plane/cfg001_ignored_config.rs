@@ -18,7 +18,7 @@
 
 use crate::model::{Kind, Object, key};
 use crate::rules::finding::label;
-use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
+use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View};
 
 pub static RULE: Rule = Rule {
     code: "CFG001",
@@ -46,17 +46,23 @@ fn check(object: &Object, _: Old<'_, Object>, view: &View<'_>) -> Found {
     let at =
         if meta.namespace.is_empty() { meta.name.to_string() } else { format!("{}/{}", meta.namespace, meta.name) };
     let names: Vec<&str> = revisions.iter().map(|r| r.as_str()).collect();
-    let fix = format!(
-        "kubectl label {} {}-\n(every control plane reads it then; to pin it: {})",
-        view.kubectl(),
-        key::REV,
-        names.join(", ")
-    );
+    let pins = names.join(", ");
+    let fix = match view.operation {
+        Operation::Create => format!(
+            "drop the label {} from the manifest\n(every control plane reads the object then; to pin it: {pins})",
+            key::REV
+        ),
+        _ => format!(
+            "kubectl label {} {}-\n(every control plane reads the object then; to pin it: {pins})",
+            view.kubectl(),
+            key::REV
+        ),
+    };
     if cluster.is_tag(rev) {
         let behind = cluster.revision_behind(rev)?.map(|r| format!(" (now {r})")).unwrap_or_default();
         return Ok(vec![Finding::deny(label(key::REV), rev).says(
             format!("{} {at} has {}={rev}, which is a tag{behind}: every istiod ignores it.", row.name, key::REV),
-            "on configuration the label is literal; tags are not looked up, and no validator checks what it pins.",
+            "on configuration the label is literal: no istiod looks up a tag there, so that the object has no effect.",
             fix,
         )]);
     }

@@ -20,7 +20,7 @@
 
 use super::in_use::Loss;
 use crate::model::object::Installation;
-use crate::model::{Kind, Lifecycle, Object, Operator, RevisionName, Sail};
+use crate::model::{Kind, Lifecycle, Meta, Object, Operator, RevisionName, Sail};
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
 
@@ -51,7 +51,7 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
         }
         Object::Lifecycle(Kind::GatewayLifecycle, lifecycle) => {
             let active = lifecycle.installations.iter().find(|i| i.active);
-            let gone = |i: &Installation| gateway_gone(i, &lifecycle.meta.name, "metadata.name", Severity::Warn);
+            let gone = |i: &Installation| gateway_gone(i, &lifecycle.meta, "metadata.name", Severity::Warn);
             Ok(active.map(gone).into_iter().collect())
         }
         _ => Ok(Vec::new()),
@@ -67,7 +67,7 @@ fn shortened(new: &Lifecycle, old: Old<'_, Lifecycle>, view: &View<'_>) -> Found
         let was = old.installations.iter().find(|i| i.active && taken.contains(&revision(i)));
         let gone = was.filter(|_| !new.installations.iter().any(|i| i.active));
         return Ok(gone
-            .map(|i| gateway_gone(i, &new.meta.name, "spec.installations", Severity::Deny))
+            .map(|i| gateway_gone(i, &new.meta, "spec.installations", Severity::Deny))
             .into_iter()
             .collect());
     }
@@ -150,7 +150,13 @@ fn tag_deleted(tag: &Sail, view: &View<'_>) -> Found {
     )])
 }
 
-fn gateway_gone(entry: &Installation, lifecycle: &str, field: &'static str, severity: Severity) -> Finding {
+fn gateway_gone(entry: &Installation, meta: &Meta, field: &'static str, severity: Severity) -> Finding {
+    let lifecycle = &meta.name;
+    let edit = format!(
+        "kubectl edit {} -n {} {lifecycle}",
+        crate::wire::row(Kind::GatewayLifecycle).kubectl(),
+        meta.namespace
+    );
     let revision = revision(entry);
     let what = match severity {
         Severity::Deny => format!(
@@ -161,7 +167,9 @@ fn gateway_gone(entry: &Installation, lifecycle: &str, field: &'static str, seve
     Finding::warn(field, revision.to_string()).severity(severity).says(
         what,
         "Gloo removes the gateway that serves the plain Service name, and nothing takes its place.",
-        "set activeGateway: true for the cluster on the entry that stays, wait until it serves, then take this one out",
+        format!(
+            "{edit}\n(set activeGateway: true for the cluster on the entry that stays, wait until it serves, then take {revision} out)"
+        ),
     )
 }
 

@@ -4,7 +4,7 @@
 
 use crate::model::{Id, Kind, Labels, Meta, Object, RevisionName, Str, key};
 use crate::rules::view::kubectl;
-use crate::rules::{Finding, Severity, View};
+use crate::rules::{Finding, Operation, Severity, View};
 use crate::snapshot::usage::{Usage, Use};
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
 
@@ -40,7 +40,7 @@ impl Loss<'_> {
         }
         usage.uses.retain(|user| !matches!(user, Use::Tag { name } if goes_along(cluster, name, self.meta)));
         if usage.is_used() {
-            return self.used(cluster, &usage).map(Some);
+            return self.used(cluster, &usage, view).map(Some);
         }
         if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing) {
             // In a moment it will be known.
@@ -57,11 +57,11 @@ impl Loss<'_> {
         Ok(Some(Finding::warn(self.field, self.value.clone()).says(
             what,
             "what uses it would start without a sidecar, and what runs would get no configuration or certificates.",
-            self.way_out(cluster, &usage),
+            self.way_out(cluster, &usage, view),
         )))
     }
 
-    fn used(&self, cluster: &Snapshot, usage: &Usage) -> Known<Finding> {
+    fn used(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> Known<Finding> {
         let revision = self.revision;
         let is_last = !cluster.control_planes()?.iter().any(|(r, plane)| r != revision && plane.installed);
         if is_last && usage.only_defaults() {
@@ -79,14 +79,14 @@ impl Loss<'_> {
         };
         Ok(Finding::warn(self.field, self.value.clone()).severity(self.most).says(
             what,
-            "new pods there would not start or start without a sidecar, and running proxies would get no new \
-             configuration and no new certificates.",
-            self.way_out(cluster, usage),
+            why(usage),
+            self.way_out(cluster, usage, view),
         ))
     }
 
     /// How to move the users away, and what to do about an uninstall that has begun.
-    fn way_out(&self, cluster: &Snapshot, usage: &Usage) -> String {
+    fn way_out(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> String {
+        let (deletes, kind) = (view.operation == Operation::Delete, view.kind());
         let target = newest_besides(cluster, self.revision);
         let mut lines = match &target {
             Some(to) => moves(cluster, self.revision, usage, to),
@@ -97,19 +97,23 @@ impl Loss<'_> {
             lines.truncate(SPELLED);
             lines.push(format!("(and {more} more of the same kind)"));
         }
-        lines.push(self.after_a_denial(cluster));
+        if deletes {
+            lines.push(self.after_a_denial(cluster, kind));
+        }
         lines.join("\n")
     }
 
     /// A denied DELETE does not stop `helm uninstall` or `istioctl uninstall`.
-    fn after_a_denial(&self, cluster: &Snapshot) -> String {
+    fn after_a_denial(&self, cluster: &Snapshot, kind: Kind) -> String {
         let gone = gone(cluster, self.revision);
         let gone = if gone.is_empty() {
             "nothing of it is gone yet".to_owned()
         } else {
             format!("already missing: {}", gone.join(", "))
         };
+        let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
         let again = match helm_release(&self.meta.annotations) {
+            _ if operated => "nothing to do, the operator does it while this object stays".to_owned(),
             Some((release, namespace)) => {
                 format!("helm get manifest {release} -n {namespace} | kubectl apply -f -")
             }
@@ -117,6 +121,22 @@ impl Loss<'_> {
         };
         format!("(an uninstall does not stop at this denial; {gone}. To put back what it took: {again})")
     }
+}
+
+/// What happens to the users.
+fn why(usage: &Usage) -> String {
+    let mut parts = Vec::new();
+    let any = |f: fn(&Use) -> bool| usage.uses.iter().any(f);
+    if any(|u| matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. })) {
+        parts.push("pods that ask for it would not start or start without a sidecar, and running proxies would get no new configuration and no new certificates");
+    }
+    if any(|u| matches!(u, Use::Validator { .. })) {
+        parts.push("every write of Istio configuration in the cluster would be refused");
+    }
+    if any(|u| matches!(u, Use::Config { .. })) {
+        parts.push("no istiod would read the configuration that is pinned to it");
+    }
+    format!("{}.", parts.join("; "))
 }
 
 /// A tag that belongs to the Helm release of what is lost, and so goes together with it.
@@ -155,7 +175,8 @@ fn gone(cluster: &Snapshot, revision: &RevisionName) -> Vec<String> {
 /// Where users can move: the newest other control plane whose istiod is there.
 fn newest_besides(cluster: &Snapshot, revision: &RevisionName) -> Option<RevisionName> {
     let planes = cluster.control_planes().ok()?;
-    let others = planes.into_iter().filter(|(r, p)| r != revision && p.installed);
+    let live = cluster.injectors().map(crate::model::Injectors::revisions).unwrap_or_default();
+    let others = planes.into_iter().filter(|(r, p)| r != revision && p.installed && live.contains(r));
     others.max_by(|(a, x), (b, y)| (x.version, a).cmp(&(y.version, b))).map(|(r, _)| r)
 }
 
@@ -184,7 +205,13 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
             }
             Use::Template { kind, namespace, name, asks } => {
                 let object = object(*kind, namespace, name);
-                if asks == revision.as_str() && asks != "default" {
+                let dials = cluster.workload(*kind, namespace, name).and_then(|w| w.template.discovery_host());
+                if dials.is_some() {
+                    lines.push(format!(
+                        "kubectl edit {object} # it names its istiod itself: point it to {}",
+                        to.istiod()
+                    ));
+                } else if asks == revision.as_str() && asks != "default" {
                     let patch =
                         format!(r#"{{"spec":{{"template":{{"metadata":{{"labels":{{"{}":"{to}"}}}}}}}}}}"#, key::REV);
                     lines.push(format!("kubectl patch {object} -p '{patch}'"));
@@ -217,7 +244,7 @@ fn restart(cluster: &Snapshot, namespace: &str, workload: &str) -> String {
     let kind = kinds.into_iter().find(|(kind, _)| cluster.workload(*kind, namespace, workload).is_some());
     match kind {
         Some((_, kind)) => format!("kubectl rollout restart {kind} -n {namespace} {workload}"),
-        None => format!("kubectl get pods -n {namespace} (end or restart those of {workload})"),
+        None => format!("kubectl get pods -n {namespace} # end or restart those of {workload}"),
     }
 }
 
@@ -254,8 +281,9 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
 fn without_covered(restarts: Vec<String>) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     for line in &restarts {
-        let covered =
-            restarts.iter().any(|other| line.strip_prefix(other.as_str()).is_some_and(|r| r.starts_with(' ')));
+        let pods = line.strip_prefix("kubectl get pods -n ").and_then(|l| l.split(' ').next());
+        let covered = pods.is_some_and(|ns| restarts.contains(&format!("kubectl rollout restart deployment -n {ns}")))
+            || restarts.iter().any(|other| line.strip_prefix(other.as_str()).is_some_and(|r| r.starts_with(' ')));
         if !covered && !kept.contains(line) {
             kept.push(line.clone());
         }

@@ -77,6 +77,9 @@ fn sail(tag: &Sail, old: Old<'_, Sail>, view: &View<'_>) -> Found {
         let severity = if may_come { Severity::Warn } else { Severity::Deny };
         let names: Vec<&str> = cluster.sails(of_kind).map(|s| s.meta.name.as_str()).collect();
         let fix = match names.first() {
+            Some(name) if before.is_none() => {
+                format!("set spec.targetRef.name: {name}\n({kind}: {})", names.join(", "))
+            }
             Some(name) => format!(
                 "kubectl patch {} --type merge -p '{{\"spec\":{{\"targetRef\":{{\"kind\":\"{kind}\",\"name\":\"{name}\"}}}}}}'\n({kind}: {})",
                 view.kubectl(),
@@ -113,7 +116,10 @@ fn collision(tag: &str, target: &str, field: String, view: &View<'_>) -> Found {
     Ok(vec![Finding::deny(field, tag).says(
         format!("tag {tag} has the name of an installed revision."),
         "istiod takes a tag before a revision: whoever asks for the revision would get what the tag points to.",
-        format!("istioctl tag set {tag}-tag --revision {target}\n(or any other name that is no revision)"),
+        match view.kind() {
+            Kind::SailTag => format!("give the IstioRevisionTag another name, one that is no revision: {tag}-tag"),
+            _ => format!("istioctl tag set {tag}-tag --revision {target}\n(or any other name that is no revision)"),
+        },
     )])
 }
 
@@ -122,14 +128,18 @@ struct Nowhere {
     field: String,
     tag: String,
     target: String,
+    /// The target is a tag, and tags do not chain.
+    chained: bool,
     fix: String,
 }
 
 impl Nowhere {
     fn severity_of(self, severity: Severity) -> Finding {
-        let Nowhere { field, tag, target, fix } = self;
+        let Nowhere { field, tag, target, chained, fix } = self;
         let what = if target.is_empty() {
             format!("tag {tag} names no revision (label {})", key::REV)
+        } else if chained {
+            format!("tag {tag} points to {target}, which is a tag itself{}", stop(severity))
         } else {
             format!("tag {tag} points to revision {target}, which does not exist{}", stop(severity))
         };
@@ -148,7 +158,8 @@ fn nowhere(tag: &str, target: &str, field: String, view: &View<'_>) -> Known<Now
             format!("kubectl get deployment -A -l app=istiod\n(there is no control plane yet: install {target} first)")
         }
     };
-    Ok(Nowhere { field, tag: tag.to_owned(), target: target.to_owned(), fix })
+    let chained = view.cluster().is_tag(target);
+    Ok(Nowhere { field, tag: tag.to_owned(), target: target.to_owned(), chained, fix })
 }
 
 /// `istioctl tag remove` deletes the webhook configuration before the Service.
