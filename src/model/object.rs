@@ -219,6 +219,8 @@ pub struct Installation {
     pub revision: Option<Str>,
     /// `istioOperatorSpec.tag`.
     pub tag: Option<Str>,
+    /// `activeGateway` or `defaultRevision` in some cluster.
+    pub active: bool,
 }
 
 /// Istio's `Gateway` (with a selector) or a Gateway API `Gateway` (with a class).

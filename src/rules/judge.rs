@@ -196,7 +196,7 @@ fn exempt(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot) -> Option
     if !matches!(request.sub_resource.as_str(), "" | "scale") {
         return Some("a subresource that no rule reads");
     }
-    if meta.deleting && request.operation != Operation::Delete {
+    if meta.deleting {
         return Some("the object is being deleted");
     }
     if is_controller(&request.user.name) {
@@ -239,8 +239,15 @@ fn is_istiod(user: &str, snapshot: &Snapshot) -> bool {
         return false;
     };
     let (Ok(istiods), Ok(injectors)) = (snapshot.istiods(), snapshot.injectors()) else { return false };
-    { istiods }.filter(|w| w.meta.namespace == namespace && w.template.service_account == account).any(|w| {
-        injectors.hooks().filter(|h| h.istio).any(|h| match &h.backend {
+    let mut own =
+        { istiods }.filter(|w| w.meta.namespace == namespace && w.template.service_account == account).peekable();
+    if own.peek().is_none() {
+        return false;
+    }
+    let live = injectors.revisions();
+    own.any(|w| {
+        let live = injectors.hooks().filter(|h| h.istio && h.revision.as_ref().is_some_and(|r| live.contains(r)));
+        { live }.any(|h| match &h.backend {
             Backend::Service { namespace: ns, name, .. } => {
                 *ns == w.meta.namespace
                     && matches!(snapshot.service(ns, name), Ok(Some(s)) if s.selects(&w.template.labels))

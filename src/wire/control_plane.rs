@@ -196,6 +196,15 @@ struct Entry {
     gateway_revision: Option<Scalar>,
     #[serde(deserialize_with = "or_default")]
     istio_operator_spec: EntrySpec,
+    #[serde(deserialize_with = "list")]
+    clusters: Vec<EntryCluster>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct EntryCluster {
+    active_gateway: Option<bool>,
+    default_revision: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -209,6 +218,7 @@ impl Lifecycle {
         let installations = self.spec.installations.into_iter().map(|e| Installation {
             revision: e.revision.or(e.gateway_revision).map(|r| r.0),
             tag: e.istio_operator_spec.tag.map(|t| t.0),
+            active: e.clusters.iter().any(|c| c.active_gateway == Some(true) || c.default_revision == Some(true)),
         });
         Object::Lifecycle(
             kind,
