@@ -179,7 +179,8 @@ impl Case {
         let request = Request { user: self.user(), operation, sub_resource, object, old };
         let snapshot = self.snapshot();
         if self.mutate {
-            let patches = mend(&self.policy, &request, &snapshot).unwrap_or_else(|u| panic!("{}: {u}", self.path));
+            let patches =
+                mend(&self.policy, &request, &snapshot, Self::now()).unwrap_or_else(|u| panic!("{}: {u}", self.path));
             return self.outcome(&serde_json::to_value(mended("u".into(), &patches)).unwrap());
         }
         let verdict = judge(&self.policy, &request, &snapshot, Self::now());
