@@ -47,9 +47,13 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
     };
     let drop_injection = format!("kubectl label namespace {name} {}-", key::INJECTION);
     let drop_rev = format!("kubectl label namespace {name} {}-", key::REV);
-    let text = format!("{drop_injection}\n(to follow the default injector instead: {drop_rev})");
-    // What is left must lead somewhere, or the patch would only trade this violation for NS004 or NS005.
+    // What is left must lead somewhere, or one violation would only be traded for another, NS004 or NS005.
     let serves = |asked: &str| view.cluster().injectors().is_ok_and(|i| !i.serving(asked, labels).is_empty());
+    let text = match (serves(rev), serves(DEFAULT_INJECTOR)) {
+        (true, false) => drop_injection,
+        (false, true) => drop_rev,
+        _ => format!("{drop_injection}\n(to follow the default injector instead: {drop_rev})"),
+    };
     let fix = match view.policy.mutations.ns001 {
         Prefer::Rev if serves(rev) => Fix::Patch(vec![Patch::remove("/metadata/labels", key::INJECTION)], text),
         Prefer::Default if serves(DEFAULT_INJECTOR) => {

@@ -55,7 +55,7 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
     let why = format!("new pods in {name:?} would start without a sidecar and outside mTLS.");
     Ok(vec![match (found.announced, found.others) {
         (Some(by), _) => draft.says(
-            format!("no injector serves {rev:?} yet ({by} announces it); pods of {name:?} get no sidecar."),
+            format!("no injector serves {rev:?} yet; announced by {by}."),
             why,
             format!(
                 "kubectl get mutatingwebhookconfigurations -l {}={rev}\n(restart what starts before it is there)",

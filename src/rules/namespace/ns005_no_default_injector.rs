@@ -58,7 +58,7 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
     }
     if let Some(by) = found.announced {
         return Ok(vec![draft.says(
-            format!("there is no default injector yet ({by} announces it); pods of {name:?} get no sidecar."),
+            format!("there is no default injector yet; announced by {by}."),
             why,
             "kubectl get mutatingwebhookconfigurations -l app=sidecar-injector\n(restart what starts before it is there)",
         )]);

@@ -35,12 +35,14 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
         return Ok(Vec::new());
     }
     let called = called(view.cluster().injectors()?, &seen_labels(namespace));
-    let Some(hook) = called.last() else { return Ok(Vec::new()) };
+    if called.is_empty() {
+        return Ok(Vec::new());
+    }
     let name = &namespace.meta.name;
     let by = [key::INJECTION, key::REV].into_iter().find_map(|k| Some(format!("{k}={}", labels.value(k)?)));
     let by = by.unwrap_or_default();
     Ok(vec![Finding::warn(label(key::DATAPLANE_MODE), by.clone()).says(
-        format!("{name:?} is ambient, but {by} gives its pods sidecars ({}).", hook.config),
+        format!("{name:?} is ambient, but {by} gives its pods sidecars."),
         "pods with a sidecar are left out of the ambient data plane.",
         format!(
             "kubectl label namespace {name} {}=disabled --overwrite\n(to stay with sidecars: kubectl label namespace {name} {}-)",

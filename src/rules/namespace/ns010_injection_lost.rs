@@ -49,7 +49,7 @@ fn check(namespace: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Fou
     if let Some((kind, first)) = auto.first() {
         let id = Id { kind: *kind, namespace: name.clone(), name: first.meta.name.clone() };
         let names: Vec<&str> = auto.iter().map(|(_, w)| w.meta.name.as_str()).collect();
-        let (some, start) = if names.len() == 1 { ("proxy of", "It") } else { ("proxies of", "They") };
+        let (some, start) = if names.len() == 1 { ("proxy of", "it") } else { ("proxies of", "they") };
         let severity = if unserved { Severity::Warn } else { Severity::Deny };
         findings.push(Finding::deny(label(changed), value).severity(severity).says(
             format!("nothing would inject the {some} {} (image: auto) in {name:?} any more.", few(&names)),
@@ -115,9 +115,12 @@ fn keep(id: &Id, before: &Labels, after: &Labels) -> String {
         Some(DEFAULT_INJECTOR) => (key::INJECT, "true"),
         Some(name) => (key::REV, plain(name)),
         None => {
-            let revision =
-                "leave the namespace's labels as they are, or give the workload a label istio.io/rev that counts";
-            return revision.to_owned();
+            return format!(
+                "leave namespace {} without {} and {}\n(only then the request of its own pods counts)",
+                id.namespace,
+                key::INJECTION,
+                key::REV
+            );
         }
     };
     let patch = format!(
@@ -132,7 +135,7 @@ fn keep(id: &Id, before: &Labels, after: &Labels) -> String {
             key::REV
         )
     } else {
-        "the same for the others, then change the namespace".to_owned()
+        "the same for every workload named above, then change the namespace".to_owned()
     };
     format!("{patch}\n({then})")
 }
