@@ -74,3 +74,16 @@ fn a_patched_object_needs_no_patch() {
         assert!(again.denied.is_empty(), "{}: {}", case.path, again.text());
     }
 }
+
+#[test]
+fn a_patched_object_breaks_nothing_new() {
+    for mut case in Case::all().into_iter().filter(|c| c.mutate) {
+        let Outcome { patch: Some(patch), .. } = case.judge() else { continue };
+        case.mutate = false;
+        let (before, after) = (case.judge(), case.patched(&patch).judge());
+        let codes = |o: &Outcome| o.denied.iter().chain(&o.warned).cloned().collect::<Vec<_>>();
+        let new: Vec<String> = codes(&after).into_iter().filter(|c| !codes(&before).contains(c)).collect();
+        assert!(new.is_empty(), "{}: {new:?}\n{}", case.path, after.text());
+        assert!(codes(&after).len() < codes(&before).len(), "{}: nothing is mended", case.path);
+    }
+}

@@ -87,8 +87,11 @@ impl Reviewer for Webhook {
         let now = (self.clock)();
         if endpoint == Endpoint::Mutate {
             // Nothing is changed where nothing would be enforced.
-            let patches =
-                if policy.mode == Mode::Enforce { mend(&policy, &request, &state.snapshot) } else { Ok(Vec::new()) };
+            let patches = if policy.mode == Mode::Enforce {
+                mend(&policy, &request, &state.snapshot, now)
+            } else {
+                Ok(Vec::new())
+            };
             return match patches {
                 Err(unknown) => {
                     see(Outcome::NotReady(&unknown));

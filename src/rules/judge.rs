@@ -101,16 +101,24 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
 }
 
 /// The patches that policy switches on, in the order of the catalogue. The object must be one that is created or updated.
+///
+/// Nothing is mended that would not be enforced: a rule that is off, an object that is exempt from it, an update that
+/// leaves alone what the rule reads.
 pub fn mend(
     policy: &Policy,
     request: &Request<'_>,
     snapshot: &Snapshot,
+    now: Timestamp,
 ) -> Result<Vec<(&'static Rule, Patch)>, Unknown> {
     if request.operation == Operation::Delete || exempt(policy, request, snapshot).is_some() {
         return Ok(Vec::new());
     }
     let id = request.id();
     let view = View::new(snapshot, &id, policy, request.operation, &request.user);
+    let exemptions = allow::parse(&request.object.meta().annotations);
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let holds =
+        |rule: &Rule| exemptions.iter().any(|e| e.code == rule.code && matches!(e.standing(today), Standing::Holds(_)));
     let mut patches: Vec<(&'static Rule, Patch)> = Vec::new();
     for rule in RULES.iter() {
         let found = match check(rule, request, &view, false) {
@@ -119,10 +127,15 @@ pub fn mend(
             Err(_) => continue,
         };
         for finding in found {
-            if let Fix::Patch(patch, _) = finding.fix
-                && !patches.iter().any(|(_, p)| *p == patch)
-            {
-                patches.push((rule, patch));
+            let enforced = policy.action(rule.code, finding.severity).is_some_and(|a| a > Action::Audit);
+            let Fix::Patch(operations, _) = finding.fix else { continue };
+            if !enforced || holds(rule) || is_untouched(rule, request) {
+                continue;
+            }
+            for patch in operations {
+                if !patches.iter().any(|(_, p)| *p == patch) {
+                    patches.push((rule, patch));
+                }
             }
         }
     }
@@ -143,8 +156,10 @@ fn ratcheted(
     if found.is_empty() || request.operation != Operation::Update {
         return Ok((found, fresh));
     }
-    let Some(old) = request.old.get() else { return Ok((found, fresh)) };
-    if !rule.reads.iter().any(|f| f.changed(old, &request.object)) {
+    if request.old.get().is_none() {
+        return Ok((found, fresh));
+    }
+    if is_untouched(rule, request) {
         return Ok((Vec::new(), Vec::new()));
     }
     if found.iter().all(|f| f.severity == Severity::Warn) && !view.policy.strict.contains(rule.code) {
@@ -153,6 +168,12 @@ fn ratcheted(
     let before = check(rule, request, view, true)?;
     let was_there = found.iter().map(|f| before.iter().any(|b| b.same_as(f))).collect();
     Ok((found, was_there))
+}
+
+/// An update that leaves alone whatever the rule reads.
+fn is_untouched(rule: &Rule, request: &Request<'_>) -> bool {
+    request.operation == Operation::Update
+        && request.old.get().is_some_and(|old| !rule.reads.iter().any(|f| f.changed(old, &request.object)))
 }
 
 /// Runs a rule's checks on the object, or (`stored`) on the old object as if it were created.

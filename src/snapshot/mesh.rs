@@ -294,7 +294,9 @@ impl Snapshot {
         if gateway.template.is_image_auto()
             && let Some(name) = resolution.requested
         {
-            return Ok(Some(Target { revision: None, name }));
+            // istiod may skip a pod whose name is served all the same; the name is not to blame then.
+            let asked = resolution.hooks.iter().rev().find(|h| h.istio);
+            return Ok(Some(Target { revision: asked.and_then(|h| h.revision.clone()), name }));
         }
         if let Some(host) = gateway.template.discovery_host()
             && let Some(target) = self.revision_of_host(&host)

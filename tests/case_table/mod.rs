@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test target uses its own part
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use revguard::admission::compose::{self, Wanted};
 use revguard::admission::webhook::{Shared, Webhook, answer, mended};
@@ -95,7 +96,8 @@ impl Outcome {
 
 const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
 
-const MESH: &str = include_str!("../../src/cli/demo/mesh.yaml");
+static MESH: LazyLock<Vec<Document>> =
+    LazyLock::new(|| manifest::read("mesh", include_str!("../../src/cli/demo/mesh.yaml"), "default").documents);
 
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
@@ -104,6 +106,12 @@ pub fn folder() -> PathBuf {
 impl Case {
     /// Every case, sorted by path.
     pub fn all() -> Vec<Case> {
+        // Every test of a target reads the same files; reading them once is most of the time saved.
+        static ALL: LazyLock<Vec<Case>> = LazyLock::new(Case::read_all);
+        ALL.clone()
+    }
+
+    fn read_all() -> Vec<Case> {
         let only = std::env::var("CASE").unwrap_or_default();
         let mut files = Vec::new();
         for rule in std::fs::read_dir(folder()).expect("tests/cases") {
@@ -123,8 +131,7 @@ impl Case {
         let head: Head = manifest::from_yaml(head).unwrap_or_else(|e| panic!("{path}: {e}"));
         let read = manifest::read(&path, rest, "default");
         assert!(read.problems.is_empty(), "{path}: {:?}", read.problems);
-        let mut cluster =
-            if head.mesh == "none" { Vec::new() } else { manifest::read("mesh", MESH, "default").documents };
+        let mut cluster = if head.mesh == "none" { Vec::new() } else { MESH.clone() };
         let mut own = read.documents;
         let request = own.pop().unwrap_or_else(|| panic!("{path}: no object to judge"));
         // A case's own object replaces the mesh's of the same name.
@@ -181,7 +188,8 @@ impl Case {
         let request = Request { user: self.user(), operation, sub_resource, object, old };
         let snapshot = self.snapshot();
         if self.mutate {
-            let patches = mend(&self.policy, &request, &snapshot).unwrap_or_else(|u| panic!("{}: {u}", self.path));
+            let patches =
+                mend(&self.policy, &request, &snapshot, Self::now()).unwrap_or_else(|u| panic!("{}: {u}", self.path));
             return self.outcome(&serde_json::to_value(mended("u".into(), &patches)).unwrap());
         }
         let verdict = judge(&self.policy, &request, &snapshot, Self::now());
