@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test target uses its own part
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use revguard::admission::webhook::{Shared, Webhook, answer, mended};
 use revguard::admission::{Endpoint, Reviewer};
@@ -94,14 +95,20 @@ impl Outcome {
 }
 
 const MESH: &str = include_str!("../../src/cli/demo/mesh.yaml");
+static MESH_DOCUMENTS: LazyLock<Vec<Document>> = LazyLock::new(|| manifest::read("mesh", MESH, "default").documents);
 
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
 }
 
 impl Case {
-    /// Every case, sorted by path.
+    /// Every case, sorted by path; read once, because some tests go through all of them for every rule.
     pub fn all() -> Vec<Case> {
+        static ALL: LazyLock<Vec<Case>> = LazyLock::new(Case::read_all);
+        ALL.clone()
+    }
+
+    fn read_all() -> Vec<Case> {
         let only = std::env::var("CASE").unwrap_or_default();
         let mut files = Vec::new();
         for rule in std::fs::read_dir(folder()).expect("tests/cases") {
@@ -121,8 +128,7 @@ impl Case {
         let head: Head = manifest::from_yaml(head).unwrap_or_else(|e| panic!("{path}: {e}"));
         let read = manifest::read(&path, rest, "default");
         assert!(read.problems.is_empty(), "{path}: {:?}", read.problems);
-        let mut cluster =
-            if head.mesh == "none" { Vec::new() } else { manifest::read("mesh", MESH, "default").documents };
+        let mut cluster = if head.mesh == "none" { Vec::new() } else { MESH_DOCUMENTS.clone() };
         let mut own = read.documents;
         let request = own.pop().unwrap_or_else(|| panic!("{path}: no object to judge"));
         // A case's own object replaces the mesh's of the same name.
