@@ -89,14 +89,19 @@ impl From<Operator> for Object {
         if let Value::Object(map) = &values {
             speaks_of.extend(
                 map.keys()
-                    .filter(|k| !matches!(k.as_str(), "gateways" | "global"))
+                    .filter(|k| !matches!(k.as_str(), "gateways" | "global" | "revision"))
                     .map(|k| Str::from(format!("values.{k}"))),
             );
         }
         Object::Operator(Box::new(model::Operator {
             meta: o.metadata.into(),
             profile: spec.profile,
-            revision: spec.revision.map(|r| r.0).filter(|r| !r.is_empty()),
+            // istioctl copies spec.revision to values.revision; some files set only the copy.
+            revision: spec
+                .revision
+                .map(|r| r.0)
+                .or_else(|| values["revision"].as_str().map(Str::from))
+                .filter(|r| !r.is_empty()),
             tag: spec.tag.map(|t| t.0).filter(|t| !t.is_empty()),
             istio_namespace,
             pilot: c.pilot.map(|p| p.enabled != Some(false)),

@@ -68,19 +68,26 @@ fn check(operator: &Operator, _: Old<'_, Operator>, view: &View<'_>) -> Found {
         found.push(Finding::deny(field(gateway), format!("{place} {}", owner.path())).says(
             format!("IstioOperator {} owns the live gateway {place}{}.", owner.path(), by(gateway)),
             WHY,
-            format!(
-                "kubectl get deployments -A -l {}={}\n(those are its gateways; {}. To take this one over, drop it from the other file and first run\n kubectl label deployment -n {} {} {}={} --overwrite)",
-                key::OWNER,
-                owner.name,
-                hint(gateway),
-                gateway.namespace,
-                gateway.name,
-                key::OWNER,
-                if operator.meta.name.is_empty() { "NAME" } else { &operator.meta.name },
-            ),
+            take_over(operator, &owner, gateway),
         ));
     }
     Ok(found)
+}
+
+/// What the other file owns, and how a gateway of it changes hands.
+fn take_over(operator: &Operator, owner: &Owner, gateway: &Rendered) -> String {
+    let theirs =
+        format!("kubectl get deployments -A -l {}={}\n(its gateways; {}", key::OWNER, owner.name, hint(gateway));
+    if operator.meta.name.is_empty() {
+        return theirs + ")";
+    }
+    format!(
+        "{theirs}.\n To take this one over, drop it from the other file and first run\n kubectl label deployment -n {} {} {}={} --overwrite)",
+        gateway.namespace,
+        gateway.name,
+        key::OWNER,
+        operator.meta.name,
+    )
 }
 
 fn same(a: &Rendered, b: &Rendered) -> bool {
