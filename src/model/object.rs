@@ -140,6 +140,8 @@ pub struct Service {
     pub kind: Str,
     pub selector: Labels,
     pub ports: Vec<ServicePort>,
+    /// `spec.loadBalancerIP` and `spec.externalIPs`: addresses that somebody chose.
+    pub addresses: Vec<Str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -269,6 +269,10 @@ impl Snapshot {
     pub fn revision_of_host(&self, host: &str) -> Option<Target> {
         let mut parts = host.split('.');
         let (name, namespace) = (parts.next()?, parts.next());
+        // `istiod.example.com` is an istiod elsewhere, not one in the namespace `example`.
+        if parts.next().is_some_and(|p| p != "svc") {
+            return None;
+        }
         let found = self
             .raw(Kind::Service)
             .map(Object::meta)

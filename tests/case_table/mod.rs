@@ -106,7 +106,6 @@ pub fn folder() -> PathBuf {
 impl Case {
     /// Every case, sorted by path.
     pub fn all() -> Vec<Case> {
-        // Every test of a target reads the same files; reading them once is most of the time saved.
         static ALL: LazyLock<Vec<Case>> = LazyLock::new(Case::read_all);
         ALL.clone()
     }
