@@ -32,7 +32,17 @@ fn the_policy_page_is_a_policy() {
     let policy = revguard::rules::Policy::parse(example).unwrap();
     assert!(!policy.rules.is_empty() && !policy.strict.is_empty() && !policy.allow.groups.is_empty());
     // Debug prints every field of the type; each must be spoken of.
-    for key in ["mode", "rules", "strict", "separateGateways", "canaryMinorSkip", "gatewayLists", "mutations", "exempt", "allow"] {
+    for key in [
+        "mode",
+        "rules",
+        "strict",
+        "separateGateways",
+        "canaryMinorSkip",
+        "gatewayLists",
+        "mutations",
+        "exempt",
+        "allow",
+    ] {
         assert!(example.contains(&format!("{key}:")), "{key}");
     }
     let error = revguard::rules::Policy::parse("nonsense: 1").unwrap_err();

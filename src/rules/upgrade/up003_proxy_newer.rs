@@ -103,7 +103,7 @@ fn back(step: &Move, view: &View<'_>) -> Option<Finding> {
     let versions: Vec<Version> = cluster
         .raw(Kind::Pod)
         .filter_map(|o| match o {
-            Object::Pod(p) if is_run_by(p, revision) => p.proxy_version(),
+            Object::Pod(p) if is_run_by(p, revision) => p.proxy,
             _ => None,
         })
         .collect();
