@@ -1,9 +1,10 @@
 //! From watch events to snapshots: any order, repetition or restart that ends in the same cluster gives the same one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Knowledge, Snapshot, Source};
-use crate::model::{Id, Kind, Labels, Meta, Object, Str};
+use crate::model::object::PodStatus;
+use crate::model::{Id, Kind, Labels, Meta, Object, Pod, Str, Template};
 
 /// What a watch says.
 #[derive(Clone, Debug)]
@@ -26,12 +27,23 @@ pub enum Event {
 pub struct Builder {
     next: Snapshot,
     lists: HashMap<Source, BTreeSet<Id>>,
+    /// Pods that are watched whole, too: few, because only a mesh namespace's are.
+    whole: BTreeMap<Id, WholePod>,
     interner: Interner,
+}
+
+/// What the watch of whole pods says of one. The watch of all pods' metadata may be ahead of it or behind, and neither may
+/// forget what only the other knows.
+struct WholePod {
+    status: Option<PodStatus>,
+    template: Option<Box<Template>>,
+    /// The other watch holds it as well.
+    by_metadata: bool,
 }
 
 impl Builder {
     pub fn new(start: Snapshot) -> Self {
-        Builder { next: start, lists: HashMap::new(), interner: Interner::default() }
+        Builder { next: start, lists: HashMap::new(), whole: BTreeMap::new(), interner: Interner::default() }
     }
 
     pub fn apply(&mut self, event: Event) {
@@ -48,18 +60,21 @@ impl Builder {
                 if let Some(list) = self.lists.get_mut(&source) {
                     list.insert(object.id());
                 }
-                self.next.put(*object);
+                match *object {
+                    Object::Pod(pod) => self.put_pod(&source, pod),
+                    other => self.next.put(other),
+                }
             }
             Event::Delete(source, id) => {
                 if let Some(list) = self.lists.get_mut(&source) {
                     list.remove(&id);
                 }
-                self.next.remove(&id);
+                self.remove(&source, &id);
             }
             Event::Listed(source) => {
                 if let Some(list) = self.lists.remove(&source) {
                     for id in self.held(&source).into_iter().filter(|id| !list.contains(id)) {
-                        self.next.remove(&id);
+                        self.remove(&source, &id);
                     }
                 }
                 self.next.learn(source, Knowledge::Complete);
@@ -72,17 +87,15 @@ impl Builder {
                 let source = (kind, None);
                 self.lists.remove(&source);
                 for id in self.held(&source) {
-                    self.next.remove(&id);
+                    self.remove(&source, &id);
                 }
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Dropped(source) => {
                 self.lists.remove(&source);
-                // Pods stay: their metadata comes from every namespace.
-                if source.0 != Kind::Pod {
-                    for id in self.held(&source) {
-                        self.next.remove(&id);
-                    }
+                // Pods stay without their status: their metadata comes from every namespace.
+                for id in self.held(&source) {
+                    self.remove(&source, &id);
                 }
                 self.next.forget(&source);
             }
@@ -95,8 +108,40 @@ impl Builder {
         &self.next
     }
 
+    fn put_pod(&mut self, source: &Source, mut pod: Pod) {
+        let id = Id { kind: Kind::Pod, namespace: pod.meta.namespace.clone(), name: pod.meta.name.clone() };
+        if source.1.is_some() {
+            let held = self.next.get(Kind::Pod, &id.namespace, &id.name).is_some();
+            let by_metadata = self.whole.get(&id).map_or(held, |w| w.by_metadata);
+            let whole = WholePod { status: pod.status, template: pod.template.clone(), by_metadata };
+            self.whole.insert(id, whole);
+        } else if let Some(whole) = self.whole.get_mut(&id) {
+            whole.by_metadata = true;
+            pod.status = pod.status.or(whole.status);
+            pod.template = pod.template.or_else(|| whole.template.clone());
+        }
+        self.next.put(Object::Pod(pod));
+    }
+
+    /// One source no longer has it. A pod stays as long as the other watch does.
+    fn remove(&mut self, source: &Source, id: &Id) {
+        let whole = if source.1.is_some() { self.whole.remove(id) } else { None };
+        match (whole, self.whole.get_mut(id)) {
+            (Some(WholePod { by_metadata: true, .. }), _) => {
+                if let Some(Object::Pod(pod)) = self.next.get(id.kind, &id.namespace, &id.name) {
+                    let bare = Pod { status: None, template: None, ..pod.clone() };
+                    self.next.put(Object::Pod(bare));
+                }
+            }
+            (None, Some(whole)) if source.1.is_none() => whole.by_metadata = false,
+            (None, _) if source.0 == Kind::Pod && source.1.is_some() => {}
+            _ => self.next.remove(id),
+        }
+    }
+
     fn held(&self, source: &Source) -> Vec<Id> {
         match &source.1 {
+            Some(ns) if source.0 == Kind::Pod => self.whole.keys().filter(|id| id.namespace == *ns).cloned().collect(),
             None => self.next.raw(source.0).map(Object::id).collect(),
             Some(ns) => self.next.raw_in(source.0, ns).map(Object::id).collect(),
         }

@@ -137,18 +137,12 @@ impl Snapshot {
         next
     }
 
-    pub(crate) fn put(&mut self, mut object: Object) {
+    pub(crate) fn put(&mut self, object: Object) {
         let id = object.id();
         if self.is_offline() {
             self.knowledge.entry((id.kind, None)).or_insert(Knowledge::Complete);
         }
         let place = (id.namespace.clone(), id.name.clone());
-        if let (Object::Pod(new), Some(old)) = (&mut object, self.maps[id.kind.index()].get(&place))
-            && let Object::Pod(old) = &**old
-        {
-            // Metadata and whole pods come on two watches; the leaner one must not forget what the other knows.
-            new.status = new.status.or(old.status);
-        }
         self.remove(&id);
         match &object {
             Object::Pod(pod) => self.count(pod, true),
