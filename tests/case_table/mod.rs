@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test target uses its own part
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use revguard::admission::webhook::{Shared, Webhook, answer, mended};
 use revguard::admission::{Endpoint, Reviewer};
@@ -93,7 +94,9 @@ impl Outcome {
     }
 }
 
-const MESH: &str = include_str!("../../src/cli/demo/mesh.yaml");
+/// Read once: every case stands on it.
+static MESH: LazyLock<Vec<Document>> =
+    LazyLock::new(|| manifest::read("mesh", include_str!("../../src/cli/demo/mesh.yaml"), "default").documents);
 
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
@@ -121,8 +124,7 @@ impl Case {
         let head: Head = manifest::from_yaml(head).unwrap_or_else(|e| panic!("{path}: {e}"));
         let read = manifest::read(&path, rest, "default");
         assert!(read.problems.is_empty(), "{path}: {:?}", read.problems);
-        let mut cluster =
-            if head.mesh == "none" { Vec::new() } else { manifest::read("mesh", MESH, "default").documents };
+        let mut cluster = if head.mesh == "none" { Vec::new() } else { MESH.clone() };
         let mut own = read.documents;
         let request = own.pop().unwrap_or_else(|| panic!("{path}: no object to judge"));
         // A case's own object replaces the mesh's of the same name.

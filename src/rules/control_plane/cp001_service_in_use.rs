@@ -59,6 +59,9 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
 
 fn updated(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let Some(before) = old.get() else { return Ok(Vec::new()) };
+    if service.selector == before.selector && service.ports == before.ports {
+        return Ok(Vec::new());
+    }
     let cluster = view.before();
     let at = format!("Service {}/{}", service.meta.namespace, service.meta.name);
     let has = |s: &Service, port: u16| s.ports.iter().any(|p| p.port == port);

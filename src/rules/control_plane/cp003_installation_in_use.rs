@@ -160,7 +160,8 @@ fn gateway_gone(entry: &Installation, meta: &Meta, field: &'static str, severity
     let revision = revision(entry);
     let what = match severity {
         Severity::Deny => format!(
-            "GatewayLifecycleManager {lifecycle} loses gateway revision {revision}, the active one, and no other entry is active."
+            "GatewayLifecycleManager {lifecycle} loses gateway revision {revision}, the active one, and no other entry \
+             is active."
         ),
         Severity::Warn => format!("the active gateway {revision} goes with it"),
     };
@@ -168,7 +169,8 @@ fn gateway_gone(entry: &Installation, meta: &Meta, field: &'static str, severity
         what,
         "Gloo removes the gateway that serves the plain Service name, and nothing takes its place.",
         format!(
-            "{edit}\n(set activeGateway: true for the cluster on the entry that stays, wait until it serves, then take {revision} out)"
+            "{edit}\n(set activeGateway: true for the cluster on the entry that stays, wait until it serves, then take \
+             {revision} out)"
         ),
     )
 }
