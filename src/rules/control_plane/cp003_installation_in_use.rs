@@ -22,6 +22,7 @@ use super::in_use::Loss;
 use crate::model::object::Installation;
 use crate::model::{Kind, Lifecycle, Meta, Object, Operator, RevisionName, Sail};
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
+use crate::snapshot::usage::Use;
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
 
 pub static RULE: Rule = Rule {
@@ -133,16 +134,20 @@ fn tag_deleted(tag: &Sail, view: &View<'_>) -> Found {
         .uses
         .iter()
         .filter_map(|user| match user {
-            crate::snapshot::usage::Use::Namespace { name, asks } if asks != "default" => {
+            Use::Namespace { name, asks } if asks != "default" => {
                 Some(format!("kubectl label namespace {name} istio.io/rev={to} --overwrite"))
             }
             _ => None,
         })
         .collect();
-    fix.push(format!(
-        "(first let them ask for another name; to move them, point the tag elsewhere: kubectl edit {})",
-        view.kubectl()
-    ));
+    if fix.is_empty() {
+        fix.push(format!(
+            "kubectl edit {}\n(point it to another control plane instead of deleting it)",
+            view.kubectl()
+        ));
+    } else {
+        fix.push(format!("(or move them with the tag: point it elsewhere with kubectl edit {})", view.kubectl()));
+    }
     Ok(vec![Finding::deny("metadata.name", name.as_str()).says(
         format!("deleting IstioRevisionTag {name} would leave unserved who asks for it: {}.", usage.sentence(5)),
         "the operator removes the tag's webhooks and Service: new pods would start without a sidecar and outside mTLS.",

@@ -63,8 +63,7 @@ impl Loss<'_> {
 
     fn used(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> Known<Finding> {
         let revision = self.revision;
-        let is_last = !cluster.control_planes()?.iter().any(|(r, plane)| r != revision && plane.installed);
-        if is_last && usage.only_defaults() {
+        if usage.only_defaults() && self.is_last(cluster)? {
             return Ok(Finding::warn(self.field, self.value.clone()).says(
                 format!("{revision} is the last control plane: delete its default tag and validator, too"),
                 "the default validator refuses every write of Istio configuration once its Service is gone, and the \
@@ -83,6 +82,15 @@ impl Loss<'_> {
             why(usage),
             self.way_out(cluster, usage, view),
         ))
+    }
+
+    /// No other control plane is left. Where that may not be looked at, it could be: then nothing is denied for it.
+    fn is_last(&self, cluster: &Snapshot) -> Known<bool> {
+        match cluster.control_planes() {
+            Ok(planes) => Ok(!planes.iter().any(|(r, plane)| r != self.revision && plane.installed)),
+            Err(unknown) if unknown.why == WhyUnknown::Listing => Err(unknown),
+            Err(_) => Ok(true),
+        }
     }
 
     /// How to move the users away, and what to do about an uninstall that has begun.
