@@ -39,12 +39,14 @@ impl Loss<'_> {
             }
         }
         usage.uses.retain(|user| !matches!(user, Use::Tag { name } if goes_along(cluster, name, self.meta)));
+        if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing)
+            && usage.only_defaults()
+        {
+            // In a moment it will be known whether there are other users.
+            return Err(unknown.clone());
+        }
         if usage.is_used() {
             return self.used(cluster, &usage, view).map(Some);
-        }
-        if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing) {
-            // In a moment it will be known.
-            return Err(unknown.clone());
         }
         let what = if let Some(idle) = usage.idle.first() {
             let more = if usage.idle.len() > 1 { format!(" and {} more", usage.idle.len() - 1) } else { String::new() };
