@@ -96,6 +96,7 @@ impl Outcome {
 
 const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
 
+/// Read once: every case stands on it.
 static MESH: LazyLock<Vec<Document>> =
     LazyLock::new(|| manifest::read("mesh", include_str!("../../src/cli/demo/mesh.yaml"), "default").documents);
 
