@@ -28,9 +28,8 @@ fn code(text: &str) -> &str {
     text.split("\n#[cfg(test)]").next().unwrap_or(text)
 }
 
-/// From the bottom; a module uses only what stands before it, or its own room.
-const LAYERS: [&[&str]; 7] =
-    [&["model"], &["wire"], &["snapshot"], &["rules"], &["telemetry", "admission", "cluster"], &["run"], &["cli"]];
+/// From the bottom: a module uses only what stands before it, or its own room.
+const LAYERS: [&str; 9] = ["model", "wire", "snapshot", "rules", "telemetry", "admission", "cluster", "run", "cli"];
 
 fn layer(room: &str) -> Option<usize> {
     LAYERS.iter().position(|l| *l == room)
