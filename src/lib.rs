@@ -17,3 +17,8 @@ pub mod rules;
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
 pub mod cluster;
+pub mod telemetry;
+// 5: wiring and supervision, the only place that spawns
+pub mod run;
+// 6: arguments, subcommands, exit codes
+pub mod cli;

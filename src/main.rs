@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary: parses arguments, runs a subcommand, turns its outcome into an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    revguard::cli::main()
+}

@@ -3,11 +3,28 @@
 //! `server` owns connections, limits and the drain and knows nothing of Istio: it hands a body to
 //! a [`Reviewer`] and writes what that returns. It never looks into an object.
 
+mod answer;
+pub mod bind;
+pub mod compose;
+mod connection;
+mod connections;
+mod deadline;
+pub mod drain;
+mod limit;
+pub mod message;
+pub mod probes;
+pub mod response;
+pub mod review;
+pub mod self_signed;
+pub mod server;
+pub mod settings;
+pub mod tls;
+pub mod webhook;
+
 use std::time::Duration;
 
-pub mod message;
-pub mod review;
-pub mod webhook;
+pub use server::{Serving, serve};
+pub use settings::Settings;
 
 /// Which of the two webhooks the API server called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,3 +53,16 @@ pub trait Reviewer: Send + Sync + 'static {
     /// `body` is complete and at most as long as the server's limit.
     fn review(&self, endpoint: Endpoint, body: &[u8]) -> Reply;
 }
+
+impl From<Endpoint> for crate::telemetry::metrics::Path {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Validate => Self::Validate,
+            Endpoint::Mutate => Self::Mutate,
+        }
+    }
+}
+
+/// Marks an answer that was given before the body was read to its end.
+#[derive(Clone, Copy, Debug)]
+struct Unread;

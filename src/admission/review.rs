@@ -3,16 +3,18 @@
 //! The API server writes a request's kind before its object, so the object is read by its lean type as it streams by, and
 //! `oldObject` is only skipped over until a rule compares. A body in another order is read all the same, in two passes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::{Kind, Object, Str};
 use crate::rules::request::LazyObject;
 use crate::rules::{Operation, Request, User};
 use crate::snapshot::Snapshot;
+use crate::wire::tree::Text;
 use crate::wire::{self, OfKind, find_kind, row};
 
 /// A request as it was sent.
@@ -65,45 +67,34 @@ pub fn read(body: &[u8]) -> Result<Review<'_>, Unreadable> {
     }
 }
 
-/// Reads again, shallowly, to find the uid and to name the field.
+/// Reads again, shallowly and field by field, to find the uid and to name what cannot be read.
 fn explain(body: &[u8], first: &serde_json::Error) -> Unreadable {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Shallow<'a> {
-        #[serde(default)]
-        api_version: Option<String>,
-        #[serde(borrow, default)]
-        request: Option<ShallowRequest<'a>>,
+    type Fields<'a> = BTreeMap<String, &'a RawValue>;
+    fn field<'a, T: Deserialize<'a>>(fields: &Fields<'a>, key: &str) -> Option<T> {
+        serde_json::from_str(fields.get(key)?.get()).ok()
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct ShallowRequest<'a> {
-        #[serde(default)]
-        uid: String,
-        #[serde(default)]
-        kind: GroupKind,
-        #[serde(borrow, default)]
-        object: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        old_object: Option<&'a RawValue>,
+    let envelope = || Unreadable::Envelope(first.to_string());
+    let Ok(review) = serde_json::from_slice::<Fields<'_>>(body) else { return envelope() };
+    let is = |key: &str, wanted: &str| field::<String>(&review, key).is_some_and(|v| v == wanted);
+    let Some(request) = field::<Fields<'_>>(&review, "request").filter(|_| is("apiVersion", API_VERSION)) else {
+        return envelope();
+    };
+    let Some(uid) = field::<String>(&request, "uid").filter(|uid| !uid.is_empty()) else { return envelope() };
+    if !is("kind", "AdmissionReview") {
+        return envelope();
     }
-    let Ok(shallow) = serde_json::from_slice::<Shallow<'_>>(body) else {
-        return Unreadable::Envelope(first.to_string());
-    };
-    let request = match shallow.request {
-        Some(r) if shallow.api_version.as_deref() == Some(API_VERSION) && !r.uid.is_empty() => r,
-        _ => return Unreadable::Envelope(first.to_string()),
-    };
-    let named = find_kind(&request.kind.group, &request.kind.kind).and_then(|kind| {
-        let object = request.object.filter(|o| o.get() != "null").or(request.old_object)?;
-        wire::read_json(kind, object.get().as_bytes()).err()
+    let kind: GroupKind = field(&request, "kind").unwrap_or_default();
+    let named = find_kind(&kind.group, &kind.kind).and_then(|known| {
+        let object =
+            ["object", "oldObject"].into_iter().filter_map(|key| request.get(key)).find(|o| o.get() != "null")?;
+        wire::read_json(known, object.get().as_bytes()).err()
     });
-    let what = if request.kind.kind.is_empty() { "object".to_owned() } else { request.kind.kind };
+    let what = if kind.kind.is_empty() { "object" } else { &kind.kind };
     let message = format!("the {what} cannot be read: {}", named.unwrap_or_else(|| first.to_string()));
-    Unreadable::Object { uid: request.uid, message }
+    Unreadable::Object { uid, message }
 }
 
-const API_VERSION: &str = "admission.k8s.io/v1";
+pub(super) const API_VERSION: &str = "admission.k8s.io/v1";
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -175,8 +166,8 @@ impl<'de> DeserializeSeed<'de> for EnvelopeSeed {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut out = Envelope::default();
                 let mut seen = Seen::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    match &*key {
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key.0 {
                         "apiVersion" => {
                             seen.once(0, "apiVersion").and_then(|()| map.next_value().map(|v| out.api_version = v))?
                         }
@@ -226,8 +217,8 @@ impl<'de> DeserializeSeed<'de> for RequestSeed {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut raw = Raw::default();
                 let mut seen = Seen::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    match &*key {
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key.0 {
                         "uid" => seen.once(0, "uid").and_then(|()| map.next_value().map(|v| raw.uid = v))?,
                         "kind" => seen.once(1, "kind").and_then(|()| map.next_value().map(|v| raw.kind = Some(v)))?,
                         "resource" => {
@@ -434,68 +425,4 @@ impl<'a> Review<'a> {
         }
         Some((Str::from(self.uid), Request { user: self.user, operation, sub_resource, object, old }))
     }
-}
-
-/// The answer, ready to be written.
-#[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Response {
-    pub uid: String,
-    pub allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<Status>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
-    pub audit_annotations: Vec<(&'static str, String)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patch: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patch_type: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-pub struct Status {
-    pub status: &'static str,
-    pub message: String,
-    pub reason: &'static str,
-    pub code: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub details: Option<Details>,
-}
-
-#[derive(Serialize)]
-pub struct Details {
-    pub causes: Vec<Cause>,
-}
-
-#[derive(Serialize)]
-pub struct Cause {
-    /// The rule's code.
-    pub reason: &'static str,
-    pub message: String,
-    pub field: String,
-}
-
-fn as_map<S: serde::Serializer>(pairs: &[(&'static str, String)], s: S) -> Result<S::Ok, S::Error> {
-    s.collect_map(pairs.iter().map(|(k, v)| (k, v)))
-}
-
-/// The bytes of an answer.
-pub fn write(response: &Response) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer<'a> {
-        api_version: &'static str,
-        kind: &'static str,
-        response: &'a Response,
-    }
-    let answer = Answer { api_version: API_VERSION, kind: "AdmissionReview", response };
-    serde_json::to_vec(&answer).expect("strings and numbers always serialise")
-}
-
-/// A denial of an object that cannot be read.
-pub fn unprocessable(uid: String, message: String) -> Response {
-    let status = Status { status: "Failure", message, reason: "Invalid", code: 422, details: None };
-    Response { uid, allowed: false, status: Some(status), ..Response::default() }
 }

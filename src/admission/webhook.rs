@@ -8,7 +8,8 @@ use base64::Engine as _;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::review::{self, Cause, Details, Response, Status, Unreadable};
+use super::response::{self, Cause, Details, Response, Status};
+use super::review::{self, Unreadable};
 use super::{Endpoint, Reply, Reviewer, message};
 use crate::rules::allow::Standing;
 use crate::rules::{Action, Mode, Patch, Policy, Verdict, judge, judge::mend};
@@ -86,8 +87,11 @@ impl Reviewer for Webhook {
         let now = (self.clock)();
         if endpoint == Endpoint::Mutate {
             // Nothing is changed where nothing would be enforced.
-            let patches =
-                if policy.mode == Mode::Enforce { mend(&policy, &request, &state.snapshot) } else { Ok(Vec::new()) };
+            let patches = if policy.mode == Mode::Enforce {
+                mend(&policy, &request, &state.snapshot, now)
+            } else {
+                Ok(Vec::new())
+            };
             return match patches {
                 Err(unknown) => {
                     see(Outcome::NotReady(&unknown));
@@ -121,13 +125,13 @@ impl Webhook {
             Unreadable::Envelope(_) => {
                 Reply { status: StatusCode::BAD_REQUEST, body: error.to_string().into_bytes(), retry_after: None }
             }
-            Unreadable::Object { uid, message } => ok(&review::unprocessable(uid, message)),
+            Unreadable::Object { uid, message } => ok(&response::unprocessable(uid, message)),
         }
     }
 }
 
 fn ok(response: &Response) -> Reply {
-    Reply { status: StatusCode::OK, body: review::write(response), retry_after: None }
+    Reply { status: StatusCode::OK, body: response::write(response), retry_after: None }
 }
 
 /// With `Retry-After` the API server tries again within its deadline; without it, it does not.

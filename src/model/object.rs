@@ -1,6 +1,6 @@
 //! The objects that rules judge or look up, each reduced to what a rule may read.
 
-use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload};
+use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload, key};
 
 /// Kinds that have a meaning here. The table of `wire::kinds` says where each comes from and why it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +107,13 @@ pub struct Meta {
     pub finalized: bool,
 }
 
+impl Meta {
+    /// Name and namespace of the Helm release that the object belongs to.
+    pub fn helm_release(&self) -> Option<(&str, &str)> {
+        Some((self.annotations.value(key::HELM_RELEASE)?, self.annotations.value(key::HELM_RELEASE_NAMESPACE)?))
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     pub meta: Meta,
@@ -140,6 +147,8 @@ pub struct Service {
     pub kind: Str,
     pub selector: Labels,
     pub ports: Vec<ServicePort>,
+    /// `spec.loadBalancerIP` and `spec.externalIPs`: addresses that somebody chose.
+    pub addresses: Vec<Str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -219,6 +228,8 @@ pub struct Installation {
     pub revision: Option<Str>,
     /// `istioOperatorSpec.tag`.
     pub tag: Option<Str>,
+    /// `activeGateway` or `defaultRevision` in some cluster.
+    pub active: bool,
 }
 
 /// Istio's `Gateway` (with a selector) or a Gateway API `Gateway` (with a class).
@@ -355,7 +366,9 @@ impl Pod {
         if let Some((kind, name)) = self.workload() {
             self.meta.owner = Some(Box::new(Owner { kind: Str::from(kind), name: Str::from(name) }));
         }
-        self.meta.labels = Labels::default();
+        // An istiod is told from what it injects by this label alone.
+        let istiod = self.meta.labels.is("app", "istiod");
+        self.meta.labels = self.meta.labels.filtered(|k| istiod && k == "app");
         self.meta.annotations = Labels::default();
     }
 }

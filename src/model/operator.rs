@@ -14,6 +14,8 @@ pub struct Operator {
     /// Where gateways without a namespace of their own go: `values.global.istioNamespace` or `spec.namespace`.
     pub istio_namespace: Option<Str>,
     pub pilot: Option<bool>,
+    /// `components.base.enabled`, where `base` is listed at all.
+    pub base: Option<bool>,
     /// Control-plane parts that the custom resource itself talks about: components other than gateways, mesh
     /// configuration, values beside those of gateways.
     pub speaks_of: Vec<Str>,
@@ -22,6 +24,8 @@ pub struct Operator {
     /// `values.gateways.istio-ingressgateway.enabled`: true force-enables every ingress gateway of the list.
     pub force_ingress: bool,
     pub force_egress: bool,
+    /// `values.gateways.*.injectionTemplate`: an injector makes the proxies, so that labels choose their revision.
+    pub injected: bool,
 }
 
 /// One entry of `components.ingressGateways` or `egressGateways`.
@@ -86,6 +90,11 @@ impl Operator {
         self.pilot.unwrap_or(profile(self.profile()).0)
     }
 
+    /// It installs what all control planes of a cluster share: CRDs, cluster roles, the default validator.
+    pub fn has_base(&self) -> bool {
+        self.base.unwrap_or(self.profile() != "empty")
+    }
+
     /// The in-cluster operator leaves it alone, or it is istioctl's own record of an installation.
     pub fn is_inert(&self) -> bool {
         self.meta.name.starts_with("installed-state") || self.meta.annotations.is(super::key::IGNORE_RECONCILE, "true")
@@ -132,7 +141,7 @@ impl Operator {
     /// Gateways are all that it speaks of.
     pub fn speaks_only_of_gateways(&self) -> bool {
         self.speaks_of.is_empty()
-            && self.pilot.is_none()
+            && self.pilot != Some(true)
             && self.ingress.iter().chain(&self.egress).any(|l| l.enabled != Some(false))
     }
 }

@@ -32,6 +32,11 @@ pub struct ValidatorConfig {
 }
 
 impl ValidatorConfig {
+    /// Every write of unlabelled Istio configuration fails while a backend that `lost` names does not answer.
+    pub fn holds_back_without(&self, lost: impl Fn(&Backend) -> bool) -> bool {
+        self.webhooks.iter().any(|w| w.is_catch_all() && w.failure_policy == FailurePolicy::Fail && lost(&w.backend))
+    }
+
     pub fn revision(&self) -> Option<RevisionName> {
         self.meta.labels.value(key::REV).map(RevisionName::new)
     }

@@ -15,8 +15,8 @@ pub enum Severity {
 pub enum Fix {
     /// A command that works when pasted; further lines explain.
     Say(String),
-    /// The same, and a patch that a policy may have applied while the object is written.
-    Patch(Patch, String),
+    /// The same, and the operations of a patch that the policy has applied while the object is written.
+    Patch(Vec<Patch>, String),
 }
 
 impl Fix {

@@ -90,7 +90,12 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
                 // `strict` must not turn the ratchet's warning back into a denial.
                 action = action.min(Action::Warn);
             }
-            let exemption = exemptions.iter().find(|e| e.code == rule.code).map(|e| e.standing(today));
+            let mut own = exemptions.iter().filter(|e| e.code == rule.code).map(|e| e.standing(today));
+            let first = own.next();
+            let exemption = match first {
+                Some(Standing::Void(_)) => own.find(|s| matches!(s, Standing::Holds(_))).or(first),
+                _ => first,
+            };
             if matches!(exemption, Some(Standing::Holds(_))) && rule.code != ALLOW_RULE {
                 action = action.min(Action::Warn);
             }
@@ -101,16 +106,24 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
 }
 
 /// The patches that policy switches on, in the order of the catalogue. The object must be one that is created or updated.
+///
+/// Nothing is mended that would not be enforced: a rule that is off, an object that is exempt from it, an update that
+/// leaves alone what the rule reads.
 pub fn mend(
     policy: &Policy,
     request: &Request<'_>,
     snapshot: &Snapshot,
+    now: Timestamp,
 ) -> Result<Vec<(&'static Rule, Patch)>, Unknown> {
     if request.operation == Operation::Delete || exempt(policy, request, snapshot).is_some() {
         return Ok(Vec::new());
     }
     let id = request.id();
     let view = View::new(snapshot, &id, policy, request.operation, &request.user);
+    let exemptions = allow::parse(&request.object.meta().annotations);
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let holds =
+        |rule: &Rule| exemptions.iter().any(|e| e.code == rule.code && matches!(e.standing(today), Standing::Holds(_)));
     let mut patches: Vec<(&'static Rule, Patch)> = Vec::new();
     for rule in RULES.iter() {
         let found = match check(rule, request, &view, false) {
@@ -119,10 +132,15 @@ pub fn mend(
             Err(_) => continue,
         };
         for finding in found {
-            if let Fix::Patch(patch, _) = finding.fix
-                && !patches.iter().any(|(_, p)| *p == patch)
-            {
-                patches.push((rule, patch));
+            let enforced = policy.action(rule.code, finding.severity).is_some_and(|a| a > Action::Audit);
+            let Fix::Patch(operations, _) = finding.fix else { continue };
+            if !enforced || holds(rule) || is_untouched(rule, request) {
+                continue;
+            }
+            for patch in operations {
+                if !patches.iter().any(|(_, p)| *p == patch) {
+                    patches.push((rule, patch));
+                }
             }
         }
     }
@@ -143,8 +161,10 @@ fn ratcheted(
     if found.is_empty() || request.operation != Operation::Update {
         return Ok((found, fresh));
     }
-    let Some(old) = request.old.get() else { return Ok((found, fresh)) };
-    if !rule.reads.iter().any(|f| f.changed(old, &request.object)) {
+    if request.old.get().is_none() {
+        return Ok((found, fresh));
+    }
+    if is_untouched(rule, request) {
         return Ok((Vec::new(), Vec::new()));
     }
     if found.iter().all(|f| f.severity == Severity::Warn) && !view.policy.strict.contains(rule.code) {
@@ -153,6 +173,12 @@ fn ratcheted(
     let before = check(rule, request, view, true)?;
     let was_there = found.iter().map(|f| before.iter().any(|b| b.same_as(f))).collect();
     Ok((found, was_there))
+}
+
+/// An update that leaves alone whatever the rule reads.
+fn is_untouched(rule: &Rule, request: &Request<'_>) -> bool {
+    request.operation == Operation::Update
+        && request.old.get().is_some_and(|old| !rule.reads.iter().any(|f| f.changed(old, &request.object)))
 }
 
 /// Runs a rule's checks on the object, or (`stored`) on the old object as if it were created.
@@ -196,7 +222,7 @@ fn exempt(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot) -> Option
     if !matches!(request.sub_resource.as_str(), "" | "scale") {
         return Some("a subresource that no rule reads");
     }
-    if meta.deleting && request.operation != Operation::Delete {
+    if meta.deleting {
         return Some("the object is being deleted");
     }
     if is_controller(&request.user.name) {
@@ -239,8 +265,15 @@ fn is_istiod(user: &str, snapshot: &Snapshot) -> bool {
         return false;
     };
     let (Ok(istiods), Ok(injectors)) = (snapshot.istiods(), snapshot.injectors()) else { return false };
-    { istiods }.filter(|w| w.meta.namespace == namespace && w.template.service_account == account).any(|w| {
-        injectors.hooks().filter(|h| h.istio).any(|h| match &h.backend {
+    let mut own =
+        { istiods }.filter(|w| w.meta.namespace == namespace && w.template.service_account == account).peekable();
+    if own.peek().is_none() {
+        return false;
+    }
+    let live = injectors.revisions();
+    own.any(|w| {
+        let live = injectors.hooks().filter(|h| h.istio && h.revision.as_ref().is_some_and(|r| live.contains(r)));
+        { live }.any(|h| match &h.backend {
             Backend::Service { namespace: ns, name, .. } => {
                 *ns == w.meta.namespace
                     && matches!(snapshot.service(ns, name), Ok(Some(s)) if s.selects(&w.template.labels))
@@ -248,4 +281,52 @@ fn is_istiod(user: &str, snapshot: &Snapshot) -> bool {
             _ => false,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::User;
+    use crate::rules::request::LazyObject;
+    use crate::wire::manifest;
+
+    fn why(user: &str, sub_resource: &str, yaml: &str) -> Option<&'static str> {
+        let object = manifest::read("object", yaml, "shop").documents.remove(0).object;
+        let (operation, old) = (Operation::Update, LazyObject::none());
+        let user = User { name: user.into(), groups: Vec::new() };
+        let request = Request { user, operation, sub_resource: sub_resource.into(), object, old };
+        exempt(&Policy::default(), &request, &Snapshot::whole())
+    }
+
+    const PLAIN: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}";
+
+    #[test]
+    fn status_and_finalize_are_nobodys_violation() {
+        assert!(why("jane", "status", PLAIN).is_some());
+        assert!(why("jane", "finalize", PLAIN).is_some());
+        assert_eq!(why("jane", "scale", PLAIN), None);
+        assert_eq!(why("jane", "", PLAIN), None);
+    }
+
+    #[test]
+    fn controllers_of_kubernetes_itself_are_exempt_and_nobody_of_a_like_name() {
+        let system = "system:serviceaccount:kube-system:";
+        for name in ["deployment-controller", "ttl-after-finished-controller", "horizontal-pod-autoscaler"] {
+            assert!(why(&format!("{system}{name}"), "", PLAIN).is_some(), "{name}");
+        }
+        assert!(why("system:kube-controller-manager", "", PLAIN).is_some());
+        for user in
+            ["system:serviceaccount:tools:deployment-controller", "deployment-controller", "system:kube-scheduler"]
+        {
+            assert_eq!(why(user, "", PLAIN), None, "{user}");
+        }
+    }
+
+    #[test]
+    fn what_a_judged_owner_makes_is_not_judged_again() {
+        let owned = "{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web-1, namespace: shop, \
+                     ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: u, controller: true}]}}";
+        assert!(why("jane", "", owned).is_some());
+        assert_eq!(why("jane", "", &owned.replace("Deployment", "Rollout")), None);
+    }
 }

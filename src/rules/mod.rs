@@ -7,6 +7,7 @@ pub mod allow;
 mod catalogue;
 pub mod finding;
 pub mod judge;
+mod names;
 pub mod patch;
 pub mod policy;
 pub mod request;

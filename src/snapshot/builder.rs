@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::pods::TwoWatches;
 use super::{Knowledge, Snapshot, Source};
 use crate::model::{Id, Kind, Labels, Meta, Object, Selector, Str};
 
@@ -27,12 +28,13 @@ pub struct Builder {
     next: Snapshot,
     /// Open lists, and what they named so far where that matters.
     lists: HashMap<Source, Option<BTreeSet<Id>>>,
+    pods: TwoWatches,
     interner: Interner,
 }
 
 impl Builder {
     pub fn new(start: Snapshot) -> Self {
-        Builder { next: start, lists: HashMap::new(), interner: Interner::default() }
+        Builder { next: start, lists: HashMap::new(), pods: TwoWatches::default(), interner: Interner::default() }
     }
 
     pub fn apply(&mut self, event: Event) {
@@ -42,63 +44,58 @@ impl Builder {
                 if self.next.knows(source.0, source.1.as_deref()).is_err() {
                     self.next.learn(source.clone(), Knowledge::Listing);
                 }
-                // What begins empty has nothing to lose, and the first list of a kind is the longest. To a namespace of
-                // the mesh the other watch of pods may add meanwhile.
-                let loses = source.1.is_some() || self.held(&source).next().is_some();
-                let names = loses.then(BTreeSet::new);
-                self.lists.insert(source, names);
+                if let (Kind::Pod, Some(namespace)) = &source {
+                    self.pods.enter(namespace, &self.next);
+                }
+                // What begins empty has nothing to lose, and the first list of a kind is the longest.
+                let loses = !self.held(&source).is_empty();
+                self.lists.insert(source, loses.then(BTreeSet::new));
             }
             Event::Apply(source, mut object) => {
-                if self.is_told_better(&source, &object.id()) {
-                    return;
-                }
                 self.interner.share(&mut object);
                 if let Some(Some(list)) = self.lists.get_mut(&source) {
                     list.insert(object.id());
                 }
-                self.next.put(*object);
+                match *object {
+                    Object::Pod(pod) => self.pods.apply(source.1.is_some(), pod, &mut self.next),
+                    other => self.next.put(other),
+                }
             }
             Event::Delete(source, id) => {
-                if self.is_told_better(&source, &id) {
-                    return;
-                }
                 if let Some(Some(list)) = self.lists.get_mut(&source) {
                     list.remove(&id);
                 }
-                self.next.remove(&id);
+                self.remove(&source, &id);
             }
             Event::Listed(source) => {
                 if let Some(Some(list)) = self.lists.remove(&source) {
-                    let stays = |id: &Id| list.contains(id) || self.is_told_better(&source, id);
-                    let gone: Vec<Id> = self.held(&source).filter(|id| !stays(id)).collect();
-                    self.remove_all(gone);
+                    for id in self.held(&source).into_iter().filter(|id| !list.contains(id)) {
+                        self.remove(&source, &id);
+                    }
+                }
+                if let (Kind::Pod, Some(namespace)) = &source {
+                    self.pods.complete(namespace, &mut self.next);
                 }
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Forbidden(source) => {
                 self.lists.remove(&source);
                 if let (Kind::Pod, Some(namespace)) = &source {
-                    self.next.forget_status(namespace);
+                    self.pods.leave(namespace, &mut self.next);
                 }
                 self.next.learn(source, Knowledge::Forbidden);
             }
             Event::NotInstalled(kind) => {
                 let source = (kind, None);
-                self.lists.remove(&source);
-                let all = self.held(&source).collect();
-                self.remove_all(all);
+                self.empty(&source);
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Dropped(source) => {
-                self.lists.remove(&source);
                 match &source {
-                    // Pods stay: their metadata comes from every namespace.
-                    (Kind::Pod, Some(namespace)) => self.next.forget_status(namespace),
-                    _ => {
-                        let all = self.held(&source).collect();
-                        self.remove_all(all);
-                    }
+                    (Kind::Pod, Some(namespace)) => self.pods.leave(namespace, &mut self.next),
+                    _ => self.empty(&source),
                 }
+                self.lists.remove(&source);
                 self.next.forget(&source);
             }
         }
@@ -110,29 +107,27 @@ impl Builder {
         &self.next
     }
 
-    /// Two watches tell of pods in namespaces of the mesh, one before the other. Where whole pods are known, and of each
-    /// pod that was read whole before all of them are, the watch that brings only metadata is not listened to: behind the
-    /// other it would undo what that has told.
-    fn is_told_better(&self, source: &Source, id: &Id) -> bool {
-        let whole = || match self.next.get(Kind::Pod, &id.namespace, &id.name) {
-            Some(Object::Pod(pod)) => pod.status.is_some(),
-            _ => false,
-        };
-        *source == (Kind::Pod, None) && (whole() || self.next.reads_whole(Kind::Pod, &id.namespace))
-    }
-
-    fn held(&self, source: &Source) -> Box<dyn Iterator<Item = Id> + '_> {
-        match &source.1 {
-            None => Box::new(self.next.raw(source.0).map(Object::id)),
-            Some(ns) => {
-                Box::new(self.next.raw_in(source.0, &ns.clone()).map(Object::id).collect::<Vec<_>>().into_iter())
-            }
+    /// One source no longer has an object.
+    fn remove(&mut self, source: &Source, id: &Id) {
+        match source.0 {
+            Kind::Pod => self.pods.delete(source.1.is_some(), id, &mut self.next),
+            _ => self.next.remove(id),
         }
     }
 
-    fn remove_all(&mut self, ids: Vec<Id>) {
-        for id in ids {
-            self.next.remove(&id);
+    fn empty(&mut self, source: &Source) {
+        self.lists.remove(source);
+        for id in self.held(source) {
+            self.remove(source, &id);
+        }
+    }
+
+    /// What a source has told and not taken back.
+    fn held(&self, source: &Source) -> Vec<Id> {
+        match source {
+            (Kind::Pod, namespace) => self.pods.held(namespace.as_ref(), &self.next),
+            (kind, None) => self.next.raw(*kind).map(Object::id).collect(),
+            (kind, Some(ns)) => self.next.raw_in(*kind, ns).map(Object::id).collect(),
         }
     }
 }

@@ -67,6 +67,26 @@ impl Snapshot {
         Ok(all)
     }
 
+    /// Revisions by any evidence but a tag: control planes, and injectors and Services of istiods elsewhere (`url`).
+    pub fn revisions(&self) -> Known<Vec<RevisionName>> {
+        let mut all: Vec<RevisionName> = self.control_planes()?.into_keys().collect();
+        self.injectors()?;
+        self.knows(Kind::Service, None)?;
+        let injectors = self.injector_configs().filter(|c| c.is_istio()).map(|c| &c.meta);
+        let services = self.raw(Kind::Service).map(Object::meta).filter(|m| m.labels.is("app", "istiod"));
+        let canonical = injectors.chain(services).filter(|m| !m.labels.has(key::TAG));
+        all.extend(canonical.filter_map(|m| m.labels.value(key::REV)).map(RevisionName::new));
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Some object makes `name` a tag: a webhook configuration, a Service, or a Sail tag.
+    pub fn is_tag(&self, name: &str) -> bool {
+        let mut labelled = self.raw(Kind::MutatingWebhook).chain(self.raw(Kind::Service)).map(Object::meta);
+        labelled.any(|m| m.labels.is(key::TAG, name)) || self.sails(Kind::SailTag).any(|t| t.meta.name == name)
+    }
+
     /// The version of a revision's control plane, if its image or custom resource tells.
     pub fn version_of(&self, revision: &RevisionName) -> Option<Version> {
         self.control_planes().ok()?.remove(revision)?.version
@@ -181,17 +201,31 @@ impl Snapshot {
         Ok(self.control_planes()?.contains_key(&revision).then_some(revision))
     }
 
-    /// The names that lead to a revision: its own, its tags', and `default` if the default injector is its.
+    /// The names that lead to a revision: its own, its tags', and `default` if the default injector is its. The name
+    /// `default` leads to the unnamed revision only until a default tag takes it away.
     pub fn names_of(&self, revision: &RevisionName) -> Vec<String> {
-        let mut names = vec![revision.as_str().to_owned()];
-        names.extend(self.tags_of(revision));
-        let default = self.injectors().ok().and_then(|i| i.default_hook());
-        if default.and_then(|h| h.revision.as_ref()) == Some(revision) {
+        let mut names = self.tags_of(revision);
+        let default = self.injectors().ok().and_then(|i| i.default_hook()).and_then(|h| h.revision.as_ref());
+        if default == Some(revision) {
             names.push("default".to_owned());
+        }
+        if !revision.is_default() || !self.is_default_elsewhere() {
+            names.push(revision.to_string());
         }
         names.sort();
         names.dedup();
         names
+    }
+
+    /// `default` leads to another revision than the unnamed one, and no injector of the unnamed one answers to it.
+    fn is_default_elsewhere(&self) -> bool {
+        let Ok(injectors) = self.injectors() else { return false };
+        let none = crate::model::Labels::default();
+        let own =
+            |name| injectors.serving(name, &none).iter().any(|h| h.revision.as_ref().is_some_and(|r| r.is_default()));
+        !own("default")
+            && !own(DEFAULT_INJECTOR)
+            && matches!(self.revision_behind("default"), Ok(Some(other)) if !other.is_default())
     }
 
     /// Tags of a revision, by any evidence: webhook configuration, Service, Sail tag.
@@ -201,7 +235,12 @@ impl Snapshot {
             .filter(|m| m.labels.is(key::REV, revision.as_str()))
             .filter_map(|m| m.labels.value(key::TAG).map(str::to_owned))
             .collect();
-        let sail = self.sails(Kind::SailTag).filter(|t| t.active.as_deref() == Some(revision.as_str()));
+        // Until the operator has filled in the status, the tag's own reference is all there is.
+        let sail = self.sails(Kind::SailTag).filter(|t| match (&t.active, &t.target) {
+            (Some(active), _) => *active == revision.as_str(),
+            (None, Some((kind, name))) => *kind == "IstioRevision" && *name == revision.as_str(),
+            (None, None) => false,
+        });
         tags.extend(sail.map(|t| t.meta.name.to_string()));
         tags.sort();
         tags.dedup();
@@ -230,6 +269,10 @@ impl Snapshot {
     pub fn revision_of_host(&self, host: &str) -> Option<Target> {
         let mut parts = host.split('.');
         let (name, namespace) = (parts.next()?, parts.next());
+        // `istiod.example.com` is an istiod elsewhere, not one in the namespace `example`.
+        if parts.next().is_some_and(|p| p != "svc") {
+            return None;
+        }
         let found = self
             .raw(Kind::Service)
             .map(Object::meta)
@@ -255,7 +298,9 @@ impl Snapshot {
         if gateway.template.is_image_auto()
             && let Some(name) = resolution.requested
         {
-            return Ok(Some(Target { revision: None, name }));
+            // istiod may skip a pod whose name is served all the same; the name is not to blame then.
+            let asked = resolution.hooks.iter().rev().find(|h| h.istio);
+            return Ok(Some(Target { revision: asked.and_then(|h| h.revision.clone()), name }));
         }
         if let Some(host) = gateway.template.discovery_host()
             && let Some(target) = self.revision_of_host(&host)

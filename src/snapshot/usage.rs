@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Known, Snapshot, Unknown};
 use crate::model::injection::requested;
-use crate::model::{Backend, FailurePolicy, Kind, Object, RevisionName, Str, key};
+use crate::model::{Backend, Kind, Object, RevisionName, Str, key};
 use crate::wire::row;
 
 /// What uses a revision and what could not be looked at.
@@ -54,13 +54,21 @@ impl Usage {
         !self.uses.is_empty()
     }
 
-    /// Only the mesh's own default tag and default validator refer to it.
+    /// Only the mesh's own default tag and default validator refer to it. A validator is listed only if it judges whatever
+    /// names no revision, which is what makes one the default, by any name (`istiod-istio-system` up to 1.10).
     pub fn only_defaults(&self) -> bool {
         self.uses.iter().all(|u| match u {
             Use::Tag { name } => name == "default",
-            Use::Validator { name } => name.contains("default-validator"),
+            Use::Validator { .. } => true,
             _ => false,
         })
+    }
+
+    /// What could not be looked at, in words.
+    pub fn gaps(&self) -> String {
+        let mut gaps: Vec<String> = self.unknown.iter().map(Unknown::to_string).collect();
+        gaps.dedup();
+        gaps.join("; ")
     }
 
     /// The first few users in words, and how many more there are.
@@ -74,23 +82,11 @@ impl Usage {
 impl Snapshot {
     /// Everything that keeps a revision in use, by the definition in docs/rules/CP001.md.
     pub fn usage(&self, revision: &RevisionName) -> Usage {
-        let mut usage = Usage::default();
         let names = self.names_of(revision);
         let leads_here = |asked: &str| names.iter().any(|n| n == asked);
-        match self.knows(Kind::Namespace, None) {
-            Err(u) => usage.unknown.push(u),
-            Ok(()) => {
-                for ns in self.raw(Kind::Namespace).map(Object::meta) {
-                    if let Some(Some(asked)) = crate::model::injection::asked_by_namespace(&ns.labels)
-                        && leads_here(asked)
-                        && !ns.deleting
-                    {
-                        usage.uses.push(Use::Namespace { name: ns.name.clone(), asks: asked.to_owned() });
-                    }
-                }
-            }
-        }
-        self.templates(revision, &leads_here, &mut usage);
+        let mut usage = Usage::default();
+        self.namespaces(&leads_here, &mut usage);
+        self.templates(Some(revision), &leads_here, &mut usage);
         match self.knows(Kind::Pod, None) {
             Err(u) => usage.unknown.push(u),
             Ok(()) => usage.uses.extend(self.runs(revision.as_str()).map(|(ns, w, count)| Use::Pods {
@@ -99,10 +95,11 @@ impl Snapshot {
                 count,
             })),
         }
-        match self.injectors() {
-            Err(u) => usage.unknown.push(u),
-            Ok(_) => usage.uses.extend(self.tags_of(revision).into_iter().map(|name| Use::Tag { name })),
+        // A tag may be a webhook configuration, a Service, or both.
+        for kind in [Kind::MutatingWebhook, Kind::Service] {
+            usage.unknown.extend(self.knows(kind, None).err());
         }
+        usage.uses.extend(self.tags_of(revision).into_iter().map(|name| Use::Tag { name }));
         match self.catch_all_validators(revision) {
             Err(u) => usage.unknown.push(u),
             Ok(found) => usage.uses.extend(found.into_iter().map(|name| Use::Validator { name })),
@@ -111,8 +108,37 @@ impl Snapshot {
         usage
     }
 
-    /// Templates that ask for the revision by themselves. Those that ask through their namespace are counted with it.
-    fn templates(&self, revision: &RevisionName, leads_here: &impl Fn(&str) -> bool, usage: &mut Usage) {
+    /// Whatever asks for a tag by its name.
+    pub fn asking_for(&self, tag: &str) -> Usage {
+        let named = |asked: &str| asked == tag;
+        let mut usage = Usage::default();
+        self.namespaces(&named, &mut usage);
+        self.templates(None, &named, &mut usage);
+        for meta in self.raw(Kind::ApiGateway).map(Object::meta).filter(|m| m.labels.is(key::REV, tag) && !m.deleting) {
+            let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+            usage.uses.push(Use::Config { kind: Kind::ApiGateway, namespace, name });
+        }
+        usage
+    }
+
+    fn namespaces(&self, leads_here: &impl Fn(&str) -> bool, usage: &mut Usage) {
+        if let Err(u) = self.knows(Kind::Namespace, None) {
+            usage.unknown.push(u);
+            return;
+        }
+        for ns in self.raw(Kind::Namespace).map(Object::meta) {
+            if let Some(Some(asked)) = crate::model::injection::asked_by_namespace(&ns.labels)
+                && leads_here(asked)
+                && !ns.deleting
+            {
+                usage.uses.push(Use::Namespace { name: ns.name.clone(), asks: asked.to_owned() });
+            }
+        }
+    }
+
+    /// Templates that ask by themselves. Those that ask through their namespace are counted with it. Without a revision
+    /// only the name asked for counts.
+    fn templates(&self, revision: Option<&RevisionName>, leads_here: &impl Fn(&str) -> bool, usage: &mut Usage) {
         if let Err(u) = self.knows_workloads() {
             usage.unknown.push(u);
             return;
@@ -124,12 +150,16 @@ impl Snapshot {
             let asks = if w.is_gateway() {
                 let target = self.target_of(w).ok().flatten();
                 target
-                    .filter(|t| t.revision.as_ref() == Some(revision) || t.revision.is_none() && leads_here(&t.name))
+                    .filter(|t| match (revision, &t.revision) {
+                        (Some(r), Some(behind)) => behind == r,
+                        _ => leads_here(&t.name),
+                    })
                     .map(|t| t.name)
             } else {
                 let namespace = self.namespace_labels(&w.meta.namespace);
                 let by_namespace = crate::model::injection::asked_by_namespace(&namespace).is_some();
-                requested(&namespace, &w.template.labels).filter(|a| !by_namespace && leads_here(a)).map(str::to_owned)
+                let asked = requested(&namespace, &w.template.labels).filter(|a| !by_namespace && leads_here(a));
+                asked.map(str::to_owned).or_else(|| self.dialled(w, revision))
             };
             if let Some(asks) = asks {
                 let found =
@@ -139,17 +169,21 @@ impl Snapshot {
         }
     }
 
+    /// The istiod that a template itself tells its proxy to dial, if it is the revision's.
+    fn dialled(&self, workload: &crate::model::Workload, revision: Option<&RevisionName>) -> Option<String> {
+        let target = self.revision_of_host(&workload.template.discovery_host()?)?;
+        (target.revision.as_ref() == Some(revision?)).then_some(target.name)
+    }
+
     /// Configurations with a webhook that must accept every unlabelled Istio object, served by this revision.
     fn catch_all_validators(&self, revision: &RevisionName) -> Known<Vec<Str>> {
         let mut found = Vec::new();
         for config in self.validators()? {
-            // Its own validator judges only what is labelled with it and goes together with it.
-            let depends = config.webhooks.iter().any(|w| {
-                w.is_catch_all()
-                    && w.failure_policy == FailurePolicy::Fail
-                    && self.backend_revision(&w.backend).as_ref() == Some(revision)
-            });
-            if depends {
+            // Its own validator goes together with it. (In 1.11 each of them was a catch-all as well.)
+            if config.meta.name.starts_with("istio-validator") && config.revision().as_ref() == Some(revision) {
+                continue;
+            }
+            if config.holds_back_without(|b| self.backend_revision(b).as_ref() == Some(revision)) {
                 found.push(config.meta.name.clone());
             }
         }
@@ -173,10 +207,9 @@ impl Snapshot {
                 usage.unknown.push(u);
             }
             for meta in self.raw(kind).map(Object::meta) {
-                let pinned = meta
-                    .labels
-                    .value(key::REV)
-                    .is_some_and(|rev| rev == revision.as_str() || kind == Kind::ApiGateway && leads_here(rev));
+                let pinned = meta.labels.value(key::REV).is_some_and(|rev| {
+                    if kind == Kind::ApiGateway { leads_here(rev) } else { rev == revision.as_str() }
+                });
                 if pinned && !meta.deleting {
                     usage.uses.push(Use::Config { kind, namespace: meta.namespace.clone(), name: meta.name.clone() });
                 }

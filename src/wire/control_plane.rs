@@ -69,6 +69,9 @@ impl From<Operator> for Object {
         let spec = o.spec;
         let values = spec.values.map_or(Value::Null, |t| t.0);
         let forced = |name: &str| values["gateways"][name]["enabled"] == Value::Bool(true);
+        let injected =
+            |name: &str| values["gateways"][name]["injectionTemplate"].as_str().is_some_and(|t| !t.is_empty());
+        let injected = injected("istio-ingressgateway") || injected("istio-egressgateway");
         let istio_namespace = values["global"]["istioNamespace"].as_str().map(Str::from).or(spec.namespace);
         let c = spec.components;
         let mut speaks_of: Vec<Str> = Vec::new();
@@ -86,18 +89,25 @@ impl From<Operator> for Object {
         if let Value::Object(map) = &values {
             speaks_of.extend(
                 map.keys()
-                    .filter(|k| !matches!(k.as_str(), "gateways" | "global"))
+                    .filter(|k| !matches!(k.as_str(), "gateways" | "global" | "revision"))
                     .map(|k| Str::from(format!("values.{k}"))),
             );
         }
         Object::Operator(Box::new(model::Operator {
             meta: o.metadata.into(),
             profile: spec.profile,
-            revision: spec.revision.map(|r| r.0).filter(|r| !r.is_empty()),
+            // istioctl copies spec.revision to values.revision; some files set only the copy.
+            revision: spec
+                .revision
+                .map(|r| r.0)
+                .or_else(|| values["revision"].as_str().map(Str::from))
+                .filter(|r| !r.is_empty()),
             tag: spec.tag.map(|t| t.0).filter(|t| !t.is_empty()),
             istio_namespace,
             pilot: c.pilot.map(|p| p.enabled != Some(false)),
+            base: c.base.map(|b| b.enabled != Some(false)),
             speaks_of,
+            injected,
             force_ingress: forced("istio-ingressgateway"),
             force_egress: forced("istio-egressgateway"),
             ingress: c.ingress_gateways.into_iter().map(|g| g.listed("istio-ingressgateway")).collect(),
@@ -196,6 +206,15 @@ struct Entry {
     gateway_revision: Option<Scalar>,
     #[serde(deserialize_with = "or_default")]
     istio_operator_spec: EntrySpec,
+    #[serde(deserialize_with = "list")]
+    clusters: Vec<EntryCluster>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct EntryCluster {
+    active_gateway: Option<bool>,
+    default_revision: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -209,6 +228,7 @@ impl Lifecycle {
         let installations = self.spec.installations.into_iter().map(|e| Installation {
             revision: e.revision.or(e.gateway_revision).map(|r| r.0),
             tag: e.istio_operator_spec.tag.map(|t| t.0),
+            active: e.clusters.iter().any(|c| c.active_gateway == Some(true) || c.default_revision == Some(true)),
         });
         Object::Lifecycle(
             kind,

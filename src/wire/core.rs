@@ -43,6 +43,10 @@ struct ServiceSpec {
     selector: Labels,
     #[serde(deserialize_with = "list")]
     ports: Vec<Port>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<Str>,
+    #[serde(rename = "externalIPs", deserialize_with = "list")]
+    external_ips: Vec<Str>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +59,9 @@ struct Port {
 
 impl From<Service> for Object {
     fn from(s: Service) -> Object {
+        let chosen = s.spec.load_balancer_ip.into_iter().chain(s.spec.external_ips).filter(|a| !a.is_empty());
         Object::Service(Box::new(model::Service {
+            addresses: chosen.collect(),
             meta: s.metadata.into(),
             kind: s.spec.r#type,
             selector: s.spec.selector,

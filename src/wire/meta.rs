@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::tree::Text;
 use crate::model::{Labels, Meta, Owner, Str};
 
 /// `metadata` of any object. `managedFields`, usually its largest part, is skipped.
@@ -71,9 +72,9 @@ pub fn pairs<'de, D: serde::Deserializer<'de>>(d: D, keep: fn(&str) -> bool) -> 
         }
         fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
             let mut pairs = Vec::new();
-            while let Some(key) = map.next_key::<Key<'de>>()? {
+            while let Some(key) = map.next_key::<Text<'de>>()? {
                 if (self.0)(&key.0) {
-                    pairs.push((Str::from(&*key.0), map.next_value::<Str>()?));
+                    pairs.push((key.owned(), map.next_value::<Str>()?));
                 } else {
                     map.next_value::<Skipped>()?;
                 }
@@ -88,11 +89,6 @@ pub fn pairs<'de, D: serde::Deserializer<'de>>(d: D, keep: fn(&str) -> bool) -> 
     }
     d.deserialize_any(V(keep))
 }
-
-/// A key that borrows from the input where the source allows.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 
 /// A string that is checked and dropped.
 struct Skipped;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::model::Str;
@@ -88,4 +89,40 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<
 /// `null` where a struct may stand is the default.
 pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// A string that borrows from the input where the source allows. (`Cow` alone always copies.)
+#[derive(Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub std::borrow::Cow<'a, str>);
+
+impl Text<'_> {
+    pub fn owned(&self) -> Str {
+        Str::from(&*self.0)
+    }
+}
+
+/// Reads a list element by element and keeps what `keep` makes of them; `null` is the empty list.
+pub fn kept<'de, D: Deserializer<'de>, T: Deserialize<'de>, K>(
+    d: D,
+    keep: impl Fn(T) -> Option<K>,
+) -> Result<Vec<K>, D::Error> {
+    struct V<T, F>(F, std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, K, F: Fn(T) -> Option<K>> Visitor<'de> for V<T, F> {
+        type Value = Vec<K>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_unit<E>(self) -> Result<Vec<K>, E> {
+            Ok(Vec::new())
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<K>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(element) = seq.next_element::<T>()? {
+                all.extend((self.0)(element));
+            }
+            Ok(all)
+        }
+    }
+    d.deserialize_any(V(keep, std::marker::PhantomData))
 }

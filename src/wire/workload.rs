@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::meta::{Annotations, ObjectMeta};
-use super::tree::{list, or_default};
+use super::tree::{Text, kept, list, or_default};
 use super::webhook::LabelSelector;
 use crate::model::object::PodStatus as ModelStatus;
 use crate::model::workload::{DISCOVERY, MountedConfigMap, PROXY};
@@ -56,32 +56,62 @@ struct TemplateMeta {
 struct PodSpec {
     host_network: Option<bool>,
     service_account_name: Str,
-    #[serde(deserialize_with = "list")]
-    containers: Vec<Container>,
+    containers: Containers,
     // A native sidecar is an init container that stays.
-    #[serde(deserialize_with = "list")]
-    init_containers: Vec<Container>,
+    init_containers: Containers,
     #[serde(deserialize_with = "list")]
     volumes: Vec<Volume>,
 }
 
+/// The containers that Istio names. The others, and nearly all of everybody's environment, are read by no rule: they borrow
+/// from the input and are dropped.
+#[derive(Default)]
+struct Containers(Vec<model::Container>);
+
 #[derive(Deserialize)]
-struct Container {
+struct Container<'a> {
+    #[serde(borrow, default)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    image: Text<'a>,
     #[serde(default)]
-    name: Str,
-    #[serde(default)]
-    image: Str,
-    #[serde(default, deserialize_with = "list")]
-    env: Vec<Env>,
+    env: Environment,
 }
 
-/// An environment variable whose name and value are kept only if a rule reads them.
+impl<'de> Deserialize<'de> for Containers {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let named = |c: Container<'de>| {
+            let known = c.name.0 == PROXY || c.name.0 == DISCOVERY;
+            known.then(|| model::Container {
+                name: c.name.owned(),
+                image: c.image.owned(),
+                env: Labels::from_pairs(c.env.0),
+            })
+        };
+        kept(d, named).map(Containers)
+    }
+}
+
+/// The variables of [`READ_ENV`].
+#[derive(Default)]
+struct Environment(Vec<(Str, Str)>);
+
 #[derive(Deserialize)]
-struct Env {
-    #[serde(default)]
-    name: Str,
-    #[serde(default)]
-    value: Option<Str>,
+struct Variable<'a> {
+    #[serde(borrow, default)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    value: Option<Text<'a>>,
+}
+
+impl<'de> Deserialize<'de> for Environment {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let read = |v: Variable<'de>| {
+            let value = v.value.filter(|_| READ_ENV.contains(&&*v.name.0))?;
+            Some((v.name.owned(), value.owned()))
+        };
+        kept(d, read).map(Environment)
+    }
 }
 
 #[derive(Deserialize)]
@@ -102,18 +132,14 @@ struct ConfigMapSource {
 const READ_ENV: [&str; 3] = ["PROXY_CONFIG", "CA_ADDR", "REVISION"];
 
 fn template(meta: TemplateMeta, spec: PodSpec) -> model::Template {
-    let containers = spec.containers.into_iter().chain(spec.init_containers);
-    let containers = containers.filter(|c| c.name == PROXY || c.name == DISCOVERY).map(|c| {
-        let env = c.env.into_iter().filter(|e| READ_ENV.contains(&e.name.as_str()));
-        let env = env.filter_map(|e| Some((e.name, e.value?))).collect();
-        model::Container { name: c.name, image: c.image, env: Labels::from_pairs(env) }
-    });
+    let mut containers = spec.containers.0;
+    containers.extend(spec.init_containers.0);
     model::Template {
         labels: meta.labels,
         annotations: meta.annotations.0,
         host_network: spec.host_network == Some(true),
         service_account: spec.service_account_name,
-        containers: containers.collect(),
+        containers,
         config_maps: spec
             .volumes
             .into_iter()

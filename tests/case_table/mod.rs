@@ -2,18 +2,19 @@
 #![allow(dead_code)] // each test target uses its own part
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use revguard::admission::compose::{self, Wanted};
 use revguard::admission::webhook::{Shared, Webhook, answer, mended};
 use revguard::admission::{Endpoint, Reviewer};
-use revguard::model::{Kind, Object};
+use revguard::model::Object;
 use revguard::rules::judge::mend;
 use revguard::rules::request::LazyObject;
 use revguard::rules::{Operation, Policy, Request, User, judge};
 use revguard::snapshot::Snapshot;
 use revguard::wire::manifest::{self, Document};
-use revguard::wire::row;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// One file, read from top to bottom: the head, the cluster's objects, the request's object.
 #[derive(Clone)]
@@ -93,7 +94,11 @@ impl Outcome {
     }
 }
 
-const MESH: &str = include_str!("../../src/cli/demo/mesh.yaml");
+const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
+
+/// Read once: every case stands on it.
+static MESH: LazyLock<Vec<Document>> =
+    LazyLock::new(|| manifest::read("mesh", include_str!("../../src/cli/demo/mesh.yaml"), "default").documents);
 
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
@@ -102,6 +107,11 @@ pub fn folder() -> PathBuf {
 impl Case {
     /// Every case, sorted by path.
     pub fn all() -> Vec<Case> {
+        static ALL: LazyLock<Vec<Case>> = LazyLock::new(Case::read_all);
+        ALL.clone()
+    }
+
+    fn read_all() -> Vec<Case> {
         let only = std::env::var("CASE").unwrap_or_default();
         let mut files = Vec::new();
         for rule in std::fs::read_dir(folder()).expect("tests/cases") {
@@ -121,8 +131,7 @@ impl Case {
         let head: Head = manifest::from_yaml(head).unwrap_or_else(|e| panic!("{path}: {e}"));
         let read = manifest::read(&path, rest, "default");
         assert!(read.problems.is_empty(), "{path}: {:?}", read.problems);
-        let mut cluster =
-            if head.mesh == "none" { Vec::new() } else { manifest::read("mesh", MESH, "default").documents };
+        let mut cluster = if head.mesh == "none" { Vec::new() } else { MESH.clone() };
         let mut own = read.documents;
         let request = own.pop().unwrap_or_else(|| panic!("{path}: no object to judge"));
         // A case's own object replaces the mesh's of the same name.
@@ -145,20 +154,26 @@ impl Case {
         self.cluster.iter().fold(Snapshot::whole(), |s, d| s.with(d.object.clone()))
     }
 
-    fn stored(&self) -> Option<&Document> {
+    pub fn stored(&self) -> Option<&Document> {
         self.cluster.iter().rev().find(|d| d.object.id() == self.request.object.id())
     }
 
-    fn user(&self) -> User {
+    pub fn user(&self) -> User {
         User { name: self.head.user.clone(), groups: self.head.groups.clone() }
     }
 
-    fn now() -> jiff::Timestamp {
+    pub fn now() -> jiff::Timestamp {
         "2026-06-15T12:00:00Z".parse().expect("a timestamp")
     }
 
     /// Depth 1: values in, verdict out.
     pub fn judge(&self) -> Outcome {
+        self.judge_over(Snapshot::whole()).unwrap_or_else(|unknown| panic!("{}: {unknown}", self.path))
+    }
+
+    /// The same over the case's objects in a snapshot that knows more or less than they say. An error is what is still to
+    /// come, for which the API server has to ask again.
+    pub fn judge_over(&self, start: Snapshot) -> Result<Outcome, String> {
         let stored = || {
             self.stored().unwrap_or_else(|| panic!("{}: the object is not in the cluster", self.path)).object.clone()
         };
@@ -177,14 +192,16 @@ impl Case {
         };
         let sub_resource = if self.head.operation == "scale" { "scale".into() } else { String::new() };
         let request = Request { user: self.user(), operation, sub_resource, object, old };
-        let snapshot = self.snapshot();
+        let snapshot = self.cluster.iter().fold(start, |s, d| s.with(d.object.clone()));
         if self.mutate {
-            let patches = mend(&self.policy, &request, &snapshot).unwrap_or_else(|u| panic!("{}: {u}", self.path));
-            return self.outcome(&serde_json::to_value(mended("u".into(), &patches)).unwrap());
+            let patches = mend(&self.policy, &request, &snapshot, Self::now()).map_err(|u| u.to_string())?;
+            return Ok(self.outcome(&serde_json::to_value(mended("u".into(), &patches)).unwrap()));
         }
         let verdict = judge(&self.policy, &request, &snapshot, Self::now());
-        assert_eq!(verdict.not_ready, None, "{}", self.path);
-        self.outcome(&serde_json::to_value(answer("u".into(), &verdict, None)).unwrap())
+        if let Some(unknown) = &verdict.not_ready {
+            return Err(unknown.to_string());
+        }
+        Ok(self.outcome(&serde_json::to_value(answer("u".into(), &verdict, None)).unwrap()))
     }
 
     /// Depth 2: the bytes that an API server sends, and those that it gets.
@@ -195,48 +212,20 @@ impl Case {
         let reply = webhook.review(endpoint, self.body().as_bytes());
         assert_eq!(reply.status, 200, "{}: {}", self.path, String::from_utf8_lossy(&reply.body));
         let answer: Value = serde_json::from_slice(&reply.body).expect("an AdmissionReview");
-        assert_eq!(answer["response"]["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
+        assert_eq!(answer["response"]["uid"], UID);
         self.outcome(&answer["response"])
     }
 
-    /// The AdmissionReview of this case, its fields in the API server's order.
+    /// The AdmissionReview of this case.
     pub fn body(&self) -> String {
-        let kind = self.request.object.kind();
-        let row = row(kind);
-        let version = self.request.api_version.rsplit('/').next().unwrap_or("v1").to_owned();
-        let meta = self.request.object.meta();
-        let gvk = json!({"group": row.group, "version": version, "kind": row.name});
-        let gvr = json!({"group": row.group, "version": version, "resource": row.plural});
-        let old = self.stored().map(|d| d.raw.clone());
-        let scale = |n: u32| {
-            let spec = if n == 0 { json!({}) } else { json!({"replicas": n}) };
-            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": &*meta.name, "namespace": &*meta.namespace}, "spec": spec})
+        let stored = || &self.stored().unwrap_or_else(|| panic!("{}: the object is not in the cluster", self.path)).raw;
+        let wanted = match self.head.operation.as_str() {
+            "create" => Wanted::Create(&self.request.raw),
+            "update" => Wanted::Update { old: stored(), new: &self.request.raw },
+            "delete" => Wanted::Delete(stored()),
+            _ => Wanted::Scale { object: stored(), replicas: self.head.replicas.into() },
         };
-        let (gvk, sub, operation, object, old) = match self.head.operation.as_str() {
-            "create" => (gvk, "", "CREATE", self.request.raw.clone(), Value::Null),
-            "update" => (gvk, "", "UPDATE", self.request.raw.clone(), old.unwrap_or(Value::Null)),
-            "delete" => (gvk, "", "DELETE", Value::Null, old.unwrap_or(Value::Null)),
-            _ => {
-                let before = old.as_ref().and_then(|o| o["spec"]["replicas"].as_u64()).unwrap_or(1);
-                let gvk = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
-                (gvk, "scale", "UPDATE", scale(self.head.replicas), scale(u32::try_from(before).unwrap()))
-            }
-        };
-        // Written by hand: a map of serde_json would sort the keys.
-        let mut parts = vec![
-            format!(r#""uid":"705ab4f5-6393-11e8-b7cc-42010a800002","kind":{gvk},"resource":{gvr}"#),
-            format!(r#""name":{},"operation":{}"#, json!(&*meta.name), json!(operation)),
-            format!(r#""userInfo":{}"#, json!({"username": self.head.user, "groups": self.head.groups})),
-            format!(r#""object":{object},"oldObject":{old},"dryRun":false"#),
-        ];
-        if !sub.is_empty() {
-            parts.insert(1, format!(r#""subResource":"{sub}""#));
-        }
-        if !meta.namespace.is_empty() || kind == Kind::Namespace {
-            let ns = if kind == Kind::Namespace { &meta.name } else { &meta.namespace };
-            parts.insert(1, format!(r#""namespace":{}"#, json!(&**ns)));
-        }
-        format!(r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{{}}}}}"#, parts.join(","))
+        compose::body(self.request.object.kind(), &wanted, &self.user(), UID, false)
     }
 
     fn outcome(&self, response: &Value) -> Outcome {

@@ -3,5 +3,20 @@
 use super::Rule;
 
 mod alw001_exemption_by_stranger;
+mod cfg001_ignored_config;
+mod cp001_service_in_use;
+mod cp002_istiod_in_use;
+mod cp003_installation_in_use;
+mod in_use;
+mod tag001_broken_tag;
+mod tag002_long_tag;
 
-pub static ALL: &[&Rule] = &[&alw001_exemption_by_stranger::RULE];
+pub static ALL: &[&Rule] = &[
+    &alw001_exemption_by_stranger::RULE,
+    &cfg001_ignored_config::RULE,
+    &cp001_service_in_use::RULE,
+    &cp002_istiod_in_use::RULE,
+    &cp003_installation_in_use::RULE,
+    &tag001_broken_tag::RULE,
+    &tag002_long_tag::RULE,
+];

@@ -14,10 +14,13 @@
 //! Never needed for long: while a tool that cannot be changed writes the second label.
 //!
 //! ## Mutation
-//! `mutations.NS001: Rev` drops `istio-injection`, `Default` drops `istio.io/rev`.
+//! `mutations.NS001: Rev` drops `istio-injection`, `Default` drops `istio.io/rev`; neither where nobody would serve what is
+//! left, or nobody would answer.
 
+use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{Namespace, key};
 use crate::rules::finding::label;
+use crate::rules::names::is_sound;
 use crate::rules::policy::Prefer;
 use crate::rules::{Check, Field, Finding, Fix, Found, Old, Patch, Rule, View};
 
@@ -45,11 +48,21 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
     };
     let drop_injection = format!("kubectl label namespace {name} {}-", key::INJECTION);
     let drop_rev = format!("kubectl label namespace {name} {}-", key::REV);
-    let text = format!("{drop_injection}\n(to follow the default injector instead: {drop_rev})");
+    // What is left must lead somewhere, or one violation would only be traded for another, NS004 or NS005.
+    let serves = |asked: &str| view.cluster().injectors().is_ok_and(|i| !i.serving(asked, labels).is_empty());
+    let text = match (serves(rev), serves(DEFAULT_INJECTOR)) {
+        (true, false) => drop_injection,
+        (false, true) => drop_rev,
+        _ => format!("{drop_injection}\n(to follow the default injector instead: {drop_rev})"),
+    };
     let fix = match view.policy.mutations.ns001 {
-        Prefer::Off => Fix::Say(text),
-        Prefer::Rev => Fix::Patch(Patch::remove("/metadata/labels", key::INJECTION), text),
-        Prefer::Default => Fix::Patch(Patch::remove("/metadata/labels", key::REV), text),
+        Prefer::Rev if serves(rev) && is_sound(view.cluster(), rev) => {
+            Fix::Patch(vec![Patch::remove("/metadata/labels", key::INJECTION)], text)
+        }
+        Prefer::Default if serves(DEFAULT_INJECTOR) => {
+            Fix::Patch(vec![Patch::remove("/metadata/labels", key::REV)], text)
+        }
+        _ => Fix::Say(text),
     };
     Ok(vec![Finding::deny(label(key::REV), rev).says(
         format!("namespace {name:?} has both istio-injection=enabled and istio.io/rev={rev}: {outcome}."),

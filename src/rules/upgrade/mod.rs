@@ -2,4 +2,9 @@
 
 use super::Rule;
 
-pub static ALL: &[&Rule] = &[];
+mod moves;
+mod up001_bad_revision_name;
+mod up002_version_skip;
+mod up003_proxy_newer;
+
+pub static ALL: &[&Rule] = &[&up001_bad_revision_name::RULE, &up002_version_skip::RULE, &up003_proxy_newer::RULE];

@@ -1,0 +1,187 @@
+//! Arguments, subcommands, exit codes. What a subcommand does stands in its own module.
+
+pub mod check;
+mod demo;
+pub mod docs;
+pub mod input;
+mod output;
+pub mod report;
+pub mod resolve;
+mod serve;
+mod table;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::cluster;
+use crate::rules::{self, Policy};
+use crate::snapshot::Snapshot;
+
+/// The guard of Istio upgrades on Kubernetes.
+#[derive(Parser)]
+#[command(name = "revguard", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the admission webhooks
+    Serve(Box<serve::Options>),
+    /// Judge manifests before they are applied
+    Check(check::Options),
+    /// Say who injects every pod and pod template
+    Resolve(resolve::Options),
+    /// Play an upgrade against the real server, with no cluster at hand
+    Demo(demo::Options),
+    /// List the rules
+    Rules(RulesOptions),
+    /// Explain a rule: what, why, what to do, when to allow
+    Explain {
+        /// A rule's code, such as NS004
+        code: String,
+    },
+    /// Print a completion script
+    Completion { shell: clap_complete::Shell },
+    /// Write the generated pages of the documentation
+    #[command(hide = true)]
+    Docs {
+        /// The folder to write into
+        #[arg(default_value = "docs")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct RulesOptions {
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Plain,
+}
+
+/// Output for a person or for a program.
+#[derive(Clone, Copy, Default, ValueEnum, PartialEq, Eq)]
+pub enum Plain {
+    #[default]
+    Text,
+    Json,
+}
+
+/// A live cluster, as kubectl finds it.
+#[derive(Args, Clone, Default)]
+pub struct Live {
+    /// Read a live cluster through this kubeconfig
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+impl Live {
+    /// A live cluster is asked for.
+    pub fn is_given(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// Reads the cluster once; what cannot be read is said on stderr and is unknown.
+    ///
+    /// # Errors
+    /// A cluster that cannot be reached.
+    pub fn read(&self, pods: cluster::Pods) -> Result<Snapshot, Failure> {
+        let access = cluster::Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let reading = runtime.block_on(async {
+            let client = cluster::connect(&access).await?;
+            let read = cluster::read_once(&client, pods);
+            tokio::pin!(read);
+            // Silence for longer than this makes people reach for Ctrl-C.
+            tokio::select! {
+                reading = &mut read => Ok(reading?),
+                () = tokio::time::sleep(Duration::from_secs(2)) => {
+                    eprintln!("reading the cluster…");
+                    Ok::<_, Failure>(read.await?)
+                }
+            }
+        })?;
+        for problem in &reading.problems {
+            eprintln!("warning: {problem}");
+        }
+        Ok(reading.snapshot)
+    }
+}
+
+/// What went wrong, for a person: exit code 2.
+type Failure = anyhow::Error;
+
+/// Parses the process's arguments and runs.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(options) => serve::run(*options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Resolve(options) => resolve::run(&options),
+        Command::Rules(options) => list_rules(options.output),
+        Command::Explain { code } => explain(&code),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "revguard", &mut script);
+            print(&script)
+        }
+        Command::Docs { folder } => docs::write(&folder).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|e| {
+        eprintln!("error: {e:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// Writes to stdout. A reader that has gone (`| head`) is no error.
+fn print(bytes: &[u8]) -> Result<ExitCode, Failure> {
+    match std::io::stdout().lock().write_all(bytes) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn list_rules(output: Plain) -> Result<ExitCode, Failure> {
+    if output == Plain::Json {
+        let all: Vec<_> = rules::RULES
+            .iter()
+            .map(|r| serde_json::json!({"code": r.code, "name": r.name, "summary": r.summary}))
+            .collect();
+        return print(format!("{}\n", serde_json::to_string_pretty(&all)?).as_bytes());
+    }
+    let rows = rules::RULES.iter().map(|r| vec![r.code.to_owned(), r.name.to_owned(), r.summary.to_owned()]);
+    print(table::render(&["CODE", "NAME", "SUMMARY"], rows.collect()).as_bytes())
+}
+
+fn explain(code: &str) -> Result<ExitCode, Failure> {
+    let wanted = code.to_uppercase();
+    let Some(rule) = rules::find(&wanted) else {
+        anyhow::bail!("there is no rule {code}; `revguard rules` lists them");
+    };
+    print(format!("{}\n", rule.doc()).as_bytes())
+}
+
+/// Reads a policy file, or takes the default.
+///
+/// # Errors
+/// The file and what is wrong with it.
+pub fn policy(file: Option<&PathBuf>) -> Result<Policy, Failure> {
+    let Some(file) = file else { return Ok(Policy::default()) };
+    let text = std::fs::read_to_string(file).map_err(|e| anyhow::anyhow!("--config {}: {e}", file.display()))?;
+    Policy::parse(&text).map_err(|e| anyhow::anyhow!("--config {}: {e}", file.display()))
+}
+
+/// The command line as clap knows it, for the generated page.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,345 @@
+//! What CP001, CP002 and CP003 share: may a control plane lose this part, and the words when it may not.
+//!
+//! Knows neither which object is judged nor which write it is; that is the rules' part.
+
+use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, key};
+use crate::rules::view::kubectl;
+use crate::rules::{Finding, Operation, Severity, View};
+use crate::snapshot::usage::{Usage, Use};
+use crate::snapshot::{Known, Snapshot, WhyUnknown};
+
+/// A part of a control plane that a write takes away.
+pub struct Loss<'a> {
+    pub revision: &'a RevisionName,
+    /// What the write does: `deleting Service istio-system/istiod-1-23`.
+    pub doing: String,
+    pub field: &'static str,
+    pub value: String,
+    /// Metadata of what is lost.
+    pub meta: &'a Meta,
+    /// The most that comes of it.
+    pub most: Severity,
+    /// Users that refer to the part itself, whatever their own labels say.
+    pub besides: Vec<Use>,
+}
+
+/// Users that a sentence names before it counts the rest.
+const NAMED: usize = 5;
+/// Commands that a fix spells out.
+const SPELLED: usize = 8;
+
+impl Loss<'_> {
+    /// A finding if something uses the revision, or if that cannot be excluded.
+    pub fn finding(&self, view: &View<'_>) -> Known<Option<Finding>> {
+        let cluster = view.before();
+        let mut usage = cluster.usage(self.revision);
+        for user in &self.besides {
+            if !usage.uses.contains(user) {
+                usage.uses.push(user.clone());
+            }
+        }
+        usage.uses.retain(|user| !matches!(user, Use::Tag { name } if goes_along(cluster, name, self.meta)));
+        if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing)
+            && usage.only_defaults()
+        {
+            // In a moment it will be known whether there are other users.
+            return Err(unknown.clone());
+        }
+        if usage.is_used() {
+            return self.used(cluster, &usage, view).map(Some);
+        }
+        let what = if let Some(idle) = usage.idle.first() {
+            let more = if usage.idle.len() > 1 { format!(" and {} more", usage.idle.len() - 1) } else { String::new() };
+            format!("{} is asked for by what is at 0 replicas: {idle}{more}", self.revision)
+        } else if !usage.unknown.is_empty() {
+            format!("nothing seen uses {}, but {}", self.revision, usage.gaps())
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Finding::warn(self.field, self.value.clone()).says(
+            what,
+            "what uses it would start without a sidecar, and what runs would get no configuration or certificates.",
+            self.way_out(cluster, &usage, view),
+        )))
+    }
+
+    fn used(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> Known<Finding> {
+        let revision = self.revision;
+        if usage.only_defaults() && self.is_last(cluster)? {
+            return Ok(Finding::warn(self.field, self.value.clone()).says(
+                format!("{revision} is the last control plane: delete its default tag and validator, too"),
+                "the default validator refuses every write of Istio configuration once its Service is gone, and the \
+                 default tag keeps pods from starting.",
+                "istioctl tag remove default -y\n\
+                 kubectl delete validatingwebhookconfiguration istiod-default-validator",
+            ));
+        }
+        let users = usage.sentence(NAMED);
+        let what = match self.most {
+            Severity::Deny => format!("{} would cut off what uses control plane {revision}: {users}.", self.doing),
+            Severity::Warn => format!("control plane {revision} is in use: {users}"),
+        };
+        Ok(Finding::warn(self.field, self.value.clone()).severity(self.most).says(
+            what,
+            why(usage),
+            self.way_out(cluster, usage, view),
+        ))
+    }
+
+    /// No other control plane is left. Where that may not be looked at, it could be: then nothing is denied for it.
+    fn is_last(&self, cluster: &Snapshot) -> Known<bool> {
+        match cluster.control_planes() {
+            Ok(planes) => Ok(!planes.iter().any(|(r, plane)| r != self.revision && plane.installed)),
+            Err(unknown) if unknown.why == WhyUnknown::Listing => Err(unknown),
+            Err(_) => Ok(true),
+        }
+    }
+
+    /// How to move the users away, and what to do about an uninstall that has begun.
+    fn way_out(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> String {
+        let (deletes, kind) = (view.operation == Operation::Delete, view.kind());
+        let target = newest_besides(cluster, self.revision);
+        let mut lines = match &target {
+            Some(to) => moves(cluster, self.revision, usage, to),
+            None => removals(cluster, usage),
+        };
+        if lines.len() > SPELLED {
+            let more = lines.len() - SPELLED;
+            lines.truncate(SPELLED);
+            lines.push(format!("(and {more} more of the same kind)"));
+        }
+        if deletes {
+            lines.push(self.after_a_denial(cluster, kind));
+        }
+        lines.join("\n")
+    }
+
+    /// A denied DELETE does not stop `helm uninstall` or `istioctl uninstall`.
+    fn after_a_denial(&self, cluster: &Snapshot, kind: Kind) -> String {
+        let gone = gone(cluster, self.revision);
+        let gone = if gone.is_empty() {
+            "nothing of it is gone yet".to_owned()
+        } else {
+            format!("already missing: {}", gone.join(", "))
+        };
+        let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
+        let again = match self.meta.helm_release() {
+            _ if operated => "nothing to do, the operator does it while this object stays".to_owned(),
+            Some((release, namespace)) => {
+                format!("helm get manifest {release} -n {namespace} | kubectl apply -f -")
+            }
+            None => "install the same revision again with the file that it was installed with".to_owned(),
+        };
+        format!("(an uninstall does not stop at this denial; {gone}. To put back what it took: {again})")
+    }
+}
+
+/// What happens to the users.
+fn why(usage: &Usage) -> String {
+    let mut parts = Vec::new();
+    let any = |f: fn(&Use) -> bool| usage.uses.iter().any(f);
+    if any(|u| matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. })) {
+        parts.push(
+            "pods that ask for it would not start or start without a sidecar, and running proxies would get no new \
+             configuration and no new certificates",
+        );
+    }
+    if any(|u| matches!(u, Use::Validator { .. })) {
+        parts.push("every write of Istio configuration in the cluster would be refused");
+    }
+    if any(|u| matches!(u, Use::Config { .. })) {
+        parts.push("no istiod would read the configuration that is pinned to it");
+    }
+    format!("{}.", parts.join("; "))
+}
+
+/// A tag that belongs to the Helm release of what is lost, and so goes together with it.
+fn goes_along(cluster: &Snapshot, tag: &str, lost: &Meta) -> bool {
+    let Some(own) = lost.helm_release() else { return false };
+    let evidence = cluster.raw(Kind::MutatingWebhook).chain(cluster.raw(Kind::Service)).map(Object::meta);
+    let mut evidence = evidence.filter(|m| m.labels.is(key::TAG, tag)).peekable();
+    evidence.peek().is_some() && evidence.all(|m| m.helm_release() == Some(own))
+}
+
+/// Parts of an installed revision that are not in the cluster: an uninstall may have taken them already.
+fn gone(cluster: &Snapshot, revision: &RevisionName) -> Vec<String> {
+    let mut gone = Vec::new();
+    let injects = |o: &Object| {
+        let labels = &o.meta().labels;
+        labels.is(key::REV, revision.as_str()) && !labels.has(key::TAG)
+    };
+    if cluster.injectors().is_ok() && !cluster.raw(Kind::MutatingWebhook).any(injects) {
+        gone.push(format!("MutatingWebhookConfiguration istio-sidecar-injector{}", revision.suffix()));
+    }
+    let name = revision.istiod();
+    if cluster.services().is_ok_and(|mut all| !all.any(|s| s.meta.name == name.as_str())) {
+        gone.push(format!("Service {name}"));
+    }
+    if cluster.istiods().is_ok_and(|mut all| !all.any(|w| w.istiod_revision().as_ref() == Some(revision))) {
+        gone.push(format!("Deployment {name}"));
+    }
+    gone
+}
+
+/// Where users can move: the newest other control plane whose istiod is there.
+fn newest_besides(cluster: &Snapshot, revision: &RevisionName) -> Option<RevisionName> {
+    let planes = cluster.control_planes().ok()?;
+    let live = cluster.injectors().map(crate::model::Injectors::revisions).unwrap_or_default();
+    let others = planes.into_iter().filter(|(r, p)| r != revision && p.installed && live.contains(r));
+    others.max_by(|(a, x), (b, y)| (x.version, a).cmp(&(y.version, b))).map(|(r, _)| r)
+}
+
+/// Commands that move every user to another revision, in the order in which they are safe.
+fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &RevisionName) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut restarts = Vec::new();
+    // `tag set default` also repoints the default validator.
+    let default = usage.uses.iter().any(|u| match u {
+        Use::Validator { .. } => true,
+        Use::Namespace { asks, .. } | Use::Template { asks, .. } => asks == "default",
+        _ => false,
+    });
+    let mut tags: Vec<&str> =
+        usage.uses.iter().filter_map(|u| if let Use::Tag { name } = u { Some(&**name) } else { None }).collect();
+    if default && !tags.contains(&"default") {
+        tags.push("default");
+    }
+    for user in usage.uses.iter().chain(&usage.idle) {
+        match user {
+            Use::Namespace { name, asks } => {
+                if asks == revision.as_str() && asks != "default" {
+                    lines.push(format!("kubectl label namespace {name} {}={to} --overwrite", key::REV));
+                }
+                restarts.push(format!("kubectl rollout restart deployment -n {name}"));
+            }
+            Use::Template { kind, namespace, name, asks } => {
+                let object = object(*kind, namespace, name);
+                let dials = cluster.workload(*kind, namespace, name).and_then(|w| w.template.discovery_host());
+                if dials.is_some() {
+                    lines.push(format!(
+                        "kubectl edit {object} # it names its istiod itself: point it to {}",
+                        to.istiod()
+                    ));
+                } else if asks == revision.as_str() && asks != "default" {
+                    let patch =
+                        format!(r#"{{"spec":{{"template":{{"metadata":{{"labels":{{"{}":"{to}"}}}}}}}}}}"#, key::REV);
+                    lines.push(format!("kubectl patch {object} -p '{patch}'"));
+                } else if matches!(kind, Kind::Deployment | Kind::DaemonSet | Kind::StatefulSet) {
+                    restarts.push(format!("kubectl rollout restart {object}"));
+                }
+            }
+            Use::Pods { namespace, workload, .. } => restarts.push(restart(cluster, namespace, workload)),
+            Use::Config { kind, namespace, name } => {
+                let object = object(*kind, namespace, name);
+                lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
+            }
+            Use::Tag { .. } | Use::Validator { .. } => {}
+        }
+    }
+    let mut all: Vec<String> =
+        tags.into_iter().map(|tag| format!("istioctl tag set {tag} --revision {to} --overwrite")).collect();
+    all.extend(lines);
+    all.extend(without_covered(restarts));
+    all
+}
+
+fn object(kind: Kind, namespace: &Str, name: &Str) -> String {
+    kubectl(&Id { kind, namespace: namespace.clone(), name: name.clone() })
+}
+
+/// Restarts what owns running pods.
+fn restart(cluster: &Snapshot, namespace: &str, workload: &str) -> String {
+    let kinds = [(Kind::Deployment, "deployment"), (Kind::StatefulSet, "statefulset"), (Kind::DaemonSet, "daemonset")];
+    let kind = kinds.into_iter().find(|(kind, _)| cluster.workload(*kind, namespace, workload).is_some());
+    match kind {
+        Some((_, kind)) => format!("kubectl rollout restart {kind} -n {namespace} {workload}"),
+        None => format!("kubectl get pods -n {namespace} # end or restart those of {workload}"),
+    }
+}
+
+/// There is no other control plane: commands that take the users out of the mesh.
+fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut restarts = Vec::new();
+    for user in &usage.uses {
+        match user {
+            Use::Namespace { name, asks } => {
+                let labels = cluster.namespace_labels(name);
+                let by_rev = labels.is(key::REV, asks) && !labels.has(key::INJECTION);
+                let label = if by_rev { key::REV } else { key::INJECTION };
+                all.push(format!("kubectl label namespace {name} {label}-"));
+                restarts.push(format!("kubectl rollout restart deployment -n {name}"));
+            }
+            Use::Template { kind, namespace, name, .. } => {
+                all.push(format!("kubectl scale {} --replicas=0", object(*kind, namespace, name)));
+            }
+            Use::Pods { namespace, workload, .. } => restarts.push(restart(cluster, namespace, workload)),
+            Use::Tag { name } => all.push(format!("istioctl tag remove {name} -y")),
+            Use::Validator { name } => all.push(format!("kubectl delete validatingwebhookconfiguration {name}")),
+            Use::Config { kind, namespace, name } => {
+                all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
+            }
+        }
+    }
+    all.extend(without_covered(restarts));
+    all.push("(there is no other control plane to move them to: this takes them out of the mesh)".to_owned());
+    all
+}
+
+/// A restart of a whole namespace covers its Deployments.
+fn without_covered(restarts: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for line in &restarts {
+        let pods = line.strip_prefix("kubectl get pods -n ").and_then(|l| l.split(' ').next());
+        let covered = pods.is_some_and(|ns| restarts.contains(&format!("kubectl rollout restart deployment -n {ns}")))
+            || restarts.iter().any(|other| line.strip_prefix(other.as_str()).is_some_and(|r| r.starts_with(' ')));
+        if !covered && !kept.contains(line) {
+            kept.push(line.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::rules::request::LazyObject;
+    use crate::rules::{Policy, Request, User, Verdict, judge};
+    use crate::snapshot::{Builder, builder::Event};
+    use crate::wire::{KINDS, manifest};
+
+    const ISTIOD: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: istiod-1-24, namespace: istio-system}, \
+        spec: {selector: {matchLabels: {app: istiod}}, template: {metadata: {labels: {app: istiod, istio.io/rev: 1-24}}, \
+        spec: {containers: [{name: discovery, image: 'istio/pilot:1.24.1'}]}}}}";
+
+    /// Deletes an istiod that nothing is seen to use, in a live cluster whose pods are in `state`.
+    fn deleted(state: fn(crate::snapshot::Source) -> Option<Event>) -> Verdict {
+        let object = manifest::read("istiod", ISTIOD, "default").documents.remove(0).object;
+        let mut builder = Builder::new(Snapshot::live());
+        builder.apply(Event::Apply((Kind::Deployment, None), Box::new(object.clone())));
+        for row in &KINDS {
+            let source = (row.kind, None);
+            let event = if row.kind == Kind::Pod { state(source) } else { Some(Event::Listed(source)) };
+            event.into_iter().for_each(|e| builder.apply(e));
+        }
+        let (user, operation, old) = (User::default(), Operation::Delete, LazyObject::none());
+        let request = Request { user, operation, sub_resource: String::new(), object, old };
+        judge(&Policy::default(), &request, builder.snapshot(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_named_in_a_warning() {
+        let verdict = deleted(|pods| Some(Event::Forbidden(pods)));
+        let words: Vec<&str> = verdict.warnings().map(|j| j.finding.what.as_str()).collect();
+        assert!(verdict.is_allowed());
+        assert_eq!(words, ["nothing seen uses 1-24, but listing pods is forbidden"]);
+    }
+
+    #[test]
+    fn what_is_still_being_listed_is_waited_for() {
+        assert!(deleted(|_| None).not_ready.is_some());
+        assert!(deleted(|pods| Some(Event::Listed(pods))).judged.is_empty());
+    }
+}

@@ -1,0 +1,104 @@
+//! A live cluster's state: watched, counted, and part of readiness and liveness.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::admission::webhook::Shared;
+use crate::cluster::{self, Access, Readiness, Telemetry, Timing, Trouble, Verb, source_name};
+use crate::model::Kind;
+use crate::snapshot::Source;
+use crate::telemetry::{Condition, Health, Metrics};
+use crate::wire::kinds::label;
+
+/// Pods are read twice: metadata everywhere, whole objects in the namespaces of the mesh.
+const PODS_IN_MESH: &str = "pods-in-mesh";
+
+struct Counted {
+    metrics: Arc<Metrics>,
+}
+
+impl Telemetry for Counted {
+    fn trouble(&self, source: &Source, verb: Verb, trouble: &Trouble) {
+        self.metrics.watch_error(label(source.0));
+        tracing::warn!(source = source_name(source), verb = verb.word(), error = %trouble, "the API server was not understood");
+    }
+
+    fn listing(&self, source: &Source) {
+        tracing::debug!(source = source_name(source), "listing");
+    }
+
+    fn unreadable(&self, kind: Kind, name: &str, error: &str) {
+        self.metrics.watch_error(label(kind));
+        tracing::warn!(kind = label(kind), name, error, "an object cannot be read and is left out");
+    }
+
+    fn seen(&self, kind: Kind, in_mesh: bool, version: u64) {
+        let name = if in_mesh && kind == Kind::Pod { PODS_IN_MESH } else { label(kind) };
+        self.metrics.snapshot_version(name, i64::try_from(version).unwrap_or(i64::MAX));
+    }
+
+    fn too_many_mesh_namespaces(&self, found: usize, read: usize) {
+        tracing::error!(
+            found,
+            read,
+            "more namespaces hold gateways than are read whole; what serves in the rest is unknown"
+        );
+    }
+
+    fn unread_versions(&self, kind: Kind, served: &[String]) {
+        tracing::error!(
+            kind = label(kind),
+            served = served.join(","),
+            "served only in versions that this build cannot read"
+        );
+    }
+}
+
+/// Starts the watches; readiness follows them, and liveness ends with them.
+///
+/// # Errors
+/// A cluster that cannot be found at all: no kubeconfig, no service account.
+pub async fn start(
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    shared: &Arc<Shared>,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+) -> anyhow::Result<()> {
+    let client = cluster::connect(&Access { kubeconfig, context }).await?;
+    let telemetry = Arc::new(Counted { metrics: Arc::clone(metrics) });
+    let handle = cluster::start(client, Arc::clone(shared), telemetry, Timing::default());
+    let state = Arc::clone(shared);
+    metrics.before_scrape(move |m| {
+        if let Some(at) = state.state.load().fresh_at {
+            let age = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
+            m.snapshot_age("oldest", age);
+        }
+    });
+    let mut readiness = handle.readiness();
+    let (ready, alive) = (Arc::clone(health), health.task("live state", None));
+    tokio::spawn(async move {
+        loop {
+            let now = readiness.borrow_and_update().clone();
+            let state = if now == Readiness::Ready { Ok(()) } else { Err(now.to_string()) };
+            ready.set(Condition::State, state);
+            tokio::select! {
+                died = handle.join() => {
+                    tracing::error!(error = %died, "the live state has ended; the process must be restarted");
+                    break;
+                }
+                changed = readiness.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        // Dropped here, the heartbeat makes /healthz say so and the kubelet restart the pod.
+        drop(alive);
+    });
+    Ok(())
+}

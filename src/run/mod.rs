@@ -1,0 +1,12 @@
+//! Wiring and supervision: the only place that spawns.
+//!
+//! Each part is built elsewhere and knows little of the others; here they are connected, watched and ended in order. No
+//! decision about the mesh is made here.
+
+pub mod demo;
+mod live;
+mod observe;
+pub mod policy;
+pub mod serve;
+
+pub use observe::observer;

@@ -1,0 +1,403 @@
+//! Every metric of the process: registered, set and written out.
+//!
+//! Names, types and help stand in `table`, label values in `labels`; the registry, the table of
+//! docs/metrics.md and the test that bounds the number of series are made from the same list, so
+//! none of the three can drift.
+//! Labels are enums, or `&'static str` where the set lives in another module's static table
+//! (kinds, rule codes). A namespace, object, user or message is never a label: such a label makes
+//! one series per object in the cluster, and a monitoring system dies of it.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+pub use super::labels::{Action, Closed, Full, Outcome, Path, Port};
+use super::table::*;
+pub use super::table::{ALL, Def, Kind, docs};
+
+/// A review takes tens of microseconds and the API server waits up to 30 s, so the buckets
+/// reach from well under the first to the second's usual configuration.
+const DURATION_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+type BeforeScrape = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+/// The process's metrics, in a registry of their own so that tests can have many.
+pub struct Metrics {
+    registry: Registry,
+    // Looked up once: on the admission path a label lookup would cost a hash and a lock.
+    requests: Vec<Vec<IntCounter>>,
+    duration: Vec<Histogram>,
+    in_flight: IntGauge,
+    rejected: Vec<IntCounter>,
+    panics: IntCounter,
+    findings: IntCounterVec,
+    connections_open: Vec<IntGauge>,
+    connections_opened: Vec<IntCounter>,
+    connections_closed: Vec<Vec<IntCounter>>,
+    accept_errors: Vec<IntCounter>,
+    handshake_failures: IntCounter,
+    cert_not_after: IntGauge,
+    cert_reloads: IntCounter,
+    cert_reload_errors: IntCounter,
+    cert_reload_success: IntGauge,
+    policy_reload_errors: IntCounter,
+    policy_reload_success: IntGauge,
+    snapshot_version: IntGaugeVec,
+    snapshot_age: GaugeVec,
+    watch_errors: IntCounterVec,
+    ready: IntGauge,
+    before_scrape: Mutex<Vec<BeforeScrape>>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every metric. Series of closed label sets exist from the start at 0, so that a
+    /// rate over them sees the first event.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let requests = counters(&registry, REQUESTS);
+        let duration = histograms(&registry, DURATION);
+        let rejected = counters(&registry, REJECTED);
+        let connections_open = int_gauges(&registry, CONNECTIONS_OPEN);
+        let connections_opened = counters(&registry, CONNECTIONS_OPENED);
+        let connections_closed = counters(&registry, CONNECTIONS_CLOSED);
+        let accept_errors = counters(&registry, ACCEPT_ERRORS);
+        int_gauges(&registry, BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let cert_reload_success = int_gauge(&registry, CERT_RELOAD_SUCCESS);
+        let policy_reload_success = int_gauge(&registry, POLICY_RELOAD_SUCCESS);
+        // What was read at start was good, or the process would not be running.
+        cert_reload_success.set(1);
+        policy_reload_success.set(1);
+
+        Metrics {
+            requests: each(Path::ALL, |path| {
+                each(Outcome::ALL, |outcome| requests.with_label_values(&[path.as_str(), outcome.as_str()]))
+            }),
+            duration: each(Path::ALL, |path| duration.with_label_values(&[path.as_str()])),
+            in_flight: int_gauge(&registry, IN_FLIGHT),
+            rejected: each(Full::ALL, |full| rejected.with_label_values(&[full.as_str()])),
+            panics: counter(&registry, PANICS),
+            findings: counters(&registry, FINDINGS),
+            connections_open: each(Port::ALL, |port| connections_open.with_label_values(&[port.as_str()])),
+            connections_opened: each(Port::ALL, |port| connections_opened.with_label_values(&[port.as_str()])),
+            connections_closed: each(Port::ALL, |port| {
+                each(Closed::ALL, |reason| connections_closed.with_label_values(&[port.as_str(), reason.as_str()]))
+            }),
+            accept_errors: each(Port::ALL, |port| accept_errors.with_label_values(&[port.as_str()])),
+            handshake_failures: counter(&registry, HANDSHAKE_FAILURES),
+            cert_not_after: int_gauge(&registry, CERT_NOT_AFTER),
+            cert_reloads: counter(&registry, CERT_RELOADS),
+            cert_reload_errors: counter(&registry, CERT_RELOAD_ERRORS),
+            cert_reload_success,
+            policy_reload_errors: counter(&registry, POLICY_RELOAD_ERRORS),
+            policy_reload_success,
+            snapshot_version: int_gauges(&registry, SNAPSHOT_VERSION),
+            snapshot_age: gauges(&registry, SNAPSHOT_AGE),
+            watch_errors: counters(&registry, WATCH_ERRORS),
+            ready: int_gauge(&registry, READY),
+            before_scrape: Mutex::new(Vec::new()),
+            registry,
+        }
+    }
+
+    /// Counts a request. The reviewer calls this for each answer with status 200, because only it
+    /// knows the verdict; the server calls it for every other way in which a request ends.
+    pub fn request(&self, path: Path, outcome: Outcome) {
+        self.requests[path as usize][outcome as usize].inc();
+    }
+
+    /// How often a request ended this way.
+    pub fn requests(&self, path: Path, outcome: Outcome) -> u64 {
+        self.requests[path as usize][outcome as usize].get()
+    }
+
+    /// Records how long an answer took.
+    pub fn duration(&self, path: Path, took: Duration) {
+        self.duration[path as usize].observe(took.as_secs_f64());
+    }
+
+    /// A request was begun.
+    pub fn begin(&self) {
+        self.in_flight.inc();
+    }
+
+    /// A begun request ended, in whatever way.
+    pub fn end(&self) {
+        self.in_flight.dec();
+    }
+
+    /// A request was answered 429.
+    pub fn rejected(&self, full: Full) {
+        self.rejected[full as usize].inc();
+    }
+
+    /// The reviewer panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// How often the reviewer panicked.
+    pub fn panics(&self) -> u64 {
+        self.panics.get()
+    }
+
+    /// A finding was made. `code` comes from the rule's static metadata.
+    pub fn finding(&self, code: &'static str, action: Action) {
+        self.findings.with_label_values(&[code, action.as_str()]).inc();
+    }
+
+    /// A connection was accepted.
+    pub fn opened(&self, port: Port) {
+        self.connections_opened[port as usize].inc();
+        self.connections_open[port as usize].inc();
+    }
+
+    /// A connection ended.
+    pub fn closed(&self, port: Port, reason: Closed) {
+        self.connections_open[port as usize].dec();
+        self.connections_closed[port as usize][reason as usize].inc();
+        if matches!(reason, Closed::HandshakeFailed | Closed::HandshakeTimeout) {
+            self.handshake_failures.inc();
+        }
+    }
+
+    /// How many connections ended for this reason.
+    pub fn connections_closed(&self, port: Port, reason: Closed) -> u64 {
+        self.connections_closed[port as usize][reason as usize].get()
+    }
+
+    /// How many connections are open.
+    pub fn connections_open(&self, port: Port) -> i64 {
+        self.connections_open[port as usize].get()
+    }
+
+    /// An accept failed.
+    pub fn accept_error(&self, port: Port) {
+        self.accept_errors[port as usize].inc();
+    }
+
+    /// A certificate is served from now on; it expires at `not_after` seconds since 1970.
+    pub fn certificate(&self, not_after: i64) {
+        self.cert_not_after.set(not_after);
+        self.cert_reload_success.set(1);
+    }
+
+    /// A changed certificate was taken into use.
+    pub fn certificate_reloaded(&self) {
+        self.cert_reloads.inc();
+    }
+
+    /// How many changed certificates were taken into use.
+    pub fn certificate_reloads(&self) -> u64 {
+        self.cert_reloads.get()
+    }
+
+    /// A changed certificate could not be used.
+    pub fn certificate_refused(&self) {
+        self.cert_reload_errors.inc();
+        self.cert_reload_success.set(0);
+    }
+
+    /// The files hold again what is served, without a change of the certificate.
+    pub fn certificate_restored(&self) {
+        self.cert_reload_success.set(1);
+    }
+
+    /// How many changed certificates could not be used.
+    pub fn certificate_errors(&self) -> u64 {
+        self.cert_reload_errors.get()
+    }
+
+    /// The policy in the file is in force.
+    pub fn policy_loaded(&self) {
+        self.policy_reload_success.set(1);
+    }
+
+    /// The policy in the file was refused.
+    pub fn policy_refused(&self) {
+        self.policy_reload_errors.inc();
+        self.policy_reload_success.set(0);
+    }
+
+    /// Verdicts are based on this resourceVersion of `kind`.
+    pub fn snapshot_version(&self, kind: &'static str, version: i64) {
+        self.snapshot_version.with_label_values(&[kind]).set(version);
+    }
+
+    /// The last event or bookmark of `kind` came this long ago. An age only makes sense at the
+    /// moment of the scrape: call this from [`Metrics::before_scrape`].
+    pub fn snapshot_age(&self, kind: &'static str, age: Duration) {
+        self.snapshot_age.with_label_values(&[kind]).set(age.as_secs_f64());
+    }
+
+    /// A list or watch of `kind` failed.
+    pub fn watch_error(&self, kind: &'static str) {
+        self.watch_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// Whether /readyz would answer 200.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
+    /// Registers what must be computed at the moment of a scrape, such as ages.
+    pub fn before_scrape(&self, f: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.before_scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Box::new(f));
+    }
+
+    /// The text format of Prometheus, version 0.0.4.
+    pub fn text(&self) -> String {
+        for f in self.before_scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
+            f(self);
+        }
+        let mut out = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        out
+    }
+}
+
+fn each<L: Copy, T>(all: &[L], make: impl Fn(L) -> T) -> Vec<T> {
+    all.iter().map(|label| make(*label)).collect()
+}
+
+/// Names are constants and unique (a test holds it), so neither making nor registering one can
+/// fail at run time.
+fn register<T: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<T>) -> T {
+    let metric = made.expect("metric definitions are constants");
+    registry.register(Box::new(metric.clone())).expect("metric names are unique");
+    metric
+}
+
+fn opts(def: Def) -> Opts {
+    Opts::new(def.name, def.help)
+}
+
+fn counter(registry: &Registry, def: Def) -> IntCounter {
+    register(registry, IntCounter::with_opts(opts(def)))
+}
+
+fn counters(registry: &Registry, def: Def) -> IntCounterVec {
+    register(registry, IntCounterVec::new(opts(def), def.labels))
+}
+
+fn int_gauge(registry: &Registry, def: Def) -> IntGauge {
+    register(registry, IntGauge::with_opts(opts(def)))
+}
+
+fn int_gauges(registry: &Registry, def: Def) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(opts(def), def.labels))
+}
+
+fn gauges(registry: &Registry, def: Def) -> GaugeVec {
+    register(registry, prometheus::core::GenericGaugeVec::new(opts(def), def.labels))
+}
+
+fn histograms(registry: &Registry, def: Def) -> HistogramVec {
+    register(
+        registry,
+        HistogramVec::new(HistogramOpts::new(def.name, def.help).buckets(DURATION_BUCKETS.to_vec()), def.labels),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that can be set, set once; open label sets with as many values as we have
+    /// kinds and rules, and then some.
+    fn touched() -> Metrics {
+        const KINDS: [&str; 40] = numbered!("Kind");
+        let metrics = Metrics::new();
+        for kind in KINDS {
+            metrics.snapshot_version(kind, 1);
+            metrics.snapshot_age(kind, Duration::from_secs(1));
+            metrics.watch_error(kind);
+            for action in Action::ALL {
+                metrics.finding(kind, *action);
+            }
+        }
+        metrics
+    }
+
+    macro_rules! numbered {
+        ($prefix:literal) => {
+            numbered!(@ $prefix; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
+                25 26 27 28 29 30 31 32 33 34 35 36 37 38 39)
+        };
+        (@ $prefix:literal; $($n:literal)*) => { [$(concat!($prefix, $n)),*] };
+    }
+    use numbered;
+
+    #[test]
+    fn the_number_of_series_is_bounded() {
+        let text = touched().text();
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series < 500, "{series} series");
+    }
+
+    #[test]
+    fn the_table_lists_exactly_what_is_registered() {
+        let metrics = touched();
+        let mut registered: Vec<_> = metrics
+            .registry
+            .gather()
+            .iter()
+            .map(|family| {
+                let labels: Vec<_> =
+                    family.get_metric()[0].get_label().iter().map(|pair| pair.name().to_owned()).collect();
+                (family.name().to_owned(), family.help().to_owned(), labels)
+            })
+            .collect();
+        registered.sort();
+        let mut listed: Vec<_> = ALL
+            .iter()
+            .map(|def| {
+                let mut labels: Vec<_> = def.labels.iter().map(|l| (*l).to_owned()).collect();
+                labels.sort();
+                (def.name.to_owned(), def.help.to_owned(), labels)
+            })
+            .collect();
+        listed.sort();
+        assert_eq!(registered, listed);
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for def in ALL {
+            assert!(def.name.starts_with("revguard_"), "{}", def.name);
+            assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
+            assert!(def.help.ends_with('.'), "{}", def.name);
+            for label in def.labels {
+                assert!(!["namespace", "name", "user", "object", "message"].contains(label), "{}", def.name);
+                assert!(docs().contains(&format!("| `{label}` |")), "{label}");
+            }
+        }
+    }
+
+    #[test]
+    fn ages_are_computed_at_the_scrape() {
+        let metrics = Metrics::new();
+        metrics.before_scrape(|m| m.snapshot_age("Pod", Duration::from_secs(7)));
+        assert!(metrics.text().contains("revguard_snapshot_age_seconds{kind=\"Pod\"} 7"));
+    }
+}

@@ -1,0 +1,13 @@
+//! What operators and probes see of a running process: metrics and health.
+//!
+//! Both are plain shared values that any task above the line may write to. Nothing here serves
+//! HTTP (the probe port is `admission::probes`) and nothing here decides: a metric or a health
+//! condition never changes a verdict.
+
+pub mod health;
+mod labels;
+pub mod metrics;
+mod table;
+
+pub use health::{Condition, Health, Heartbeat};
+pub use metrics::Metrics;

@@ -1,0 +1,236 @@
+//! Every metric's name, type, help and labels: the one list that the registry, docs/metrics.md
+//! and the tests are made from.
+
+use std::fmt::Write as _;
+
+use super::labels::{Action, Closed, Full, Outcome, Path, Port};
+
+/// One metric as an operator reads of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Def {
+    /// The full name, base unit and `_total` included.
+    pub name: &'static str,
+    /// What the exposition format says after `# TYPE`.
+    pub kind: Kind,
+    /// One sentence.
+    pub help: &'static str,
+    /// Label names; every set of values is closed.
+    pub labels: &'static [&'static str],
+}
+
+/// The types of metric that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Buckets, a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+pub(super) const REQUESTS: Def = Def {
+    name: "revguard_admission_requests_total",
+    kind: Kind::Counter,
+    help: "Requests by path and by how they ended, each counted once on every exit path.",
+    labels: &["endpoint", "outcome"],
+};
+pub(super) const DURATION: Def = Def {
+    name: "revguard_admission_duration_seconds",
+    kind: Kind::Histogram,
+    help: "Time from the request's parsed head to its answer: reading the body, waiting for a worker, judging.",
+    labels: &["endpoint"],
+};
+pub(super) const IN_FLIGHT: Def = Def {
+    name: "revguard_admission_in_flight",
+    kind: Kind::Gauge,
+    help: "Requests that were begun and are not answered yet.",
+    labels: &[],
+};
+pub(super) const REJECTED: Def = Def {
+    name: "revguard_admission_rejected_total",
+    kind: Kind::Counter,
+    help: "Requests answered 429, by what was full.",
+    labels: &["full"],
+};
+pub(super) const PANICS: Def = Def {
+    name: "revguard_admission_panics_total",
+    kind: Kind::Counter,
+    help: "Panics while judging; each failed one request with 500. Any is a bug worth a report.",
+    labels: &[],
+};
+pub(super) const CONNECTIONS_OPEN: Def = Def {
+    name: "revguard_connections_open",
+    kind: Kind::Gauge,
+    help: "Connections held right now.",
+    labels: &["port"],
+};
+pub(super) const CONNECTIONS_OPENED: Def = Def {
+    name: "revguard_connections_opened_total",
+    kind: Kind::Counter,
+    help: "Connections accepted.",
+    labels: &["port"],
+};
+pub(super) const CONNECTIONS_CLOSED: Def = Def {
+    name: "revguard_connections_closed_total",
+    kind: Kind::Counter,
+    help: "Connections ended, by reason.",
+    labels: &["port", "reason"],
+};
+pub(super) const ACCEPT_ERRORS: Def = Def {
+    name: "revguard_accept_errors_total",
+    kind: Kind::Counter,
+    help: "Failed accepts, usually for want of file descriptors.",
+    labels: &["port"],
+};
+pub(super) const HANDSHAKE_FAILURES: Def = Def {
+    name: "revguard_tls_handshake_failures_total",
+    kind: Kind::Counter,
+    help: "TLS handshakes that failed or timed out. Clients that do not trust the certificate show here.",
+    labels: &[],
+};
+pub(super) const CERT_NOT_AFTER: Def = Def {
+    name: "revguard_certificate_not_after_seconds",
+    kind: Kind::Gauge,
+    help: "When the serving certificate expires, in seconds since 1970.",
+    labels: &[],
+};
+pub(super) const CERT_RELOADS: Def = Def {
+    name: "revguard_certificate_reloads_total",
+    kind: Kind::Counter,
+    help: "Changed certificates that were taken into use.",
+    labels: &[],
+};
+pub(super) const CERT_RELOAD_ERRORS: Def = Def {
+    name: "revguard_certificate_reload_errors_total",
+    kind: Kind::Counter,
+    help: "Changed certificates that could not be used, each content counted once; the old one stays.",
+    labels: &[],
+};
+pub(super) const CERT_RELOAD_SUCCESS: Def = Def {
+    name: "revguard_certificate_last_reload_success",
+    kind: Kind::Gauge,
+    help: "1 if the files hold the certificate that is served, 0 if they hold something unusable.",
+    labels: &[],
+};
+pub(super) const POLICY_RELOAD_ERRORS: Def = Def {
+    name: "revguard_policy_reload_errors_total",
+    kind: Kind::Counter,
+    help: "Changed policy files that were refused; the old policy stays.",
+    labels: &[],
+};
+pub(super) const POLICY_RELOAD_SUCCESS: Def = Def {
+    name: "revguard_policy_last_reload_success",
+    kind: Kind::Gauge,
+    help: "1 if the policy in force is the one in the file, 0 if the file was refused.",
+    labels: &[],
+};
+pub(super) const SNAPSHOT_VERSION: Def = Def {
+    name: "revguard_snapshot_resource_version",
+    kind: Kind::Gauge,
+    help: "The newest resourceVersion of a kind that verdicts are based on.",
+    labels: &["kind"],
+};
+pub(super) const SNAPSHOT_AGE: Def = Def {
+    name: "revguard_snapshot_age_seconds",
+    kind: Kind::Gauge,
+    help: "Time since the last watch event or bookmark of a kind.",
+    labels: &["kind"],
+};
+pub(super) const WATCH_ERRORS: Def = Def {
+    name: "revguard_watch_errors_total",
+    kind: Kind::Counter,
+    help: "Failed lists and watches of a kind.",
+    labels: &["kind"],
+};
+pub(super) const FINDINGS: Def = Def {
+    name: "revguard_findings_total",
+    kind: Kind::Counter,
+    help: "Findings by rule and by what policy made of them.",
+    labels: &["code", "action"],
+};
+pub(super) const READY: Def =
+    Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
+pub(super) const BUILD_INFO: Def = Def {
+    name: "revguard_build_info",
+    kind: Kind::Gauge,
+    help: "Always 1; the version is the label.",
+    labels: &["version"],
+};
+
+/// Every metric, in the order of docs/metrics.md.
+pub const ALL: &[Def] = &[
+    REQUESTS,
+    DURATION,
+    IN_FLIGHT,
+    REJECTED,
+    PANICS,
+    FINDINGS,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_OPENED,
+    CONNECTIONS_CLOSED,
+    ACCEPT_ERRORS,
+    HANDSHAKE_FAILURES,
+    CERT_NOT_AFTER,
+    CERT_RELOADS,
+    CERT_RELOAD_ERRORS,
+    CERT_RELOAD_SUCCESS,
+    POLICY_RELOAD_ERRORS,
+    POLICY_RELOAD_SUCCESS,
+    SNAPSHOT_VERSION,
+    SNAPSHOT_AGE,
+    WATCH_ERRORS,
+    READY,
+    BUILD_INFO,
+];
+
+/// The table of docs/metrics.md.
+pub fn docs() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         Served on `/metrics` of the probe port. Every label has a closed set of values; no label\n\
+         ever carries the name of a namespace, an object or a user.\n\n\
+         | name | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for def in ALL {
+        let labels = def.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            def.name,
+            def.kind.as_str(),
+            if labels.is_empty() { "–" } else { &labels },
+            def.help
+        );
+    }
+    out.push_str("\n## Values of labels\n\n| label | values |\n|---|---|\n");
+    for (label, values) in [
+        ("endpoint", values(Path::ALL, Path::as_str)),
+        ("outcome", values(Outcome::ALL, Outcome::as_str)),
+        ("full", values(Full::ALL, Full::as_str)),
+        ("port", values(Port::ALL, Port::as_str)),
+        ("reason", values(Closed::ALL, Closed::as_str)),
+        ("action", values(Action::ALL, Action::as_str)),
+        ("code", "the codes of the rules".to_owned()),
+        ("kind", "the kinds that are watched".to_owned()),
+        ("version", "the version of this binary".to_owned()),
+    ] {
+        let _ = writeln!(out, "| `{label}` | {values} |");
+    }
+    out
+}
+
+fn values<T: Copy>(all: &[T], text: fn(T) -> &'static str) -> String {
+    all.iter().map(|value| format!("`{}`", text(*value))).collect::<Vec<_>>().join(", ")
+}

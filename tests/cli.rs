@@ -1,0 +1,214 @@
+//! The command line as a script sees it: exit codes, formats, bad input.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const BOTH: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio-injection: enabled, istio.io/rev: prod}\n";
+const FINE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio.io/rev: prod}\n";
+
+fn revguard(args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_revguard"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    // A child that refuses its arguments never reads.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn mesh() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/demo/mesh.yaml").display().to_string()
+}
+
+fn out(o: &Output) -> String {
+    String::from_utf8(o.stdout.clone()).unwrap()
+}
+
+fn err(o: &Output) -> String {
+    String::from_utf8(o.stderr.clone()).unwrap()
+}
+
+#[test]
+fn exit_codes_tell_clean_findings_and_bad_input() {
+    let cluster = mesh();
+    for (args, stdin, code) in [
+        (vec!["check", "-", "--cluster", &cluster], FINE, 0),
+        (vec!["check", "-", "--cluster", &cluster], BOTH, 1),
+        (vec!["check", "-", "--cluster", &cluster], "a: [", 2),
+        (vec!["check", "/does/not/exist"], "", 2),
+        (vec!["check"], "", 2),
+        (vec!["check", "-", "--config", "/does/not/exist"], FINE, 2),
+        (vec!["check", "-", "--cluster", &cluster, "--kubeconfig", "x"], FINE, 2),
+        (vec!["explain", "NS999"], "", 2),
+        (vec!["explain", "ns001"], "", 0),
+        (vec!["resolve"], "", 2),
+        (vec!["resolve", "--cluster", &cluster], "", 0),
+        (vec!["rules"], "", 0),
+        (vec!["--version"], "", 0),
+        (vec!["completion", "bash"], "", 0),
+    ] {
+        let o = revguard(&args, stdin);
+        assert_eq!(o.status.code(), Some(code), "{args:?}: {}{}", out(&o), err(&o));
+    }
+}
+
+#[test]
+fn json_says_what_the_documentation_says() {
+    let o = revguard(&["check", "-", "--cluster", &mesh(), "-o", "json"], BOTH);
+    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    let r = &report["results"][0];
+    assert_eq!(r["code"], "NS001");
+    assert_eq!(r["name"], "both-labels");
+    assert_eq!(r["action"], "deny");
+    assert_eq!(
+        r["object"],
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "namespace": "", "name": "shop"})
+    );
+    assert_eq!(r["source"], serde_json::json!({"file": "stdin", "document": 1}));
+    assert_eq!(r["operation"], "CREATE");
+    for key in ["field", "what", "why", "fix"] {
+        assert!(r[key].as_str().is_some_and(|s| !s.is_empty()), "{key}");
+    }
+    assert_eq!(report["summary"]["deny"], 1);
+    assert_eq!(report["errors"], serde_json::json!([]));
+}
+
+#[test]
+fn a_bad_document_is_named_and_hides_nothing() {
+    let text = format!(
+        "{BOTH}---\nkind: Namespace\n---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: x, labels: {{a: 1}}}}\n"
+    );
+    let o = revguard(&["check", "-", "--cluster", &mesh(), "-o", "json"], &text);
+    assert_eq!(o.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(report["results"][0]["code"], "NS001");
+    let errors = report["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert_eq!(errors[0]["document"], 2);
+    assert!(errors[1]["message"].as_str().unwrap().contains("metadata.labels"), "{errors:?}");
+}
+
+#[test]
+fn an_object_given_twice_is_an_error_unless_both_are_the_same() {
+    let o = revguard(&["check", "-", "--cluster", &mesh()], &format!("{FINE}---\n{BOTH}"));
+    assert_eq!(o.status.code(), Some(2));
+    assert!(out(&o).contains("given twice: here and at stdin:1"), "{}", out(&o));
+    let o = revguard(&["check", "-", "--cluster", &mesh()], &format!("{FINE}---\n{FINE}"));
+    assert_eq!(o.status.code(), Some(0), "{}", out(&o));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_named_with_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.yaml");
+    std::fs::write(&file, b"apiVersion: v1\nkind: \xff\n").unwrap();
+    let o = revguard(&["check", &file.display().to_string()], "");
+    assert_eq!(o.status.code(), Some(2));
+    assert!(out(&o).contains("bad.yaml:2:"), "{}", out(&o));
+}
+
+#[test]
+fn an_impossible_selector_is_named_with_its_webhook() {
+    let text = "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingWebhookConfiguration\nmetadata: {name: m}\nwebhooks:\n- name: a.b.c\n  namespaceSelector: {matchExpressions: [{key: k, operator: In}]}\n";
+    let o = revguard(&["resolve", "--cluster", "-"], text);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(err(&o).contains("a.b.c") && err(&o).contains("needs at least one value"), "{}", err(&o));
+}
+
+#[test]
+fn a_policy_with_an_unknown_key_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    std::fs::write(&file, "mode: enforce\nstrickt: []\n").unwrap();
+    let o = revguard(&["check", "-", "--config", &file.display().to_string()], FINE);
+    assert_eq!(o.status.code(), Some(2));
+    assert!(err(&o).contains("strickt") && err(&o).contains("line 2"), "{}", err(&o));
+}
+
+#[test]
+fn machine_formats_carry_the_finding() {
+    for (format, parts) in [
+        ("sarif", vec!["\"ruleId\": \"NS001\"", "\"version\": \"2.1.0\"", "\"level\": \"error\""]),
+        ("junit", vec!["<failure message=", "failures=\"1\"", "NS001 both-labels"]),
+        ("github", vec!["::error file=stdin,line=1,title=NS001 both-labels::"]),
+        (
+            "text",
+            vec![
+                "deny: Namespace shop (stdin:1)",
+                "  fix:   kubectl label namespace shop",
+                "1 object judged: 1 denied",
+            ],
+        ),
+    ] {
+        let o = revguard(&["check", "-", "--cluster", &mesh(), "-o", format], BOTH);
+        for part in parts {
+            assert!(out(&o).contains(part), "{format}: {part} is not in\n{}", out(&o));
+        }
+    }
+}
+
+#[test]
+fn resolve_prints_json_and_a_table() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop, labels: {istio.io/rev: prod}}\nspec: {containers: [{name: c, image: x}]}\n";
+    let o = revguard(&["resolve", "--cluster", &mesh(), "--cluster", "-", "--namespace", "shop", "-o", "json"], text);
+    let all: Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(
+        all["workloads"],
+        serde_json::json!([{"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "p", "injection": "one", "requested": "prod",
+            "revision": "1-23", "hooks": ["istio-revision-tag-prod/rev.object.sidecar-injector.istio.io"],
+            "because": "the pod asks for \"prod\" and only istio-revision-tag-prod answers"}])
+    );
+    let o = revguard(&["resolve", "--cluster", &mesh()], "");
+    assert!(out(&o).starts_with("NAMESPACE"), "{}", out(&o));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let o = Command::new("bash")
+        .args(["-c", &format!("{} rules | head -1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_revguard"))])
+        .output()
+        .unwrap();
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+}
+
+#[test]
+fn the_demonstration_ends_well() {
+    let o = revguard(&["demo"], "");
+    assert_eq!(o.status.code(), Some(0), "{}{}", out(&o), err(&o));
+    let last = out(&o).lines().last().unwrap_or_default().to_owned();
+    assert_eq!(last, "18 writes judged over TLS, 18 as expected");
+    assert!(!out(&o).contains('\u{1b}'), "colours are for terminals");
+}
+
+/// `demo --serve` prints a command that works when pasted.
+#[test]
+fn the_demonstration_keeps_serving() {
+    use std::io::BufRead;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_revguard"))
+        .args(["demo", "--serve"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.by_ref().find(|l| l.starts_with("curl ")).expect("a curl line");
+    let second = lines.next().unwrap();
+    let have_curl = Command::new("curl").arg("--version").output().is_ok();
+    if have_curl {
+        let command = format!("{}{second}", first.trim_end_matches('\\'));
+        let o = Command::new("bash").args(["-c", &command]).output().unwrap();
+        let answer: Value = serde_json::from_slice(&o.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", out(&o), err(&o)));
+        assert_eq!(answer["response"]["allowed"], false);
+        assert!(answer["response"]["status"]["message"].as_str().unwrap().starts_with("[NS001"));
+    } else {
+        eprintln!("!!! no curl here, its command line was not tried");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
