@@ -6,6 +6,8 @@
 mod case_table;
 
 use case_table::{Case, Outcome};
+use revguard::model::Kind;
+use revguard::snapshot::Snapshot;
 
 #[test]
 fn every_case_in_process() {
@@ -85,5 +87,30 @@ fn a_patched_object_breaks_nothing_new() {
         let new: Vec<String> = codes(&after).into_iter().filter(|c| !codes(&before).contains(c)).collect();
         assert!(new.is_empty(), "{}: {new:?}\n{}", case.path, after.text());
         assert!(codes(&after).len() < codes(&before).len(), "{}: nothing is mended", case.path);
+    }
+}
+
+/// Denials of these rest on the object alone.
+const NEEDS_NO_CLUSTER: [&str; 2] = ["NS001", "NS003"];
+
+#[test]
+fn injectors_that_are_not_known_deny_nobody() {
+    let about_injection = |code: &String| code.starts_with("NS") || code.starts_with("WL");
+    for mut case in Case::all().into_iter().filter(|c| !c.mutate && c.expect.iter().any(about_injection)) {
+        case.cluster.retain(|d| d.object.kind() != Kind::MutatingWebhook);
+        let codes = |o: Outcome| o.denied.into_iter().filter(about_injection).collect::<Vec<_>>();
+        let rests = |codes: &[String]| {
+            let is_empty_label = case.path == "ns004/empty.yaml";
+            codes
+                .iter()
+                .all(|c| NEEDS_NO_CLUSTER.contains(&c.as_str()) || is_empty_label || case.policy.strict.contains(c))
+        };
+        let offline = codes(case.judge_over(Snapshot::offline()).expect("offline, nothing is still to come"));
+        assert!(rests(&offline), "{}: {offline:?}", case.path);
+        match case.judge_over(Snapshot::live()) {
+            // The API server asks again.
+            Err(unknown) => assert!(unknown.contains("still being listed"), "{}: {unknown}", case.path),
+            Ok(outcome) => assert!(rests(&codes(outcome)), "{}", case.path),
+        }
     }
 }

@@ -17,7 +17,8 @@ fn revguard(args: &[&str], stdin: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    // A child that refuses its arguments never reads.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }
 
@@ -174,4 +175,40 @@ fn a_reader_that_leaves_early_is_no_error() {
         .output()
         .unwrap();
     assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+}
+
+#[test]
+fn the_demonstration_ends_well() {
+    let o = revguard(&["demo"], "");
+    assert_eq!(o.status.code(), Some(0), "{}{}", out(&o), err(&o));
+    let last = out(&o).lines().last().unwrap_or_default().to_owned();
+    assert_eq!(last, "18 writes judged over TLS, 18 as expected");
+    assert!(!out(&o).contains('\u{1b}'), "colours are for terminals");
+}
+
+/// `demo --serve` prints a command that works when pasted.
+#[test]
+fn the_demonstration_keeps_serving() {
+    use std::io::BufRead;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_revguard"))
+        .args(["demo", "--serve"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.by_ref().find(|l| l.starts_with("curl ")).expect("a curl line");
+    let second = lines.next().unwrap();
+    let have_curl = Command::new("curl").arg("--version").output().is_ok();
+    if have_curl {
+        let command = format!("{}{second}", first.trim_end_matches('\\'));
+        let o = Command::new("bash").args(["-c", &command]).output().unwrap();
+        let answer: Value = serde_json::from_slice(&o.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", out(&o), err(&o)));
+        assert_eq!(answer["response"]["allowed"], false);
+        assert!(answer["response"]["status"]["message"].as_str().unwrap().starts_with("[NS001"));
+    } else {
+        eprintln!("!!! no curl here, its command line was not tried");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -106,7 +106,9 @@ fn object(kind: Kind, choose: &mut Choices<'_>) -> Object {
             "webhooks": [{"name": "rev.namespace.sidecar-injector.istio.io",
                 "clientConfig": {"service": {"name": "istiod", "namespace": "istio-system"}},
                 "namespaceSelector": {"matchLabels": {"istio.io/rev": revision}}}]}),
-        _ => json!({"metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": {"selector": {"app": name}}}),
+        _ => {
+            json!({"metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": {"selector": {"app": name}}})
+        }
     };
     read_json(kind, json.to_string().as_bytes()).expect("an object")
 }

@@ -3,6 +3,7 @@
 //! The API server writes a request's kind before its object, so the object is read by its lean type as it streams by, and
 //! `oldObject` is only skipped over until a rule compares. A body in another order is read all the same, in two passes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -74,42 +75,31 @@ pub fn read(body: &[u8]) -> Result<Review<'_>, Unreadable> {
     }
 }
 
-/// Reads again, shallowly, to find the uid and to name the field.
+/// Reads again, shallowly and field by field, to find the uid and to name what cannot be read.
 fn explain(body: &str, first: &str) -> Unreadable {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Shallow<'a> {
-        #[serde(default)]
-        api_version: Option<String>,
-        #[serde(borrow, default)]
-        request: Option<ShallowRequest<'a>>,
+    type Fields<'a> = BTreeMap<String, &'a RawValue>;
+    fn field<'a, T: Deserialize<'a>>(fields: &Fields<'a>, key: &str) -> Option<T> {
+        serde_json::from_str(fields.get(key)?.get()).ok()
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct ShallowRequest<'a> {
-        #[serde(default)]
-        uid: String,
-        #[serde(default)]
-        kind: GroupKind,
-        #[serde(borrow, default)]
-        object: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        old_object: Option<&'a RawValue>,
+    let envelope = || Unreadable::Envelope(first.to_owned());
+    let Ok(review) = serde_json::from_str::<Fields<'_>>(body) else { return envelope() };
+    let is = |key: &str, wanted: &str| field::<String>(&review, key).is_some_and(|v| v == wanted);
+    let Some(request) = field::<Fields<'_>>(&review, "request").filter(|_| is("apiVersion", API_VERSION)) else {
+        return envelope();
+    };
+    let Some(uid) = field::<String>(&request, "uid").filter(|uid| !uid.is_empty()) else { return envelope() };
+    if !is("kind", "AdmissionReview") {
+        return envelope();
     }
-    let Ok(shallow) = serde_json::from_str::<Shallow<'_>>(body) else {
-        return Unreadable::Envelope(first.to_owned());
-    };
-    let request = match shallow.request {
-        Some(r) if shallow.api_version.as_deref() == Some(API_VERSION) && !r.uid.is_empty() => r,
-        _ => return Unreadable::Envelope(first.to_owned()),
-    };
-    let named = find_kind(&request.kind.group, &request.kind.kind).and_then(|kind| {
-        let object = request.object.filter(|o| o.get() != "null").or(request.old_object)?;
-        wire::read_str(kind, object.get()).err()
+    let kind: GroupKind = field(&request, "kind").unwrap_or_default();
+    let named = find_kind(&kind.group, &kind.kind).and_then(|known| {
+        let object =
+            ["object", "oldObject"].into_iter().filter_map(|key| request.get(key)).find(|o| o.get() != "null")?;
+        wire::read_str(known, object.get()).err()
     });
-    let what = if request.kind.kind.is_empty() { "object".to_owned() } else { request.kind.kind };
+    let what = if kind.kind.is_empty() { "object" } else { &kind.kind };
     let message = format!("the {what} cannot be read: {}", named.unwrap_or_else(|| first.to_owned()));
-    Unreadable::Object { uid: request.uid, message }
+    Unreadable::Object { uid, message }
 }
 
 pub(super) const API_VERSION: &str = "admission.k8s.io/v1";

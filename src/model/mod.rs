@@ -64,6 +64,8 @@ pub mod key {
     pub const RETIRING: &str = "revguard.dev/retiring";
     /// Set by Helm on what belongs to a release.
     pub const HELM_RELEASE: &str = "meta.helm.sh/release-name";
+    /// Beside [`HELM_RELEASE`].
+    pub const HELM_RELEASE_NAMESPACE: &str = "meta.helm.sh/release-namespace";
     /// JSON or YAML; `discoveryAddress` in it says which istiod a proxy dials.
     pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
     /// Deprecated, and stronger than [`PROXY_CONFIG`].

@@ -1,6 +1,6 @@
 //! The objects that rules judge or look up, each reduced to what a rule may read.
 
-use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload};
+use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload, key};
 
 /// Kinds that have a meaning here. The table of `wire::kinds` says where each comes from and why it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +105,13 @@ pub struct Meta {
     pub deleting: bool,
     /// Somebody waits for the object's end.
     pub finalized: bool,
+}
+
+impl Meta {
+    /// Name and namespace of the Helm release that the object belongs to.
+    pub fn helm_release(&self) -> Option<(&str, &str)> {
+        Some((self.annotations.value(key::HELM_RELEASE)?, self.annotations.value(key::HELM_RELEASE_NAMESPACE)?))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -90,7 +90,12 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
                 // `strict` must not turn the ratchet's warning back into a denial.
                 action = action.min(Action::Warn);
             }
-            let exemption = exemptions.iter().find(|e| e.code == rule.code).map(|e| e.standing(today));
+            let mut own = exemptions.iter().filter(|e| e.code == rule.code).map(|e| e.standing(today));
+            let first = own.next();
+            let exemption = match first {
+                Some(Standing::Void(_)) => own.find(|s| matches!(s, Standing::Holds(_))).or(first),
+                _ => first,
+            };
             if matches!(exemption, Some(Standing::Holds(_))) && rule.code != ALLOW_RULE {
                 action = action.min(Action::Warn);
             }
@@ -276,4 +281,52 @@ fn is_istiod(user: &str, snapshot: &Snapshot) -> bool {
             _ => false,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::User;
+    use crate::rules::request::LazyObject;
+    use crate::wire::manifest;
+
+    fn why(user: &str, sub_resource: &str, yaml: &str) -> Option<&'static str> {
+        let object = manifest::read("object", yaml, "shop").documents.remove(0).object;
+        let (operation, old) = (Operation::Update, LazyObject::none());
+        let user = User { name: user.into(), groups: Vec::new() };
+        let request = Request { user, operation, sub_resource: sub_resource.into(), object, old };
+        exempt(&Policy::default(), &request, &Snapshot::whole())
+    }
+
+    const PLAIN: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}";
+
+    #[test]
+    fn status_and_finalize_are_nobodys_violation() {
+        assert!(why("jane", "status", PLAIN).is_some());
+        assert!(why("jane", "finalize", PLAIN).is_some());
+        assert_eq!(why("jane", "scale", PLAIN), None);
+        assert_eq!(why("jane", "", PLAIN), None);
+    }
+
+    #[test]
+    fn controllers_of_kubernetes_itself_are_exempt_and_nobody_of_a_like_name() {
+        let system = "system:serviceaccount:kube-system:";
+        for name in ["deployment-controller", "ttl-after-finished-controller", "horizontal-pod-autoscaler"] {
+            assert!(why(&format!("{system}{name}"), "", PLAIN).is_some(), "{name}");
+        }
+        assert!(why("system:kube-controller-manager", "", PLAIN).is_some());
+        for user in
+            ["system:serviceaccount:tools:deployment-controller", "deployment-controller", "system:kube-scheduler"]
+        {
+            assert_eq!(why(user, "", PLAIN), None, "{user}");
+        }
+    }
+
+    #[test]
+    fn what_a_judged_owner_makes_is_not_judged_again() {
+        let owned = "{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web-1, namespace: shop, \
+                     ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: u, controller: true}]}}";
+        assert!(why("jane", "", owned).is_some());
+        assert_eq!(why("jane", "", &owned.replace("Deployment", "Rollout")), None);
+    }
 }

@@ -51,8 +51,8 @@ pub fn is_sound(cluster: &Snapshot, name: &str) -> bool {
     let Ok(injectors) = cluster.injectors() else { return false };
     let hooks = injectors.serving(name, &Labels::default());
     hooks.last().is_some_and(|hook| {
-        let answers = !matches!(cluster.answers(&hook.backend), Ok(Answers::Missing | Answers::Nobody));
-        answers && !hook.revision.as_ref().is_some_and(|r| retiring(cluster, r).is_some())
+        let silent = matches!(cluster.answers(&hook.backend), Ok(Answers::Missing | Answers::Nobody));
+        !silent && hook.revision.as_ref().is_none_or(|r| retiring(cluster, r).is_none())
     })
 }
 

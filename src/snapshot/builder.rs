@@ -1,9 +1,10 @@
 //! From watch events to snapshots: any order, repetition or restart that ends in the same cluster gives the same one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Knowledge, Snapshot, Source};
-use crate::model::{Id, Kind, Labels, Meta, Object, Str};
+use crate::model::object::PodStatus;
+use crate::model::{Id, Kind, Labels, Meta, Object, Pod, Str, Template, Version};
 
 /// What a watch says.
 #[derive(Clone, Debug)]
@@ -27,12 +28,24 @@ pub struct Builder {
     next: Snapshot,
     /// Open lists, and what they named so far where that matters.
     lists: HashMap<Source, Option<BTreeSet<Id>>>,
+    /// Pods that are watched whole, too: few, because only a mesh namespace's are.
+    whole: BTreeMap<Id, WholePod>,
     interner: Interner,
+}
+
+/// What the watch of whole pods says of one. The watch of all pods' metadata may be ahead of it or behind, and neither may
+/// forget what only the other knows.
+struct WholePod {
+    status: Option<PodStatus>,
+    proxy: Option<Version>,
+    template: Option<Box<Template>>,
+    /// The other watch holds it as well.
+    by_metadata: bool,
 }
 
 impl Builder {
     pub fn new(start: Snapshot) -> Self {
-        Builder { next: start, lists: HashMap::new(), interner: Interner::default() }
+        Builder { next: start, lists: HashMap::new(), whole: BTreeMap::new(), interner: Interner::default() }
     }
 
     pub fn apply(&mut self, event: Event) {
@@ -47,29 +60,25 @@ impl Builder {
                 self.lists.insert(source, names);
             }
             Event::Apply(source, mut object) => {
-                if self.is_told_better(&source, &object.meta().namespace) {
-                    return;
-                }
                 self.interner.share(&mut object);
                 if let Some(Some(list)) = self.lists.get_mut(&source) {
                     list.insert(object.id());
                 }
-                self.next.put(*object);
+                match *object {
+                    Object::Pod(pod) => self.put_pod(&source, pod),
+                    other => self.next.put(other),
+                }
             }
             Event::Delete(source, id) => {
-                if self.is_told_better(&source, &id.namespace) {
-                    return;
-                }
                 if let Some(Some(list)) = self.lists.get_mut(&source) {
                     list.remove(&id);
                 }
-                self.next.remove(&id);
+                self.remove(&source, &id);
             }
             Event::Listed(source) => {
                 if let Some(Some(list)) = self.lists.remove(&source) {
-                    let stays = |id: &Id| list.contains(id) || self.is_told_better(&source, &id.namespace);
-                    let gone: Vec<Id> = self.held(&source).filter(|id| !stays(id)).collect();
-                    self.remove_all(gone);
+                    let gone: Vec<Id> = self.held(&source).filter(|id| !list.contains(id)).collect();
+                    self.remove_all(&source, &gone);
                 }
                 self.next.learn(source, Knowledge::Complete);
             }
@@ -80,20 +89,15 @@ impl Builder {
             Event::NotInstalled(kind) => {
                 let source = (kind, None);
                 self.lists.remove(&source);
-                let all = self.held(&source).collect();
-                self.remove_all(all);
+                let all: Vec<Id> = self.held(&source).collect();
+                self.remove_all(&source, &all);
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Dropped(source) => {
                 self.lists.remove(&source);
-                match &source {
-                    // Pods stay: their metadata comes from every namespace.
-                    (Kind::Pod, Some(namespace)) => self.next.forget_status(namespace),
-                    _ => {
-                        let all = self.held(&source).collect();
-                        self.remove_all(all);
-                    }
-                }
+                // Pods stay without their status: their metadata comes from every namespace.
+                let all: Vec<Id> = self.held(&source).collect();
+                self.remove_all(&source, &all);
                 self.next.forget(&source);
             }
         }
@@ -105,14 +109,44 @@ impl Builder {
         &self.next
     }
 
-    /// Two watches tell of pods in namespaces of the mesh, one before the other. Once the whole ones are known, the watch
-    /// that brings only metadata is not listened to there: behind the other it would undo what that has told.
-    fn is_told_better(&self, source: &Source, namespace: &Str) -> bool {
-        *source == (Kind::Pod, None) && self.next.reads_whole(Kind::Pod, namespace)
+    fn put_pod(&mut self, source: &Source, mut pod: Pod) {
+        let id = Id { kind: Kind::Pod, namespace: pod.meta.namespace.clone(), name: pod.meta.name.clone() };
+        if source.1.is_some() {
+            let held = self.next.get(Kind::Pod, &id.namespace, &id.name).is_some();
+            let by_metadata = self.whole.get(&id).map_or(held, |w| w.by_metadata);
+            let whole = WholePod { status: pod.status, proxy: pod.proxy, template: pod.template.clone(), by_metadata };
+            self.whole.insert(id, whole);
+        } else if let Some(whole) = self.whole.get_mut(&id) {
+            whole.by_metadata = true;
+            pod.status = pod.status.or(whole.status);
+            pod.proxy = pod.proxy.or(whole.proxy);
+            pod.template = pod.template.or_else(|| whole.template.clone());
+        }
+        self.next.put(Object::Pod(pod));
+    }
+
+    /// One source no longer has it. A pod stays as long as the other watch does.
+    fn remove(&mut self, source: &Source, id: &Id) {
+        let whole = if source.1.is_some() { self.whole.remove(id) } else { None };
+        match (whole, self.whole.get_mut(id)) {
+            (Some(WholePod { by_metadata: true, .. }), _) => {
+                if let Some(Object::Pod(pod)) = self.next.get(id.kind, &id.namespace, &id.name) {
+                    let bare = Pod { status: None, proxy: None, template: None, ..pod.clone() };
+                    self.next.put(Object::Pod(bare));
+                }
+            }
+            (None, Some(whole)) if source.1.is_none() => whole.by_metadata = false,
+            (None, _) if source.0 == Kind::Pod && source.1.is_some() => {}
+            _ => self.next.remove(id),
+        }
     }
 
     fn held(&self, source: &Source) -> Box<dyn Iterator<Item = Id> + '_> {
         match &source.1 {
+            Some(ns) if source.0 == Kind::Pod => {
+                let ns = ns.clone();
+                Box::new(self.whole.keys().filter(move |id| id.namespace == ns).cloned())
+            }
             None => Box::new(self.next.raw(source.0).map(Object::id)),
             Some(ns) => {
                 Box::new(self.next.raw_in(source.0, &ns.clone()).map(Object::id).collect::<Vec<_>>().into_iter())
@@ -120,9 +154,9 @@ impl Builder {
         }
     }
 
-    fn remove_all(&mut self, ids: Vec<Id>) {
+    fn remove_all(&mut self, source: &Source, ids: &[Id]) {
         for id in ids {
-            self.next.remove(&id);
+            self.remove(source, id);
         }
     }
 }

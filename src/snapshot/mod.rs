@@ -137,19 +137,12 @@ impl Snapshot {
         next
     }
 
-    pub(crate) fn put(&mut self, mut object: Object) {
+    pub(crate) fn put(&mut self, object: Object) {
         let id = object.id();
         if self.is_offline() {
             self.knowledge.entry((id.kind, None)).or_insert(Knowledge::Complete);
         }
         let place = (id.namespace.clone(), id.name.clone());
-        if let (Object::Pod(new), Some(old)) = (&mut object, self.maps[id.kind.index()].get(&place))
-            && let Object::Pod(old) = &**old
-        {
-            // Metadata and whole pods come on two watches; the leaner one must not forget what the other knows.
-            new.status = new.status.or(old.status);
-            new.proxy = new.proxy.or(old.proxy);
-        }
         self.remove(&id);
         match &object {
             Object::Pod(pod) => self.count(pod, true),
@@ -249,23 +242,6 @@ impl Snapshot {
 
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
         self.maps[kind.index()].get(&(Str::from(namespace), Str::from(name))).map(|o| &**o)
-    }
-
-    /// Whether whole pods of a namespace are known; their own watch then speaks for it alone.
-    pub(crate) fn reads_whole(&self, kind: Kind, namespace: &Str) -> bool {
-        self.knowledge.get(&(kind, Some(namespace.clone()))) == Some(&Knowledge::Complete)
-    }
-
-    /// Forgets what only whole pods told.
-    pub(crate) fn forget_status(&mut self, namespace: &str) {
-        let pods: Vec<Pod> = self.raw_in(Kind::Pod, namespace).filter_map(as_pod).cloned().collect();
-        for mut pod in pods {
-            self.remove(&Id { kind: Kind::Pod, namespace: pod.meta.namespace.clone(), name: pod.meta.name.clone() });
-            pod.status = None;
-            pod.proxy = None;
-            pod.outline();
-            self.put(Object::Pod(pod));
-        }
     }
 
     pub fn len(&self, kind: Kind) -> usize {

@@ -59,6 +59,11 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
 
 fn updated(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let Some(before) = old.get() else { return Ok(Vec::new()) };
+    // An ExternalName leads to an istiod outside the cluster, which has neither ports nor pods here.
+    let same = service.selector == before.selector && service.ports == before.ports;
+    if same || service.is_external_name() {
+        return Ok(Vec::new());
+    }
     let cluster = view.before();
     let at = format!("Service {}/{}", service.meta.namespace, service.meta.name);
     let has = |s: &Service, port: u16| s.ports.iter().any(|p| p.port == port);
@@ -68,7 +73,7 @@ fn updated(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
         let doing = format!("taking port {port} from {at}");
         return lost(service, doing, "spec.ports", &port.to_string(), view);
     }
-    let moved = service.selector != before.selector && !service.selector.is_empty() && !service.is_external_name();
+    let moved = service.selector != before.selector && !service.selector.is_empty();
     if moved && selects_any(cluster, before)? && !selects_any(cluster, service)? {
         let doing = format!("the selector {} of {at}, which no pod matches,", service.selector);
         return lost(service, doing, "spec.selector", &service.selector.to_string(), view);

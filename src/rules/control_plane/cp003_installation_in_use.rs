@@ -22,6 +22,7 @@ use super::in_use::Loss;
 use crate::model::object::Installation;
 use crate::model::{Kind, Lifecycle, Meta, Object, Operator, RevisionName, Sail};
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
+use crate::snapshot::usage::Use;
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
 
 pub static RULE: Rule = Rule {
@@ -133,16 +134,20 @@ fn tag_deleted(tag: &Sail, view: &View<'_>) -> Found {
         .uses
         .iter()
         .filter_map(|user| match user {
-            crate::snapshot::usage::Use::Namespace { name, asks } if asks != "default" => {
+            Use::Namespace { name, asks } if asks != "default" => {
                 Some(format!("kubectl label namespace {name} istio.io/rev={to} --overwrite"))
             }
             _ => None,
         })
         .collect();
-    fix.push(format!(
-        "(first let them ask for another name; to move them, point the tag elsewhere: kubectl edit {})",
-        view.kubectl()
-    ));
+    if fix.is_empty() {
+        fix.push(format!(
+            "kubectl edit {}\n(point it to another control plane instead of deleting it)",
+            view.kubectl()
+        ));
+    } else {
+        fix.push(format!("(or move them with the tag: point it elsewhere with kubectl edit {})", view.kubectl()));
+    }
     Ok(vec![Finding::deny("metadata.name", name.as_str()).says(
         format!("deleting IstioRevisionTag {name} would leave unserved who asks for it: {}.", usage.sentence(5)),
         "the operator removes the tag's webhooks and Service: new pods would start without a sidecar and outside mTLS.",
@@ -160,7 +165,8 @@ fn gateway_gone(entry: &Installation, meta: &Meta, field: &'static str, severity
     let revision = revision(entry);
     let what = match severity {
         Severity::Deny => format!(
-            "GatewayLifecycleManager {lifecycle} loses gateway revision {revision}, the active one, and no other entry is active."
+            "GatewayLifecycleManager {lifecycle} loses gateway revision {revision}, the active one, and no other entry \
+             is active."
         ),
         Severity::Warn => format!("the active gateway {revision} goes with it"),
     };
@@ -168,7 +174,8 @@ fn gateway_gone(entry: &Installation, meta: &Meta, field: &'static str, severity
         what,
         "Gloo removes the gateway that serves the plain Service name, and nothing takes its place.",
         format!(
-            "{edit}\n(set activeGateway: true for the cluster on the entry that stays, wait until it serves, then take {revision} out)"
+            "{edit}\n(set activeGateway: true for the cluster on the entry that stays, wait until it serves, then take \
+             {revision} out)"
         ),
     )
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
-use crate::model::{Id, Kind, Labels, Meta, Object, RevisionName, Str, key};
+use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, key};
 use crate::rules::view::kubectl;
 use crate::rules::{Finding, Operation, Severity, View};
 use crate::snapshot::usage::{Usage, Use};
@@ -39,12 +39,14 @@ impl Loss<'_> {
             }
         }
         usage.uses.retain(|user| !matches!(user, Use::Tag { name } if goes_along(cluster, name, self.meta)));
+        if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing)
+            && usage.only_defaults()
+        {
+            // In a moment it will be known whether there are other users.
+            return Err(unknown.clone());
+        }
         if usage.is_used() {
             return self.used(cluster, &usage, view).map(Some);
-        }
-        if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing) {
-            // In a moment it will be known.
-            return Err(unknown.clone());
         }
         let what = if let Some(idle) = usage.idle.first() {
             let more = if usage.idle.len() > 1 { format!(" and {} more", usage.idle.len() - 1) } else { String::new() };
@@ -63,13 +65,13 @@ impl Loss<'_> {
 
     fn used(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> Known<Finding> {
         let revision = self.revision;
-        let is_last = !cluster.control_planes()?.iter().any(|(r, plane)| r != revision && plane.installed);
-        if is_last && usage.only_defaults() {
+        if usage.only_defaults() && self.is_last(cluster)? {
             return Ok(Finding::warn(self.field, self.value.clone()).says(
                 format!("{revision} is the last control plane: delete its default tag and validator, too"),
                 "the default validator refuses every write of Istio configuration once its Service is gone, and the \
                  default tag keeps pods from starting.",
-                "istioctl tag remove default -y\n(and: kubectl delete validatingwebhookconfiguration istiod-default-validator)",
+                "istioctl tag remove default -y\n\
+                 kubectl delete validatingwebhookconfiguration istiod-default-validator",
             ));
         }
         let users = usage.sentence(NAMED);
@@ -82,6 +84,15 @@ impl Loss<'_> {
             why(usage),
             self.way_out(cluster, usage, view),
         ))
+    }
+
+    /// No other control plane is left. Where that may not be looked at, it could be: then nothing is denied for it.
+    fn is_last(&self, cluster: &Snapshot) -> Known<bool> {
+        match cluster.control_planes() {
+            Ok(planes) => Ok(!planes.iter().any(|(r, plane)| r != self.revision && plane.installed)),
+            Err(unknown) if unknown.why == WhyUnknown::Listing => Err(unknown),
+            Err(_) => Ok(true),
+        }
     }
 
     /// How to move the users away, and what to do about an uninstall that has begun.
@@ -112,7 +123,7 @@ impl Loss<'_> {
             format!("already missing: {}", gone.join(", "))
         };
         let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
-        let again = match helm_release(&self.meta.annotations) {
+        let again = match self.meta.helm_release() {
             _ if operated => "nothing to do, the operator does it while this object stays".to_owned(),
             Some((release, namespace)) => {
                 format!("helm get manifest {release} -n {namespace} | kubectl apply -f -")
@@ -128,7 +139,10 @@ fn why(usage: &Usage) -> String {
     let mut parts = Vec::new();
     let any = |f: fn(&Use) -> bool| usage.uses.iter().any(f);
     if any(|u| matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. })) {
-        parts.push("pods that ask for it would not start or start without a sidecar, and running proxies would get no new configuration and no new certificates");
+        parts.push(
+            "pods that ask for it would not start or start without a sidecar, and running proxies would get no new \
+             configuration and no new certificates",
+        );
     }
     if any(|u| matches!(u, Use::Validator { .. })) {
         parts.push("every write of Istio configuration in the cluster would be refused");
@@ -141,15 +155,10 @@ fn why(usage: &Usage) -> String {
 
 /// A tag that belongs to the Helm release of what is lost, and so goes together with it.
 fn goes_along(cluster: &Snapshot, tag: &str, lost: &Meta) -> bool {
-    let Some(own) = helm_release(&lost.annotations) else { return false };
+    let Some(own) = lost.helm_release() else { return false };
     let evidence = cluster.raw(Kind::MutatingWebhook).chain(cluster.raw(Kind::Service)).map(Object::meta);
     let mut evidence = evidence.filter(|m| m.labels.is(key::TAG, tag)).peekable();
-    evidence.peek().is_some() && evidence.all(|m| helm_release(&m.annotations) == Some(own))
-}
-
-/// Name and namespace of the Helm release that an object belongs to.
-fn helm_release(annotations: &Labels) -> Option<(&str, &str)> {
-    Some((annotations.value(key::HELM_RELEASE)?, annotations.value("meta.helm.sh/release-namespace")?))
+    evidence.peek().is_some() && evidence.all(|m| m.helm_release() == Some(own))
 }
 
 /// Parts of an installed revision that are not in the cluster: an uninstall may have taken them already.
@@ -289,4 +298,48 @@ fn without_covered(restarts: Vec<String>) -> Vec<String> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::rules::request::LazyObject;
+    use crate::rules::{Policy, Request, User, Verdict, judge};
+    use crate::snapshot::{Builder, builder::Event};
+    use crate::wire::{KINDS, manifest};
+
+    const ISTIOD: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: istiod-1-24, namespace: istio-system}, \
+        spec: {selector: {matchLabels: {app: istiod}}, template: {metadata: {labels: {app: istiod, istio.io/rev: 1-24}}, \
+        spec: {containers: [{name: discovery, image: 'istio/pilot:1.24.1'}]}}}}";
+
+    /// Deletes an istiod that nothing is seen to use, in a live cluster whose pods are in `state`.
+    fn deleted(state: fn(crate::snapshot::Source) -> Option<Event>) -> Verdict {
+        let object = manifest::read("istiod", ISTIOD, "default").documents.remove(0).object;
+        let mut builder = Builder::new(Snapshot::live());
+        builder.apply(Event::Apply((Kind::Deployment, None), Box::new(object.clone())));
+        for row in &KINDS {
+            let source = (row.kind, None);
+            let event = if row.kind == Kind::Pod { state(source) } else { Some(Event::Listed(source)) };
+            event.into_iter().for_each(|e| builder.apply(e));
+        }
+        let (user, operation, old) = (User::default(), Operation::Delete, LazyObject::none());
+        let request = Request { user, operation, sub_resource: String::new(), object, old };
+        judge(&Policy::default(), &request, builder.snapshot(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_named_in_a_warning() {
+        let verdict = deleted(|pods| Some(Event::Forbidden(pods)));
+        let words: Vec<&str> = verdict.warnings().map(|j| j.finding.what.as_str()).collect();
+        assert!(verdict.is_allowed());
+        assert_eq!(words, ["nothing seen uses 1-24, but listing pods is forbidden"]);
+    }
+
+    #[test]
+    fn what_is_still_being_listed_is_waited_for() {
+        assert!(deleted(|_| None).not_ready.is_some());
+        assert!(deleted(|pods| Some(Event::Listed(pods))).judged.is_empty());
+    }
 }

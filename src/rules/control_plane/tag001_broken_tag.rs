@@ -81,7 +81,8 @@ fn sail(tag: &Sail, old: Old<'_, Sail>, view: &View<'_>) -> Found {
                 format!("set spec.targetRef.name: {name}\n({kind}: {})", names.join(", "))
             }
             Some(name) => format!(
-                "kubectl patch {} --type merge -p '{{\"spec\":{{\"targetRef\":{{\"kind\":\"{kind}\",\"name\":\"{name}\"}}}}}}'\n({kind}: {})",
+                "kubectl patch {} --type merge -p \
+                 '{{\"spec\":{{\"targetRef\":{{\"kind\":\"{kind}\",\"name\":\"{name}\"}}}}}}'\n({kind}: {})",
                 view.kubectl(),
                 names.join(", ")
             ),

@@ -15,11 +15,12 @@
 //!
 //! ## Mutation
 //! `mutations.NS001: Rev` drops `istio-injection`, `Default` drops `istio.io/rev`; neither where nobody would serve what is
-//! left.
+//! left, or nobody would answer.
 
 use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{Namespace, key};
 use crate::rules::finding::label;
+use crate::rules::names::is_sound;
 use crate::rules::policy::Prefer;
 use crate::rules::{Check, Field, Finding, Fix, Found, Old, Patch, Rule, View};
 
@@ -55,7 +56,9 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
         _ => format!("{drop_injection}\n(to follow the default injector instead: {drop_rev})"),
     };
     let fix = match view.policy.mutations.ns001 {
-        Prefer::Rev if serves(rev) => Fix::Patch(vec![Patch::remove("/metadata/labels", key::INJECTION)], text),
+        Prefer::Rev if serves(rev) && is_sound(view.cluster(), rev) => {
+            Fix::Patch(vec![Patch::remove("/metadata/labels", key::INJECTION)], text)
+        }
         Prefer::Default if serves(DEFAULT_INJECTOR) => {
             Fix::Patch(vec![Patch::remove("/metadata/labels", key::REV)], text)
         }

@@ -43,6 +43,10 @@ pub fn of_operator(new: &Operator, old: Option<&Operator>, view: &View<'_>) -> K
     if old.is_some_and(same) {
         return Ok(None);
     }
+    // What Gloo makes of an installation was judged with its lifecycle manager.
+    if is_gloos(view.cluster(), &revision(new), to) {
+        return Ok(None);
+    }
     step(revision(new), to, "spec.tag", view.cluster())
 }
 
@@ -104,10 +108,16 @@ fn is_announced(cluster: &Snapshot, revision: &RevisionName, version: Version) -
         let mut all = cluster.sails(kind);
         all.any(|s| sail_revision(kind, s).as_ref() == Some(revision) && sail_version(s) == Some(version))
     });
-    let gloo = cluster.raw(Kind::IstioLifecycle).any(|o| {
-        matches!(o, Object::Lifecycle(_, l) if l.installations.iter().any(|i| entry(i) == Some((revision.clone(), version))))
-    });
-    operators || sail || gloo
+    operators || sail || is_gloos(cluster, revision, version)
+}
+
+/// An installation of Gloo's lifecycle manager names this version for the revision.
+fn is_gloos(cluster: &Snapshot, revision: &RevisionName, version: Version) -> bool {
+    let wanted = Some((revision.clone(), version));
+    cluster.raw(Kind::IstioLifecycle).any(|o| match o {
+        Object::Lifecycle(_, l) => l.installations.iter().any(|i| entry(i) == wanted),
+        _ => false,
+    })
 }
 
 fn entry(installation: &Installation) -> Option<(RevisionName, Version)> {

@@ -72,7 +72,8 @@ fn bad(kind: &str, name: &str, field: &'static str, revision: &str, version: Opt
     let name = if name.is_empty() { "without a name" } else { name };
     let fix = match dashed(revision).or_else(|| dashed(version?)) {
         Some(good) if revision == "default" => format!(
-            "set {field}: {good}\n(or leave it out for the default control plane; to make a revision the default: istioctl tag set default --revision {good})"
+            "set {field}: {good}\n(or leave it out for the default control plane; to make a revision the default: \
+             istioctl tag set default --revision {good})"
         ),
         Some(good) => format!("set {field}: {good}\n(namespaces then ask for it with the label istio.io/rev={good})"),
         None => format!("leave {field} out, or name it after its version with dashes, as 1-24-2"),

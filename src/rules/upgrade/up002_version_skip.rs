@@ -24,8 +24,8 @@
 //! The custom resource is judged when it is written; the Deployment that an operator makes of it is not judged again.
 
 use super::moves::{self, Move};
-use crate::model::{Lifecycle, Operator, Sail, Version, Workload};
-use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
+use crate::model::{Kind, Lifecycle, Operator, Sail, Version, Workload};
+use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View};
 
 pub static RULE: Rule = Rule {
     code: "UP002",
@@ -48,7 +48,7 @@ fn sail(new: &Sail, old: Old<'_, Sail>, view: &View<'_>) -> Found {
 }
 
 fn lifecycle(new: &Lifecycle, old: Old<'_, Lifecycle>, view: &View<'_>) -> Found {
-    if view.kind() != crate::model::Kind::IstioLifecycle {
+    if view.kind() != Kind::IstioLifecycle {
         return Ok(Vec::new());
     }
     let Some(old) = old.get() else { return Ok(Vec::new()) };
@@ -65,66 +65,151 @@ fn istiod(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
 fn judge(step: &Move, view: &View<'_>) -> Option<Finding> {
     match step.from {
         Some(from) if from == step.to => None,
-        Some(from) => in_place(step, from),
-        None => canary(step, view.policy.canary_minor_skip.0),
+        Some(from) => in_place(step, from, view),
+        None => canary(step, view),
     }
 }
 
 /// A new revision beside those that are live.
-fn canary(step: &Move, most: i32) -> Option<Finding> {
+fn canary(step: &Move, view: &View<'_>) -> Option<Finding> {
+    let most = view.policy.canary_minor_skip.0;
     let others = step.others.as_ref()?.iter().filter_map(|(r, v)| Some((step.to.minors_after(*v)?, r, *v)));
     let (distance, nearest, at) = others.min_by_key(|(distance, _, _)| distance.abs())?;
     if distance.abs() <= most {
         return None;
     }
     let direction = if distance > 0 { "newer" } else { "older" };
-    let next = Version { minor: toward(at.minor, most, distance), ..at };
-    let (to, revision) = (step.to, &step.revision);
+    let (to, revision, minors) = (step.to, &step.revision, distance.abs());
+    let path = path(at, to, most);
+    let words: Vec<String> = path.iter().map(Version::to_string).collect();
     Some(Finding::deny(step.field, format!("{revision} {to}")).says(
         format!(
-            "control plane {revision} would be {to}, {} minors {direction} than the nearest live one ({nearest}, {at}); at most {most}.",
-            distance.abs()
+            "control plane {revision} would be {to}, {minors} minors {direction} than the nearest live one \
+             ({nearest}, {at}); at most {most}."
         ),
         "proxies that move there would skip versions that Istio does not support to skip.",
-        format!("install {next} first, as a revision of its own\n({at} -> {next} -> {to}: move and restart the workloads at each step)"),
+        format!(
+            "{}\n({}: move and restart the workloads at each step)",
+            install(path.get(1).copied().unwrap_or(to), view),
+            words.join(" -> ")
+        ),
     ))
 }
 
 /// The revision itself changes.
-fn in_place(step: &Move, from: Version) -> Option<Finding> {
+fn in_place(step: &Move, from: Version, view: &View<'_>) -> Option<Finding> {
     let (to, revision) = (step.to, &step.revision);
-    let distance = to.minors_after(from)?;
+    let minors = to.minors_after(from)?.abs();
     let hint = Version::hinted_by(revision.as_str()).filter(|_| !revision.is_default());
+    let subject =
+        if revision.is_default() { "the unnamed control plane".to_owned() } else { format!("revision {revision}") };
     let key = format!("{revision} {to}");
-    let named = format!("{}-{}", to.major, to.minor);
     if hint == Some(from) {
         return Some(Finding::deny(step.field, key).says(
-            format!("revision {revision}, which is named after its version {from}, would become {to}."),
-            "all of its proxies would change their control plane at once, under a name that then tells the wrong version, \
-             and there would be no old control plane to go back to.",
-            format!(
-                "istioctl install --revision {named}\n(with this file, spec.revision: {named}; then move the namespaces: istioctl tag set TAG --revision {named} --overwrite)"
-            ),
+            format!("{subject}, which is named after its version {from}, would become {to}."),
+            "all of its proxies would change their control plane at once, under a name that then tells the wrong \
+             version, and there would be no old control plane to go back to.",
+            beside(step, view),
         ));
     }
-    if distance.abs() > 1 {
-        let next = Version { minor: toward(from.minor, 1, distance), ..from };
+    if minors > 1 {
+        let next = path(from, to, 1).get(1).copied().unwrap_or(to);
         return Some(Finding::deny(step.field, key).says(
-            format!("revision {revision} would go from {from} to {to} in place, {} minors at once; at most 1.", distance.abs()),
-            "its running proxies would be more than one minor apart from their control plane, which Istio does not support.",
-            format!("go to {next} first and restart the workloads\n(or install {to} beside it as a revision of its own, which may be further away)"),
+            format!("{subject} would go from {from} to {to} in place, {minors} minors at once; at most 1."),
+            "its running proxies would be more than one minor away from their control plane, which Istio does not \
+             support.",
+            format!(
+                "{}\n(restart the workloads before the next step; or install {to} as a revision of its own beside it)",
+                upgrade(step, next, view)
+            ),
         ));
     }
     if revision.is_default() || hint == Some(to) {
         return None;
     }
     Some(Finding::warn(step.field, key).says(
-        format!("revision {revision} goes from {from} to {to} in place, with all of its proxies"),
+        format!("{subject} goes from {from} to {to} in place, with all of its proxies"),
         "there is no old control plane to go back to.",
-        format!("istioctl install --revision {named}\n(a revision of its own beside it, then move the namespaces)"),
+        beside(step, view),
     ))
 }
 
-fn toward(from: u16, most: i32, distance: i32) -> u16 {
-    u16::try_from(i32::from(from) + most * distance.signum()).unwrap_or(from)
+/// Versions to go through, both ends included, with at most `most` minors at once.
+fn path(from: Version, to: Version, most: i32) -> Vec<Version> {
+    let most = u16::try_from(most).unwrap_or(1).max(1);
+    let mut path = vec![from];
+    let mut at = from;
+    while at != to && at.major == to.major {
+        at.minor = if at.minor < to.minor {
+            at.minor.saturating_add(most).min(to.minor)
+        } else {
+            at.minor.saturating_sub(most).max(to.minor)
+        };
+        path.push(at);
+    }
+    path
+}
+
+/// Installs a version under a name of its own.
+fn install(version: Version, view: &View<'_>) -> String {
+    let (object, named) = (view.kubectl(), format!("{}-{}", version.major, version.minor));
+    match view.kind() {
+        Kind::IstioLifecycle => format!(
+            "kubectl edit {object}\n\
+             (add an installation: revision: {named}, a tag of {version}, defaultRevision: false)"
+        ),
+        Kind::SailIstio if view.operation == Operation::Update => format!(
+            "kubectl patch {object} --type merge -p \
+             '{{\"spec\":{{\"version\":\"v{version}-latest\",\"updateStrategy\":{{\"type\":\"RevisionBased\"}}}}}}'"
+        ),
+        Kind::SailIstio | Kind::SailRevision => format!("in the manifest: spec.version: v{version}-latest"),
+        _ => format!("istioctl install --revision {named} --set profile=minimal # with the istioctl of {version}"),
+    }
+}
+
+/// The same version beside what runs, and how what follows a tag comes to it.
+fn beside(step: &Move, view: &View<'_>) -> String {
+    let mut lines = vec![install(step.to, view)];
+    let named = format!("{}-{}", step.to.major, step.to.minor);
+    if !matches!(view.kind(), Kind::SailIstio | Kind::SailRevision) {
+        let tags = view.before().tags_of(&step.revision);
+        lines.extend(tags.iter().map(|tag| format!("istioctl tag set {tag} --revision {named} --overwrite")));
+    }
+    lines.push("(restart the workloads then; the old control plane stays until nobody uses it)".to_owned());
+    lines.join("\n")
+}
+
+/// The same revision to a nearer version, with the tool that installed it.
+fn upgrade(step: &Move, version: Version, view: &View<'_>) -> String {
+    let object = view.kubectl();
+    let stored = view.before().get(view.kind(), &view.id().namespace, &view.id().name);
+    match (view.kind(), stored.and_then(|o| o.meta().helm_release())) {
+        (Kind::SailIstio | Kind::SailRevision, _) if view.operation == Operation::Update => {
+            format!(r#"kubectl patch {object} --type merge -p '{{"spec":{{"version":"v{version}-latest"}}}}'"#)
+        }
+        (Kind::SailIstio | Kind::SailRevision, _) => format!("in the manifest: spec.version: v{version}-latest"),
+        (Kind::IstioLifecycle, _) => {
+            format!("kubectl edit {object}\n(set the tag of installation {} to a {version})", step.revision)
+        }
+        (_, Some((release, namespace))) => {
+            format!("helm upgrade {release} istio/istiod -n {namespace} --version {version} --reuse-values")
+        }
+        _ if step.revision.is_default() => format!("istioctl upgrade # with the istioctl of {version}"),
+        _ => format!("istioctl upgrade --revision {} # with the istioctl of {version}", step.revision),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_takes_the_largest_steps_allowed_in_either_direction() {
+        let minors = |from, to, most| -> Vec<u16> {
+            path(Version::new(1, from), Version::new(1, to), most).iter().map(|v| v.minor).collect()
+        };
+        assert_eq!(minors(24, 29, 2), [24, 26, 28, 29]);
+        assert_eq!(minors(24, 21, 1), [24, 23, 22, 21]);
+        assert_eq!(minors(24, 24, 2), [24]);
+    }
 }

@@ -39,8 +39,9 @@ fn template(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
         return Ok(moves::of_istiod(new, old.get(), view)?.and_then(|m| back(&m, view)).into_iter().collect());
     }
     let Some((field, image, proxy)) = explicit(new).filter(|_| !new.is_gateway()) else { return Ok(Vec::new()) };
-    let Some(revision) = attaches_to(new, view)? else { return Ok(Vec::new()) };
-    let Some(istiod) = view.cluster().control_planes()?.remove(&revision).and_then(|p| p.version) else {
+    let Some(at) = attaches_to(new, view)? else { return Ok(Vec::new()) };
+    let revision = &at.revision;
+    let Some(istiod) = view.cluster().control_planes()?.remove(revision).and_then(|p| p.version) else {
         return Ok(Vec::new());
     };
     if proxy <= istiod {
@@ -49,21 +50,28 @@ fn template(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
     Ok(vec![Finding::deny(field.clone(), image).says(
         format!("the proxy image {image} ({proxy}) is newer than its control plane {revision} ({istiod})."),
         "a proxy newer than its istiod is not supported: it may ask for what istiod does not know, and fail to start.",
-        remedy(&field, view),
+        remedy(&field, image, &at, view),
     )])
 }
 
-/// Takes the image out again, whoever wrote it.
-fn remedy(field: &str, view: &View<'_>) -> String {
-    let patch = if field.contains(PROXY_IMAGE) {
-        format!(r#"{{"spec":{{"template":{{"metadata":{{"annotations":{{"{PROXY_IMAGE}":null}}}}}}}}}}"#)
-    } else {
-        r#"{"spec":{"template":{"spec":{"containers":[{"name":"istio-proxy","image":"auto"}]}}}}"#.to_owned()
-    };
-    format!(
-        "kubectl patch {} -p '{patch}'\n(the injector then takes the image that fits; in a file: remove it there)",
-        view.kubectl()
-    )
+/// The injector knows which image fits; a proxy that nobody injects needs its istiod's version.
+fn remedy(field: &str, image: &str, at: &Attached, view: &View<'_>) -> String {
+    if field.contains(PROXY_IMAGE) {
+        return format!(
+            "drop the annotation {PROXY_IMAGE} from the template\n(the injector then takes the image that fits)"
+        );
+    }
+    let fitting = if at.injected { "auto".to_owned() } else { fitting(image, &at.revision, view) };
+    format!("set image: {fitting} for the container {} of the template", workload::PROXY)
+}
+
+/// The same repository with the tag of the istiod.
+fn fitting(image: &str, revision: &RevisionName, view: &View<'_>) -> String {
+    let istiods = view.before().istiods().ok();
+    let own = istiods.and_then(|mut all| all.find(|w| w.istiod_revision().as_ref() == Some(revision)));
+    let tag = own.and_then(|w| w.template.container(workload::DISCOVERY)?.image.rsplit_once(':'));
+    let repository = image.rsplit_once(':').map_or(image, |(repository, _)| repository);
+    format!("{repository}:{}", tag.map_or("", |(_, tag)| tag))
 }
 
 /// The proxy image that the template itself names, and where.
@@ -77,14 +85,21 @@ fn explicit(workload: &Workload) -> Option<(String, &str, Version)> {
     Some((field, &container.image, Version::of_image(&container.image)?))
 }
 
-/// Who injects it; what is not injected dials the istiod that it names.
-fn attaches_to(workload: &Workload, view: &View<'_>) -> Known<Option<RevisionName>> {
+/// The istiod that a template's proxy talks to.
+struct Attached {
+    revision: RevisionName,
+    injected: bool,
+}
+
+/// Who injects it, unless it dials an istiod that it names itself.
+fn attaches_to(workload: &Workload, view: &View<'_>) -> Known<Option<Attached>> {
     let cluster = view.cluster();
     let resolution = cluster.resolve(&workload.meta.namespace, &workload.template)?;
-    if let Some(host) = workload.template.discovery_host() {
-        return Ok(cluster.revision_of_host(&host).and_then(|t| t.revision));
-    }
-    Ok(resolution.revision().cloned())
+    let revision = match workload.template.discovery_host() {
+        Some(host) => cluster.revision_of_host(&host).and_then(|t| t.revision),
+        None => resolution.revision().cloned(),
+    };
+    Ok(revision.map(|revision| Attached { revision, injected: resolution.is_injected() }))
 }
 
 fn operator(new: &Operator, old: Old<'_, Operator>, view: &View<'_>) -> Found {
@@ -112,8 +127,8 @@ fn back(step: &Move, view: &View<'_>) -> Option<Finding> {
     let unread = (pods as usize).saturating_sub(versions.len());
     let what = match (newer, unread) {
         (0, 0) => return None,
-        (0, n) => format!("{revision} goes back from {from} to {to}; its {n} running proxies may be newer then"),
-        (n, _) => format!("{revision} goes back from {from} to {to} under {n} newer proxies"),
+        (0, n) => format!("{revision} goes back from {from} to {to}; running proxies that may be newer then: {n}"),
+        (n, _) => format!("{revision} goes back from {from} to {to}; running proxies that are newer then: {n}"),
     };
     let (ns, workload) = cluster.runs(revision.as_str()).next().map(|(ns, w, _)| (ns.clone(), w.clone()))?;
     Some(Finding::warn(step.field, format!("{revision} {to}")).says(

@@ -21,7 +21,9 @@
 
 use super::{Part, annotation, labels_pointer, place, set};
 use crate::model::injection::NEVER_INJECTED;
+use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{Template, Workload, key, resolve};
+use crate::rules::names::is_sound;
 use crate::rules::{Check, Field, Finding, Fix, Found, Old, Patch, Rule, View};
 use crate::snapshot::Known;
 
@@ -78,7 +80,14 @@ fn fix(workload: &Workload, wanted: &str, text: String, view: &View<'_>) -> Know
     let with = Template { labels: template.labels.with(key::INJECT, wanted), ..template.clone() };
     let after = resolve(cluster.injectors()?, home, &cluster.namespace_labels(home), &with);
     let brings = match wanted {
-        "true" => after.is_injected() && !NEVER_INJECTED.contains(&home.as_str()),
+        // Injection would be new: nothing else on the template may then be wrong, and somebody must answer.
+        "true" => {
+            after.is_injected()
+                && !NEVER_INJECTED.contains(&home.as_str())
+                && template.injection_templates().next().is_none()
+                && template.discovery_host().is_none()
+                && is_sound(cluster, DEFAULT_INJECTOR)
+        }
         _ => !after.hooks.iter().any(|h| h.istio),
     };
     if !brings {

@@ -14,7 +14,7 @@
 //! ## When to allow
 //! While a control plane is tested against proxies of another revision on purpose.
 
-use super::{Part, annotation, place, set};
+use super::{Part, annotation, place, set, template_path};
 use crate::model::{Workload, key, workload::PROXY};
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
 
@@ -30,6 +30,12 @@ pub static RULE: Rule = Rule {
 fn check(workload: &Workload, _: Old<'_, Workload>, view: &View<'_>) -> Found {
     let template = &workload.template;
     let Some(host) = template.discovery_host().filter(|_| !workload.is_istiod()) else { return Ok(Vec::new()) };
+    // A host outside this mesh may have a name like one of ours.
+    let mut parts = host.split('.');
+    let (service, home) = (parts.next().unwrap_or_default(), parts.next());
+    if home.is_some_and(|home| !matches!(view.before().service(home, service), Ok(Some(_)))) {
+        return Ok(Vec::new());
+    }
     let place = place(workload, view)?;
     let Some(injects) = place.resolution.revision() else { return Ok(Vec::new()) };
     let Some(dials) = view.before().revision_of_host(&host).and_then(|t| t.revision) else { return Ok(Vec::new()) };
@@ -42,7 +48,7 @@ fn check(workload: &Workload, _: Old<'_, Workload>, view: &View<'_>) -> Found {
     let (field, fix) = match by {
         Some(key) => (annotation(view, key), set(view, Part::Annotations, key, None)),
         None => (
-            format!("spec.template.spec.containers[{PROXY}].env"),
+            format!("{}.spec.containers[{PROXY}].env", template_path(view.kind()).trim_end_matches(".metadata")),
             "in the manifest, drop CA_ADDR and PROXY_CONFIG".into(),
         ),
     };
@@ -51,7 +57,6 @@ fn check(workload: &Workload, _: Old<'_, Workload>, view: &View<'_>) -> Found {
     } else {
         fix
     };
-    let service = host.split('.').next().unwrap_or(&host);
     Ok(vec![Finding::warn(field, host.as_str()).says(
         format!("{injects} injects the pods, but their proxy dials {dials} ({service})."),
         "the proxy of one revision would take its configuration from another, and lose it with that one.",
