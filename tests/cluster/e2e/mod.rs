@@ -4,6 +4,7 @@
 //! through a small balancer, so that it may come and go while the webhook's URL stays. People are `jane`,
 //! who may do everything; the administrator only sets the stage and is not judged.
 
+mod bad_input;
 mod life;
 mod load;
 mod outage;
@@ -30,7 +31,10 @@ use crate::harness::registration::{Hook, Kind as Registered, Registration, settl
 use crate::harness::{ControlPlane, Options, crds};
 
 pub fn tests() -> Vec<Trial> {
-    [verbs::tests(), life::tests(), outage::tests(), rotation::tests()].into_iter().flatten().collect()
+    [bad_input::tests(), verbs::tests(), life::tests(), outage::tests(), rotation::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 const HOOK: &str = "guard.revguard.dev";

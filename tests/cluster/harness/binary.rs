@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::metrics;
 use super::pki::Authority;
@@ -75,9 +76,18 @@ pub struct Binary {
 impl Binary {
     /// Starts on free ports and returns once it listens; it may not be ready yet.
     pub async fn start(folder: &Path, kubeconfig: &Path, secret: &Secret, more: &[&str]) -> Result<Binary> {
+        Binary::launch(folder, ("--kubeconfig", kubeconfig), secret, more).await
+    }
+
+    /// The same over manifests, with no cluster at hand.
+    pub async fn standalone(folder: &Path, manifests: &Path, secret: &Secret, more: &[&str]) -> Result<Binary> {
+        Binary::launch(folder, ("--standalone", manifests), secret, more).await
+    }
+
+    async fn launch(folder: &Path, state: (&str, &Path), secret: &Secret, more: &[&str]) -> Result<Binary> {
         let name = format!("revguard-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(PROGRAM);
-        command.env_clear().current_dir(folder).arg("serve").arg("--kubeconfig").arg(kubeconfig);
+        command.env_clear().current_dir(folder).arg("serve").arg(state.0).arg(state.1);
         command.args(["--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--log-format", "json"]);
         command.arg("--tls-cert").arg(secret.folder.join("tls.crt"));
         command.arg("--tls-key").arg(secret.folder.join("tls.key")).args(more);
@@ -155,7 +165,15 @@ fn listening(log: &Path) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 /// Opens a TLS connection and reads the server's certificate.
-pub async fn serial(address: SocketAddr, secret: &Secret) -> Result<String> {
+async fn serial(address: SocketAddr, secret: &Secret) -> Result<String> {
+    let stream = connect(address, secret).await?;
+    let certificates = stream.get_ref().1.peer_certificates().context("a certificate")?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificates[0])?;
+    Ok(certificate.raw_serial_as_string())
+}
+
+/// A TLS connection that believes this secret's authority.
+pub async fn connect(address: SocketAddr, secret: &Secret) -> Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(rustls::pki_types::CertificateDer::from_pem_slice(secret.ca().as_bytes()).context("a CA")?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -165,8 +183,5 @@ pub async fn serial(address: SocketAddr, secret: &Secret) -> Result<String> {
         .with_no_client_auth();
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::from(address.ip());
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    let certificates = stream.get_ref().1.peer_certificates().context("a certificate")?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(&certificates[0])?;
-    Ok(certificate.raw_serial_as_string())
+    Ok(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }
