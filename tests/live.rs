@@ -45,7 +45,6 @@ impl Telemetry for Notes {
 }
 
 struct Live {
-    api: FakeApi,
     shared: Arc<Shared>,
     notes: Arc<Notes>,
     handle: Handle,
@@ -77,7 +76,7 @@ fn run(api: &FakeApi, timing: Timing) -> Live {
     let shared = Shared::new(Snapshot::live(), Policy::default());
     let notes = Arc::new(Notes::default());
     let handle = cluster::start(api.client(), shared.clone(), notes.clone(), timing);
-    Live { api: api.clone(), shared, notes, handle }
+    Live { shared, notes, handle }
 }
 
 impl Live {

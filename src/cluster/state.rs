@@ -110,7 +110,10 @@ impl Store {
                         return;
                     }
                     let now = Timestamp::now();
-                    let listed = batch.drain(..).fold(false, |listed, report| self.apply(report, now) || listed);
+                    let mut listed = false;
+                    for report in batch.drain(..) {
+                        listed |= self.apply(report, now);
+                    }
                     self.want();
                     if listed {
                         self.consider_readiness();
