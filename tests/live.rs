@@ -63,6 +63,7 @@ fn quick() -> Timing {
         backoff: ms(20),
         most_backoff: ms(100),
         forbidden: ms(150),
+        doubt: ms(60),
         publish: ms(5),
         hold: ms(300),
         settle: [ms(5), ms(50), ms(100), ms(200), ms(400)],
@@ -319,6 +320,25 @@ async fn a_crd_that_is_served_only_later_than_it_is_announced_is_found() {
     api.install("install.istio.io", &[("v1alpha1", &["istiooperators"])]);
     api.put("install.istio.io/istiooperators", json!({"metadata": {"namespace": "istio-system", "name": "main"}}));
     live.until("the operator", |s| s.len(Kind::IstioOperator) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_starts_and_refuses_everything_makes_nothing_unknown() {
+    let api = mesh().await;
+    let live = run(&api, Timing { doubt: Duration::from_secs(60), ..quick() });
+    live.ready().await;
+    let before = live.snapshot();
+    api.fail("/deployments", Fault::Status(403, None));
+    api.cut_watches();
+    live.noted("refusals", |n| {
+        n.troubles.iter().filter(|t| t.0 == "deployments.apps" && t.2 == "forbidden").count() > 3
+    })
+    .await;
+    assert!(live.snapshot().knows(Kind::Deployment, None).is_ok());
+    assert_eq!(live.snapshot().len(Kind::Deployment), before.len(Kind::Deployment));
+    api.heal("/deployments");
+    api.put("apps/deployments", json!({"metadata": {"namespace": "shop", "name": "late"}}));
+    live.until("what came later", |s| s.len(Kind::Deployment) == before.len(Kind::Deployment) + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

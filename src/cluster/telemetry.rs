@@ -75,6 +75,9 @@ pub struct Timing {
     pub calm: Duration,
     /// Between two attempts at what RBAC refuses.
     pub forbidden: Duration,
+    /// How long a refusal is doubted: an API server that has just started refuses everything until it has read its
+    /// own RBAC, which takes seconds. Until then what was known stays, and it is asked again as after any failure.
+    pub doubt: Duration,
     /// Objects a page where lists come in pages.
     pub page: u32,
     /// First lists at one time: each holds at most one object and the connection's buffer.
@@ -108,6 +111,7 @@ impl Default for Timing {
             most_backoff: s(10),
             calm: s(60),
             forbidden: s(60),
+            doubt: s(20),
             page: 500,
             lists: 4,
             events: 1024,
