@@ -15,8 +15,11 @@ pub const KEYS: [&str; 5] = ["team", "istio-injection", "istio.io/rev", "istio.i
 /// Few, so that they meet; one is empty, which is present all the same.
 const VALUES: [&str; 4] = ["enabled", "1-23", "false", ""];
 
+/// Operations, group, version, resources, scope.
+type Rule = (&'static [&'static str], &'static str, &'static str, &'static [&'static str], &'static str);
+
 /// Ways to name the creation of pods, and others that nearly do.
-const RULES: [(&[&str], &str, &str, &[&str], &str); 12] = [
+const RULES: [Rule; 12] = [
     (&["CREATE"], "", "v1", &["pods"], "*"),
     (&["CREATE", "UPDATE"], "", "*", &["pods"], "Namespaced"),
     (&["*"], "*", "*", &["*"], "*"),

@@ -9,7 +9,7 @@
 //!
 //! `CASE=part-of-a-path` plays only those.
 
-mod world;
+pub mod world;
 
 use std::time::{Duration, Instant};
 
@@ -46,20 +46,23 @@ const MOST_A_CASE: Duration = Duration::from_secs(1);
 /// Kinds that no webhook is ever asked about, and those that we never judge.
 const NEVER_SENT: [Kind; 3] = [Kind::MutatingWebhook, Kind::ValidatingWebhook, Kind::Crd];
 
+/// What a webhook is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    Validate,
+    Mutate,
+}
+
 /// Everything that a rule may look at. The administrator sets the stage, and is not judged.
-fn hook(guard: &Guard, endpoint: &str) -> Hook {
+pub fn hook(name: &str, url: &str, ca: &str, asking: Asking) -> Hook {
+    let operations = if asking == Asking::Mutate { &["CREATE", "UPDATE"][..] } else { &["CREATE", "UPDATE", "DELETE"] };
     let rules = KINDS.iter().filter(|row| !NEVER_SENT.contains(&row.kind)).map(|row| {
         let scale = matches!(row.kind, Kind::Deployment | Kind::StatefulSet | Kind::ReplicaSet);
-        let resources = if scale {
-            vec![row.plural.to_owned(), format!("{}/scale", row.plural)]
-        } else {
-            vec![row.plural.to_owned()]
-        };
-        let operations: &[&str] =
-            if endpoint == "mutate" { &["CREATE", "UPDATE"] } else { &["CREATE", "UPDATE", "DELETE"] };
+        let scale = scale.then(|| format!("{}/scale", row.plural));
+        let resources: Vec<String> = [row.plural.to_owned()].into_iter().chain(scale).collect();
         json!({"apiGroups": [row.group], "apiVersions": ["*"], "resources": resources, "operations": operations})
     });
-    let mut hook = Hook::new(HOOK, &guard.url(endpoint), guard.ca(), rules.collect());
+    let mut hook = Hook::new(name, url, ca, rules.collect());
     hook.match_conditions = json!([{"name": "not-the-stage", "expression": "request.userInfo.username != 'admin'"}]);
     hook
 }
@@ -88,10 +91,23 @@ async fn every_case_on_a_real_api_server() -> Result<()> {
     let plane = ControlPlane::start(options).await?;
     let mut scope = Scope::new(&plane);
     scope.apply(&documents(EVERYBODY_MAY_DO_EVERYTHING)?).await?;
+    scope.leave();
     install(&plane.client()).await?;
     let guard = Guard::start(&plane.kubeconfig(), Case::now).await?;
-    let mutating = Registration::create(&plane, Registered::Mutating, "cases", &[hook(&guard, "mutate")]).await?;
-    let validating = Registration::create(&plane, Registered::Validating, "cases", &[hook(&guard, "validate")]).await?;
+    let mutating = Registration::create(
+        &plane,
+        Registered::Mutating,
+        "cases",
+        &[hook(HOOK, &guard.url("mutate"), guard.ca(), Asking::Mutate)],
+    )
+    .await?;
+    let validating = Registration::create(
+        &plane,
+        Registered::Validating,
+        "cases",
+        &[hook(HOOK, &guard.url("validate"), guard.ca(), Asking::Validate)],
+    )
+    .await?;
 
     let mut stage = Stage { world: World::new(plane.client()), plane, guard };
     let (mut failures, mut slowest, begin) = (Vec::new(), (Duration::ZERO, String::new()), Instant::now());

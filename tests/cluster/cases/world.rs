@@ -35,6 +35,8 @@ const HELD: &str = "revguard-tests/held";
 
 /// What stands in the cluster.
 struct Held {
+    /// Its resourceVersion.
+    version: u64,
     /// What was asked for.
     wanted: Value,
     /// What the API server made of it, as the product reads it.
@@ -61,6 +63,10 @@ pub fn path(id: &Id, api_version: &str, name: &str) -> String {
 
 fn api_version(document: &Value) -> Result<&str> {
     document["apiVersion"].as_str().context("an object without apiVersion")
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn is_permanent(id: &Id) -> bool {
@@ -152,7 +158,8 @@ impl World {
             let left = self.ask(Method::DELETE, &at, None).await?.with_context(|| format!("{at} is gone already"))?;
             let object = read_json(id.kind, &serde_json::to_vec(&left)?).map_err(anyhow::Error::msg)?;
             self.touched(id, wanted, true);
-            self.held.insert(id.clone(), Held { wanted: wanted.clone(), object, clean: false });
+            self.held
+                .insert(id.clone(), Held { version: version(&left), wanted: wanted.clone(), object, clean: false });
         }
         self.gone.retain(|id| !self.held.contains_key(id));
         Ok(())
@@ -160,8 +167,12 @@ impl World {
 
     /// Somebody may have written this object, or ended it.
     pub fn touched(&mut self, id: &Id, document: &Value, ended: bool) {
-        let wanted =
-            || Held { wanted: document.clone(), object: Object::Namespace(Namespace::default()), clean: false };
+        let wanted = || Held {
+            version: 0,
+            wanted: document.clone(),
+            object: Object::Namespace(Namespace::default()),
+            clean: false,
+        };
         self.held.entry(id.clone()).or_insert_with(wanted).clean = false;
         if ended && id.kind == Kind::Namespace {
             // What is in it cannot be changed any more, and would stay when the namespace is gone.
@@ -241,7 +252,19 @@ impl World {
             made = answer.with_context(|| format!("{one} has no status"))?;
         }
         let object = read_json(id.kind, &serde_json::to_vec(&made)?).map_err(anyhow::Error::msg)?;
-        Ok(Held { wanted: wanted.clone(), object, clean: true })
+        Ok(Held { version: version(&made), wanted: wanted.clone(), object, clean: true })
+    }
+
+    /// The newest version of each kind that is watched everywhere.
+    pub fn versions(&self) -> BTreeMap<Kind, u64> {
+        let mut newest = BTreeMap::new();
+        for (id, held) in &self.held {
+            if matches!(row(id.kind).watch, Watch::Whole | Watch::Metadata | Watch::MetadataAndInMesh) {
+                let version: &mut u64 = newest.entry(id.kind).or_default();
+                *version = held.version.max(*version);
+            }
+        }
+        newest
     }
 
     /// Returns when the product's view is this cluster: the very objects that the API server answered with,

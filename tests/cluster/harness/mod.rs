@@ -9,6 +9,7 @@
 
 pub mod audit;
 pub mod balancer;
+pub mod binary;
 pub mod crds;
 pub mod credentials;
 pub mod flags;
