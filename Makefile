@@ -32,5 +32,6 @@ bench-memory:    ## resident memory and time to ready of a large cluster
 docs:            ## rewrites the generated pages
 	UPDATE=1 cargo test --test generated
 
-fuzz:            ## needs cargo-fuzz and a nightly toolchain
-	cd fuzz && for t in review selector builder; do cargo +nightly fuzz run $$t -- -max_total_time=300; done
+fuzz:            ## five minutes each; needs cargo-fuzz and a nightly toolchain. What it finds goes to fuzz/target/corpus, not to the seeds
+	for t in review selector builder; do mkdir -p fuzz/target/corpus/$$t \
+	&& cargo +nightly fuzz run $$t fuzz/target/corpus/$$t fuzz/corpus/$$t -- -max_total_time=$${REVGUARD_FUZZ_SECONDS:-300} || exit 1; done
