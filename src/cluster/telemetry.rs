@@ -95,8 +95,6 @@ pub struct Timing {
     pub settle: [Duration; 5],
     /// Every group is looked at again, for API servers that were upgraded and CRDs that may not be watched.
     pub rediscover: Duration,
-    /// Between two repairs of the list of pods after namespaces stopped being read whole.
-    pub repair: Duration,
     /// First lists as a stream, which holds the API server's memory down and cannot be too old when it ends. Where it
     /// is not understood, pages are used.
     pub stream: bool,
@@ -122,7 +120,6 @@ impl Default for Timing {
             mesh_namespaces: 256,
             settle: [Duration::from_millis(50), s(1), s(3), s(10), s(30)],
             rediscover: s(300),
-            repair: s(600),
             stream: true,
         }
     }
