@@ -1,8 +1,11 @@
 //! Memory and time to ready of the live state: 10,000 namespaces, 50,000 Deployments and 200,000 pods, with 10,000
 //! distinct label sets and the annotations of a real cluster, come through the very list and watch that `serve` uses.
 //!
-//! `cargo bench --bench memory` prints a line for people and one of JSON. The API server is replayed here; the library
+//! `cargo bench --bench memory` prints a line for people and leaves target/bench/memory.json. The API server is replayed here; the library
 //! runs in a process of its own, whose resident memory is what counts. `--pods N` and the like change the load.
+
+#[path = "common/record.rs"]
+mod record;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -77,7 +80,14 @@ fn main() {
         text(&loaded, "peak_mb"),
         text(&loaded, "seconds"),
     );
-    println!("{}", serde_json::json!({ "start": start, "load": loaded }));
+    let bytes = |v: &serde_json::Value, key: &str| text(v, key) * 1e6;
+    let figures = serde_json::json!({
+        "rss_start_bytes": bytes(&start, "ready_mb"), "rss_loaded_bytes": bytes(&loaded, "ready_mb"),
+        "rss_changed_bytes": bytes(&loaded, "changed_mb"), "rss_peak_bytes": bytes(&loaded, "peak_mb"),
+        "seconds_to_ready": loaded["seconds"], "namespaces": loaded["namespaces"], "deployments": loaded["deployments"],
+        "pods": loaded["pods"], "changes": full.changes,
+    });
+    record::write("memory", "make bench-memory", figures);
 }
 
 /// Runs the library against a replayed cluster and returns what it says of itself.

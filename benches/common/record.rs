@@ -1,6 +1,8 @@
 //! Figures on disk: `target/bench/NAME.json`, with the commit, the machine and the command that they come from.
 //! `benches/report.py` makes docs/performance.md of them.
 
+#![allow(dead_code)] // each bench uses its own part
+
 use std::path::Path;
 use std::process::Command;
 
