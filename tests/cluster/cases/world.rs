@@ -206,16 +206,19 @@ impl World {
             // Written over.
             return Ok(());
         }
+        let none = json!({"metadata": {"finalizers": null}});
+        if wanted.pointer("/metadata/finalizers").is_some() {
+            self.ask(Method::PATCH, &at, Some((MERGE, &none))).await?;
+        }
         let at_once = "?propagationPolicy=Background&gracePeriodSeconds=0";
         let answer = self.ask(Method::DELETE, &format!("{at}{at_once}"), None).await?;
-        if id.kind == Kind::Namespace && answer.is_some() {
+        if id.kind == Kind::Namespace {
             let bare = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": &*id.name}, "spec": {}});
             self.ask(Method::PUT, &format!("{at}/finalize"), Some((JSON, &bare))).await?;
         }
         // The answer of a delete that somebody holds up is the object itself, not a Status.
         let held_up = |answer: &Value| answer["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
         if answer.as_ref().is_some_and(held_up) {
-            let none = json!({"metadata": {"finalizers": null}});
             self.ask(Method::PATCH, &at, Some((MERGE, &none))).await?;
         }
         Ok(())

@@ -127,7 +127,7 @@ async fn every_bad_body_is_answered_as_it_should_be() -> Result<()> {
             review(&format!(r#"{{"metadata":{{"name":"shop"}},"spec":{}}}"#, deep(r#"{"a":"#, "}"))).into(),
             Allowed,
         ),
-        ("a byte that is no UTF-8", not_utf8, NotAReview),
+        ("a byte that is no UTF-8", not_utf8, Unreadable("UTF-8")),
     ];
     let mut wrong = Vec::new();
     for (what, body, want) in &bodies {

@@ -1,7 +1,7 @@
 // Schemas of public custom resources, for the tests. Only these modules' files are read; nothing of them is built.
 module revguard.dev/test-crds
 
-go 1.26.0
+go 1.24.0
 
 require (
 	istio.io/api v1.31.1
