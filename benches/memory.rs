@@ -1,8 +1,11 @@
 //! Memory and time to ready of the live state: 10,000 namespaces, 50,000 Deployments and 200,000 pods, with 10,000
 //! distinct label sets and the annotations of a real cluster, come through the very list and watch that `serve` uses.
 //!
-//! `cargo bench --bench memory` prints a line for people and one of JSON. The API server is replayed here; the library
+//! `cargo bench --bench memory` prints a line for people and leaves target/bench/memory.json. The API server is replayed here; the library
 //! runs in a process of its own, whose resident memory is what counts. `--pods N` and the like change the load.
+
+#[path = "common/record.rs"]
+mod record;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -30,6 +33,14 @@ struct Load {
     gateways: usize,
     /// Pods that change after the first list.
     changes: usize,
+}
+
+impl Load {
+    /// The namespace of a Deployment; neighbours share one.
+    fn home(&self, deployment: usize) -> usize {
+        let each = (self.deployments / self.namespaces.max(1)).max(1);
+        deployment / each % self.namespaces.max(1)
+    }
 }
 
 const FULL: Load = Load { namespaces: 10_000, deployments: 50_000, pods: 200_000, gateways: 20, changes: 50_000 };
@@ -69,7 +80,14 @@ fn main() {
         text(&loaded, "peak_mb"),
         text(&loaded, "seconds"),
     );
-    println!("{}", serde_json::json!({ "start": start, "load": loaded }));
+    let bytes = |v: &serde_json::Value, key: &str| text(v, key) * 1e6;
+    let figures = serde_json::json!({
+        "rss_start_bytes": bytes(&start, "ready_mb"), "rss_loaded_bytes": bytes(&loaded, "ready_mb"),
+        "rss_changed_bytes": bytes(&loaded, "changed_mb"), "rss_peak_bytes": bytes(&loaded, "peak_mb"),
+        "seconds_to_ready": loaded["seconds"], "namespaces": loaded["namespaces"], "deployments": loaded["deployments"],
+        "pods": loaded["pods"], "changes": full.changes,
+    });
+    record::write("memory", "make bench-memory", figures);
 }
 
 /// Runs the library against a replayed cluster and returns what it says of itself.
@@ -141,7 +159,7 @@ async fn answer(State(load): State<Load>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or("").to_owned();
     let built_in = [
-        "/api",
+        "/api/v1",
         "/apis/apps",
         "/apis/batch",
         "/apis/discovery.k8s.io",
@@ -152,7 +170,7 @@ async fn answer(State(load): State<Load>, request: Request) -> Response {
     if built_in.iter().all(|b| !path.starts_with(b)) {
         return Response::builder().status(404).body(Body::empty()).expect("a response");
     }
-    if built_in.contains(&path.as_str()) {
+    if path != "/api/v1" && built_in.contains(&path.as_str()) {
         return text(r#"{"versions":[{"version":"v1"}]}"#);
     }
     if path.ends_with("/v1") {
@@ -243,8 +261,8 @@ impl Lines {
             path => {
                 let of = path.strip_prefix("/api/v1/namespaces/ns-")?.strip_suffix("/pods")?;
                 let namespace: usize = of.parse().ok()?;
-                // The gateway's own pods only: what shares its namespace is as lean.
-                let nth = (0..load.pods).filter(|p| p % load.deployments == namespace).nth(i)?;
+                // Every pod of the namespace, the gateway's and its neighbours.
+                let nth = (0..load.pods).filter(|p| load.home(p % load.deployments) == namespace).nth(i)?;
                 Some(pod(load, nth, version, true))
             }
         }
@@ -280,7 +298,8 @@ fn namespace(i: usize, version: u64) -> String {
 }
 
 fn deployment(load: Load, i: usize, version: u64) -> String {
-    let gateway = if i < load.gateways { r#","inject.istio.io/templates":"gateway""# } else { "" };
+    let first = i == 0 || load.home(i - 1) != load.home(i);
+    let gateway = if first && load.home(i) < load.gateways { r#","inject.istio.io/templates":"gateway""# } else { "" };
     let env: Vec<String> = (0..25)
         .map(|n| format!(r#"{{"name":"SETTING_{n}","value":"the value of setting {n} of deployment {i}"}}"#))
         .collect();
@@ -288,7 +307,7 @@ fn deployment(load: Load, i: usize, version: u64) -> String {
     format!(
         r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"app-{app}","namespace":"ns-{ns}","uid":"00000000-0000-4000-8000-{i:012}","resourceVersion":"{version}","generation":3,"labels":{{{labels}}},"annotations":{{"deployment.kubernetes.io/revision":"{rev}","meta.helm.sh/release-name":"app-{app}","meta.helm.sh/release-namespace":"ns-{ns}","kubectl.kubernetes.io/last-applied-configuration":"{applied}"}},"managedFields":[{managed}]}},"spec":{{"replicas":4,"selector":{{"matchLabels":{{"app.kubernetes.io/name":"app-{app}","app.kubernetes.io/instance":"app-{app}-prod"}}}},"template":{{"metadata":{{"labels":{{{labels}}},"annotations":{{"prometheus.io/scrape":"true","prometheus.io/port":"9090","checksum/config":"{i:064x}"{gateway}}}}},"spec":{{"serviceAccountName":"app-{app}","containers":[{{"name":"server","image":"registry.example/team/app-{app}:1.{rev}.0","env":[{env}],"resources":{{"limits":{{"cpu":"1","memory":"512Mi"}}}},"volumeMounts":[{{"name":"config","mountPath":"/etc/app"}}]}}],"volumes":[{{"name":"config","configMap":{{"name":"app-{app}-config"}}}}]}}}}}},"status":{{"observedGeneration":3,"replicas":4,"readyReplicas":4,"conditions":[{{"type":"Available","status":"True"}}]}}}}"#,
         app = i % SETS,
-        ns = i % load.namespaces,
+        ns = load.home(i),
         rev = i % 50,
         applied = "x".repeat(1500),
         managed = managed_fields(3),
@@ -307,7 +326,7 @@ fn pod(load: Load, i: usize, version: u64, whole: bool) -> String {
     };
     format!(
         r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{{"name":"app-{app}-{hash}-{i:05x}","generateName":"app-{app}-{hash}-","namespace":"ns-{ns}","uid":"00000000-0000-4000-8000-{i:012}","resourceVersion":"{version}","labels":{{{labels},"pod-template-hash":"{hash}","security.istio.io/tlsMode":"istio","service.istio.io/canonical-name":"app-{app}","service.istio.io/canonical-revision":"latest"}},"annotations":{{"istio.io/rev":"1-24","kubectl.kubernetes.io/default-container":"server","prometheus.io/scrape":"true","sidecar.istio.io/status":"{{\"initContainers\":[\"istio-init\"],\"containers\":[\"istio-proxy\"],\"volumes\":[\"workload-socket\",\"credential-socket\",\"workload-certs\",\"istio-envoy\",\"istio-data\",\"istio-podinfo\",\"istio-token\",\"istiod-ca-cert\"],\"imagePullSecrets\":null,\"revision\":\"1-24\"}}"}},"ownerReferences":[{{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"app-{app}-{hash}","uid":"1","controller":true,"blockOwnerDeletion":true}}],"managedFields":[{managed}]}}{body}}}"#,
-        ns = of % load.namespaces,
+        ns = load.home(of),
         labels = labels(of),
         managed = managed_fields(2),
     )

@@ -45,7 +45,6 @@ impl Telemetry for Notes {
 }
 
 struct Live {
-    api: FakeApi,
     shared: Arc<Shared>,
     notes: Arc<Notes>,
     handle: Handle,
@@ -64,10 +63,10 @@ fn quick() -> Timing {
         backoff: ms(20),
         most_backoff: ms(100),
         forbidden: ms(150),
+        doubt: ms(60),
         publish: ms(5),
         hold: ms(300),
         settle: [ms(5), ms(50), ms(100), ms(200), ms(400)],
-        repair: ms(50),
         ..Timing::default()
     }
 }
@@ -76,7 +75,7 @@ fn run(api: &FakeApi, timing: Timing) -> Live {
     let shared = Shared::new(Snapshot::live(), Policy::default());
     let notes = Arc::new(Notes::default());
     let handle = cluster::start(api.client(), shared.clone(), notes.clone(), timing);
-    Live { api: api.clone(), shared, notes, handle }
+    Live { shared, notes, handle }
 }
 
 impl Live {
@@ -324,6 +323,25 @@ async fn a_crd_that_is_served_only_later_than_it_is_announced_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_starts_and_refuses_everything_makes_nothing_unknown() {
+    let api = mesh().await;
+    let live = run(&api, Timing { doubt: Duration::from_secs(60), ..quick() });
+    live.ready().await;
+    let before = live.snapshot();
+    api.fail("/deployments", Fault::Status(403, None));
+    api.cut_watches();
+    live.noted("refusals", |n| {
+        n.troubles.iter().filter(|t| t.0 == "deployments.apps" && t.2 == "forbidden").count() > 3
+    })
+    .await;
+    assert!(live.snapshot().knows(Kind::Deployment, None).is_ok());
+    assert_eq!(live.snapshot().len(Kind::Deployment), before.len(Kind::Deployment));
+    api.heal("/deployments");
+    api.put("apps/deployments", json!({"metadata": {"namespace": "shop", "name": "late"}}));
+    live.until("what came later", |s| s.len(Kind::Deployment) == before.len(Kind::Deployment) + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kind_in_unknown_versions_is_unknown_not_empty() {
     let api = mesh().await;
     api.install("install.istio.io", &[("v7", &["istiooperators"])]);
@@ -366,7 +384,6 @@ async fn namespaces_of_the_mesh_are_read_whole_as_gateways_come_and_go() {
     live.until("let go", |s| s.knows(Kind::Pod, Some("shop")).is_err()).await;
     let shop = as_pod(&live.snapshot(), "shop", "cart-1").unwrap();
     assert_eq!((shop.status, shop.proxy), (None, None));
-    live.noted("the repair", |n| n.listings["pods"] == 2).await;
     api.delete("/pods", "shop", "cart-1");
     live.until("its metadata watch", |s| s.get(Kind::Pod, "shop", "cart-1").is_none()).await;
 }
@@ -491,4 +508,34 @@ async fn an_api_server_that_is_away_is_named() {
     live.noted("troubles", |n| n.troubles.iter().any(|t| t.1 == "discover" && t.2 == "unreachable")).await;
     assert!(matches!(live.handle.ready(), Readiness::Waiting(_)) && live.handle.alive().is_ok());
     assert!(live.handle.ready().to_string().starts_with("waiting for the first list of "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_panics_is_reported_by_its_name() {
+    struct Panics;
+    impl Telemetry for Panics {
+        fn listing(&self, source: &Source) {
+            assert!(source.0 != Kind::CronJob, "the test wants it");
+        }
+    }
+    let api = mesh().await;
+    let shared = Shared::new(Snapshot::live(), Policy::default());
+    let handle = cluster::start(api.client(), shared, Arc::new(Panics), quick());
+    let died = tokio::time::timeout(Duration::from_secs(10), handle.join()).await.unwrap();
+    assert_eq!(died.to_string(), "the watch of cronjobs.batch has died: panic: the test wants it");
+    assert_eq!(handle.alive(), Err(died));
+    assert_ne!(handle.ready(), Readiness::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_handle_ends_every_request() {
+    let api = mesh().await;
+    let live = run(&api, quick());
+    live.ready().await;
+    drop(live);
+    tokio::time::sleep(ms(100)).await;
+    let asked = api.asked("").len();
+    api.cut_watches();
+    tokio::time::sleep(ms(300)).await;
+    assert_eq!(api.asked("").len(), asked);
 }

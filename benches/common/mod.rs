@@ -1,6 +1,8 @@
 //! Requests and clusters of a given size, alike in every bench.
 #![allow(dead_code)] // each bench uses its own part
 
+pub mod record;
+
 use std::fmt::Write;
 
 use revguard::admission::compose::{Wanted, body};
@@ -48,29 +50,32 @@ fn user() -> User {
 
 /// The CREATE of a Deployment whose review has about `size` bytes.
 pub fn create_deployment(size: usize) -> Vec<u8> {
-    let d = grown(size);
-    body(Kind::Deployment, &Wanted::Create(&d), &user(), "705ab4f5-6393-11e8-b7cc-42010a800002", false).into_bytes()
+    create_named(size, "ns-1", "api")
+}
+
+pub fn create_named(size: usize, namespace: &str, name: &str) -> Vec<u8> {
+    let d = grown(size, namespace, name);
+    body(Kind::Deployment, &Wanted::Create(&d), &user(), UID, false).into_bytes()
 }
 
 /// An UPDATE of its image: both objects have about `size` bytes.
 pub fn update_deployment(size: usize) -> Vec<u8> {
-    let old = grown(size);
-    let mut new = old.clone();
-    new["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example/shop/api:2");
-    body(
-        Kind::Deployment,
-        &Wanted::Update { old: &old, new: &new },
-        &user(),
-        "705ab4f5-6393-11e8-b7cc-42010a800002",
-        false,
-    )
-    .into_bytes()
+    update_named(size, "ns-1", "api")
 }
 
-fn grown(size: usize) -> Value {
+pub fn update_named(size: usize, namespace: &str, name: &str) -> Vec<u8> {
+    let old = grown(size, namespace, name);
+    let mut new = old.clone();
+    new["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example/shop/api:2");
+    body(Kind::Deployment, &Wanted::Update { old: &old, new: &new }, &user(), UID, false).into_bytes()
+}
+
+const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
+
+fn grown(size: usize, namespace: &str, name: &str) -> Value {
     let mut extra = 0;
     loop {
-        let d = deployment("ns-1", "api", extra);
+        let d = deployment(namespace, name, extra);
         if d.to_string().len() + 700 >= size {
             return d;
         }

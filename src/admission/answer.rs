@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::connection::Unread;
+use super::Unread;
 use super::deadline;
 use super::limit::{BodyMemory, Gate};
 use super::settings::Settings;

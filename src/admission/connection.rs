@@ -27,6 +27,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::Unread;
 use super::answer;
 use super::connections::{Activity, Order, Phase};
 use super::settings::Settings;
@@ -39,10 +40,6 @@ const MAX_BUFFER: usize = 64 << 10;
 const MAX_LINGER: u64 = 16 << 20;
 /// `close_notify` and FIN go into an empty socket buffer; a peer that blocks even that is gone.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(1);
-
-/// Marks an answer that was given before the body was read to its end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unread;
 
 /// What every connection of a port shares.
 #[derive(Debug)]

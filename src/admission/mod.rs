@@ -53,3 +53,16 @@ pub trait Reviewer: Send + Sync + 'static {
     /// `body` is complete and at most as long as the server's limit.
     fn review(&self, endpoint: Endpoint, body: &[u8]) -> Reply;
 }
+
+impl From<Endpoint> for crate::telemetry::metrics::Path {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Validate => Self::Validate,
+            Endpoint::Mutate => Self::Mutate,
+        }
+    }
+}
+
+/// Marks an answer that was given before the body was read to its end.
+#[derive(Clone, Copy, Debug)]
+struct Unread;

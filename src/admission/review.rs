@@ -14,7 +14,7 @@ use crate::model::{Kind, Object, Str};
 use crate::rules::request::LazyObject;
 use crate::rules::{Operation, Request, User};
 use crate::snapshot::Snapshot;
-use crate::wire::tree::Text;
+use crate::wire::tree::{Seen, Text};
 use crate::wire::{self, OfKind, find_kind, row};
 
 /// A request as it was sent.
@@ -60,21 +60,29 @@ pub enum Unreadable {
 /// # Errors
 /// See [`Unreadable`].
 pub fn read(body: &[u8]) -> Result<Review<'_>, Unreadable> {
-    let mut d = serde_json::Deserializer::from_slice(body);
+    // Checked once as a whole, which takes a tenth of what checking string by string does.
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) => {
+            let why = format!("invalid UTF-8 at byte {}", error.valid_up_to());
+            return Err(explain(&String::from_utf8_lossy(body), &why));
+        }
+    };
+    let mut d = serde_json::Deserializer::from_str(text);
     match EnvelopeSeed.deserialize(&mut d).and_then(|e| d.end().map(|()| e)) {
         Ok(envelope) => envelope.into_review(),
-        Err(first) => Err(explain(body, &first)),
+        Err(first) => Err(explain(text, &first.to_string())),
     }
 }
 
 /// Reads again, shallowly and field by field, to find the uid and to name what cannot be read.
-fn explain(body: &[u8], first: &serde_json::Error) -> Unreadable {
+fn explain(body: &str, first: &str) -> Unreadable {
     type Fields<'a> = BTreeMap<String, &'a RawValue>;
     fn field<'a, T: Deserialize<'a>>(fields: &Fields<'a>, key: &str) -> Option<T> {
         serde_json::from_str(fields.get(key)?.get()).ok()
     }
-    let envelope = || Unreadable::Envelope(first.to_string());
-    let Ok(review) = serde_json::from_slice::<Fields<'_>>(body) else { return envelope() };
+    let envelope = || Unreadable::Envelope(first.to_owned());
+    let Ok(review) = serde_json::from_str::<Fields<'_>>(body) else { return envelope() };
     let is = |key: &str, wanted: &str| field::<String>(&review, key).is_some_and(|v| v == wanted);
     let Some(request) = field::<Fields<'_>>(&review, "request").filter(|_| is("apiVersion", API_VERSION)) else {
         return envelope();
@@ -87,10 +95,10 @@ fn explain(body: &[u8], first: &serde_json::Error) -> Unreadable {
     let named = find_kind(&kind.group, &kind.kind).and_then(|known| {
         let object =
             ["object", "oldObject"].into_iter().filter_map(|key| request.get(key)).find(|o| o.get() != "null")?;
-        wire::read_json(known, object.get().as_bytes()).err()
+        wire::read_str(known, object.get()).err()
     });
     let what = if kind.kind.is_empty() { "object" } else { &kind.kind };
-    let message = format!("the {what} cannot be read: {}", named.unwrap_or_else(|| first.to_string()));
+    let message = format!("the {what} cannot be read: {}", named.unwrap_or_else(|| first.to_owned()));
     Unreadable::Object { uid, message }
 }
 
@@ -182,20 +190,6 @@ impl<'de> DeserializeSeed<'de> for EnvelopeSeed {
             }
         }
         d.deserialize_map(V)
-    }
-}
-
-/// Keys met so far; the API server's own reader would silently keep the last of two.
-#[derive(Default)]
-struct Seen(u32);
-
-impl Seen {
-    fn once<E: serde::de::Error>(&mut self, bit: u32, key: &'static str) -> Result<(), E> {
-        if self.0 & (1 << bit) != 0 {
-            return Err(E::duplicate_field(key));
-        }
-        self.0 |= 1 << bit;
-        Ok(())
     }
 }
 
@@ -330,8 +324,12 @@ impl<'a> Envelope<'a> {
         if raw.uid.is_empty() {
             return Err(Unreadable::Envelope("request.uid is missing".into()));
         }
-        let uid = raw.uid.clone();
-        let write = raw.write().map_err(|message| Unreadable::Object { uid: uid.clone(), message })?;
+        let mut raw = raw;
+        let uid = std::mem::take(&mut raw.uid);
+        let write = match raw.write() {
+            Ok(write) => write,
+            Err(message) => return Err(Unreadable::Object { uid, message }),
+        };
         let kind = raw.kind.unwrap_or_default();
         Ok(Review {
             uid,
@@ -346,7 +344,7 @@ impl<'a> Envelope<'a> {
 }
 
 impl<'a> Raw<'a> {
-    fn write(&self) -> Result<Write<'a>, String> {
+    fn write(&mut self) -> Result<Write<'a>, String> {
         let operation = match self.operation.as_str() {
             "CREATE" => Operation::Create,
             "UPDATE" => Operation::Update,
@@ -370,20 +368,21 @@ impl<'a> Raw<'a> {
             return Ok(Write::Scale { kind: kind.kind, replicas: after, before: replicas(&self.old)? });
         }
         let Some(kind) = self.known_kind() else { return Ok(Write::Other) };
-        let typed = |slot: &Slot<'a>| match slot {
-            Slot::Typed(o) => Ok(Some(o.clone())),
-            Slot::Raw(r) => wire::read_json(kind, r.get().as_bytes()).map(|o| Some(Box::new(o))),
+        let typed = |slot: Slot<'a>| match slot {
+            Slot::Typed(o) => Ok(Some(o)),
+            Slot::Raw(r) => wire::read_str(kind, r.get()).map(|o| Some(Box::new(o))),
             _ => Ok(None),
         };
-        let (new, old) = match (operation, &self.old) {
+        let (object, old) = (std::mem::take(&mut self.object), std::mem::take(&mut self.old));
+        let (new, old) = match (operation, old) {
             (Operation::Delete, old) => (typed(old)?, None),
-            (_, Slot::Raw(raw)) => (typed(&self.object)?, Some(*raw)),
-            _ => (typed(&self.object)?, None),
+            (_, Slot::Raw(raw)) => (typed(object)?, Some(raw)),
+            _ => (typed(object)?, None),
         };
         if new.is_none() && operation != Operation::Delete {
             return Err(format!("the {} is null", row(kind).name));
         }
-        Ok(Write::Object { kind, operation, sub_resource: self.sub_resource.clone(), new, old })
+        Ok(Write::Object { kind, operation, sub_resource: std::mem::take(&mut self.sub_resource), new, old })
     }
 }
 
@@ -407,7 +406,7 @@ impl<'a> Review<'a> {
                     Some(o) => *o,
                     None => stored(kind)?,
                 };
-                let old = old.map_or_else(LazyObject::none, |raw| LazyObject::unread(kind, raw.get().as_bytes()));
+                let old = old.map_or_else(LazyObject::none, |raw| LazyObject::unread(kind, raw.get()));
                 (operation, sub_resource, object, old)
             }
         };

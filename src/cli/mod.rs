@@ -5,6 +5,7 @@ mod demo;
 pub mod docs;
 pub mod input;
 mod output;
+pub mod report;
 pub mod resolve;
 mod serve;
 mod table;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::check::{Format, Report};
+use super::report::{Format, Report};
 use crate::rules::RULES;
 
 pub fn render(format: Format, report: &Report) -> String {

@@ -44,9 +44,6 @@ pub struct Sources {
     /// Namespaces that left the mesh, and when they are let go.
     leaving: BTreeMap<Str, Instant>,
     next_round: Instant,
-    /// When pods are listed again after a namespace was let go.
-    repair: Option<Instant>,
-    last_repair: Option<Instant>,
 }
 
 impl Drop for Sources {
@@ -76,8 +73,6 @@ impl Sources {
             mesh: BTreeSet::new(),
             beyond: BTreeSet::new(),
             leaving: BTreeMap::new(),
-            repair: None,
-            last_repair: None,
         }
     }
 
@@ -85,7 +80,7 @@ impl Sources {
     pub async fn run(mut self) {
         loop {
             let due = self.due.values().map(|d| d.at);
-            let next = due.chain(self.leaving.values().copied()).chain(self.repair).chain([self.next_round]).min();
+            let next = due.chain(self.leaving.values().copied()).chain([self.next_round]).min();
             tokio::select! {
                 changed = self.wants.changed() => {
                     if changed.is_err() {
@@ -114,14 +109,6 @@ impl Sources {
         for namespace in over {
             self.leaving.remove(&namespace);
             self.let_go(&namespace).await;
-        }
-        if self.repair.is_some_and(|at| at <= now) {
-            self.repair = None;
-            self.last_repair = Some(now);
-            if let Some(Some(version)) = self.versions.get(&Kind::Pod).cloned() {
-                self.stop(&(Kind::Pod, None)).await;
-                self.start(Kind::Pod, &version, None);
-            }
         }
     }
 
@@ -277,11 +264,6 @@ impl Sources {
             self.stop(&source).await;
             self.tell(source.clone(), Event::Dropped(source)).await;
         }
-        // What the watch of metadata said of this namespace was not listened to; if its own watch ended a moment too
-        // early, only a new list shows it.
-        let now = Instant::now();
-        let earliest = self.last_repair.map_or(now, |last| last + self.context.timing.repair);
-        self.repair.get_or_insert(earliest.max(now));
     }
 
     async fn stop_kind(&mut self, kind: Kind) {

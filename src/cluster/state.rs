@@ -110,9 +110,12 @@ impl Store {
                         return;
                     }
                     let now = Timestamp::now();
-                    let listed = batch.drain(..).fold(false, |listed, report| self.apply(report, now) || listed);
+                    let mut completes = false;
+                    for report in batch.drain(..) {
+                        completes |= self.apply(report, now);
+                    }
                     self.want();
-                    if listed {
+                    if completes {
                         self.consider_readiness();
                     }
                 }
@@ -148,8 +151,7 @@ impl Store {
                 self.heard.retain(|(k, _), _| k != kind);
                 true
             }
-            Event::Listing(_) => false,
-            Event::Apply(..) | Event::Delete(..) => false,
+            Event::Listing(_) | Event::Apply(..) | Event::Delete(..) => false,
         };
         self.mesh_touched |= completes || says_where_the_mesh_is(source.0);
         self.note_crd(&event);

@@ -75,6 +75,9 @@ pub struct Timing {
     pub calm: Duration,
     /// Between two attempts at what RBAC refuses.
     pub forbidden: Duration,
+    /// How long a refusal is doubted: an API server that has just started refuses everything until it has read its
+    /// own RBAC, which takes seconds. Until then what was known stays, and it is asked again as after any failure.
+    pub doubt: Duration,
     /// Objects a page where lists come in pages.
     pub page: u32,
     /// First lists at one time: each holds at most one object and the connection's buffer.
@@ -92,8 +95,6 @@ pub struct Timing {
     pub settle: [Duration; 5],
     /// Every group is looked at again, for API servers that were upgraded and CRDs that may not be watched.
     pub rediscover: Duration,
-    /// Between two repairs of the list of pods after namespaces stopped being read whole.
-    pub repair: Duration,
     /// First lists as a stream, which holds the API server's memory down and cannot be too old when it ends. Where it
     /// is not understood, pages are used.
     pub stream: bool,
@@ -110,6 +111,7 @@ impl Default for Timing {
             most_backoff: s(10),
             calm: s(60),
             forbidden: s(60),
+            doubt: s(20),
             page: 500,
             lists: 4,
             events: 1024,
@@ -118,7 +120,6 @@ impl Default for Timing {
             mesh_namespaces: 256,
             settle: [Duration::from_millis(50), s(1), s(3), s(10), s(30)],
             rediscover: s(300),
-            repair: s(600),
             stream: true,
         }
     }

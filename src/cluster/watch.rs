@@ -69,11 +69,13 @@ pub struct Feed {
     heard: u64,
     /// Times in a row that it was asked and said nothing.
     silent: u32,
+    /// Since when it is refused.
+    refused: Option<tokio::time::Instant>,
 }
 
 impl Feed {
     pub fn new(context: Arc<Context>, collection: Collection) -> Self {
-        Feed { context, collection, version: None, paged: false, heard: 0, silent: 0 }
+        Feed { context, collection, version: None, paged: false, heard: 0, silent: 0, refused: None }
     }
 
     /// Tells the store what the API server says, until nobody listens.
@@ -96,8 +98,15 @@ impl Feed {
             if self.heed(&trouble, verb).await.is_err() {
                 return;
             }
-            tokio::time::sleep(waits.next(&trouble)).await;
+            let wait = if self.is_doubted(&trouble) { waits.next(&Trouble::Closed) } else { waits.next(&trouble) };
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// A refusal that is so new that it may be the API server's start.
+    fn is_doubted(&self, trouble: &Trouble) -> bool {
+        let new = self.refused.is_none_or(|since| since.elapsed() < self.context.timing.doubt);
+        matches!(trouble, Trouble::Forbidden(_)) && new
     }
 
     /// Draws the consequences of a failure.
@@ -122,8 +131,11 @@ impl Feed {
                 }
             }
             Trouble::Forbidden(_) => {
-                self.version = None;
-                self.tell(Event::Forbidden(source.clone())).await?;
+                self.refused.get_or_insert_with(tokio::time::Instant::now);
+                if first || !self.is_doubted(trouble) {
+                    self.version = None;
+                    self.tell(Event::Forbidden(source.clone())).await?;
+                }
             }
             Trouble::NotFound => {
                 self.version = None;
@@ -134,7 +146,7 @@ impl Feed {
         }
         self.context.telemetry.trouble(&source, verb, trouble);
         let (resource, verb) = (self.collection.name(), verb.word());
-        if matches!(trouble, Trouble::Forbidden(_)) {
+        if matches!(trouble, Trouble::Forbidden(_)) && self.version.is_none() {
             tracing::warn!(verb, resource, error = %trouble, "RBAC refuses; what needs it counts as unknown");
         } else if matches!(trouble, Trouble::Gone | Trouble::Closed) {
             tracing::debug!(verb, resource, error = %trouble, "the view is renewed");
@@ -180,6 +192,7 @@ impl Feed {
                 let version = number(&meta.version);
                 self.version = Some(meta.version).filter(|v| !v.is_empty());
                 self.heard += 1;
+                self.refused = None;
                 return self.report(version, Some(Event::Listed(source))).await;
             }
             if meta.next == next {
@@ -239,6 +252,7 @@ impl Feed {
     /// and say nothing of what was told.
     async fn heard(&mut self, version: Option<String>, event: Option<Event>) -> Result<(), End> {
         self.heard += 1;
+        self.refused = None;
         // The head of an answer comes from any API server; only what follows shows that it knows our version.
         if version.is_some() {
             self.silent = 0;

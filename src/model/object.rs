@@ -366,7 +366,9 @@ impl Pod {
         if let Some((kind, name)) = self.workload() {
             self.meta.owner = Some(Box::new(Owner { kind: Str::from(kind), name: Str::from(name) }));
         }
-        self.meta.labels = Labels::default();
+        // An istiod is told from what it injects by this label alone.
+        let istiod = self.meta.labels.is("app", "istiod");
+        self.meta.labels = self.meta.labels.filtered(|k| istiod && k == "app");
         self.meta.annotations = Labels::default();
     }
 }

@@ -1,18 +1,20 @@
 //! Label selectors with the meaning that the API server gives them.
 
+use std::sync::Arc;
+
 use super::{Labels, Str};
 
-/// A compiled label selector. The empty one matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector(Vec<Requirement>);
+/// A compiled label selector, whose clone is a reference count. The empty one matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selector(Arc<Vec<Requirement>>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Requirement {
     key: Str,
     op: Op,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Op {
     In(Vec<Str>),
     NotIn(Vec<Str>),
@@ -36,7 +38,8 @@ pub enum SelectorError {
 impl Selector {
     /// A selector of exact pairs, as in a Service's `spec.selector`.
     pub fn exact(labels: &Labels) -> Self {
-        Selector(labels.iter().map(|(k, v)| Requirement { key: k.clone(), op: Op::In(vec![v.clone()]) }).collect())
+        let all = labels.iter().map(|(k, v)| Requirement { key: k.clone(), op: Op::In(vec![v.clone()]) });
+        Selector(Arc::new(all.collect()))
     }
 
     /// Adds one `matchExpressions` entry.
@@ -66,18 +69,23 @@ impl Selector {
                 return Err(SelectorError::Operator { key, operator });
             }
         };
-        self.0.push(Requirement { key, op });
+        Arc::make_mut(&mut self.0).push(Requirement { key, op });
         Ok(())
     }
 
     /// Replaces every string by an equal one, so that equal strings can be held once.
     pub fn share(&mut self, held: &mut dyn FnMut(&Str) -> Str) {
-        for r in &mut self.0 {
+        for r in Arc::make_mut(&mut self.0) {
             r.key = held(&r.key);
             if let Op::In(values) | Op::NotIn(values) = &mut r.op {
                 values.iter_mut().for_each(|v| *v = held(v));
             }
         }
+    }
+
+    /// How many places hold this very selector; see [`Str::holders`].
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 
     pub fn matches(&self, labels: &Labels) -> bool {
@@ -114,7 +122,7 @@ impl Selector {
     /// The pairs of a selector made of exact pairs only; `None` if it says more than that.
     pub fn pairs(&self) -> Option<Labels> {
         let mut pairs = Vec::with_capacity(self.0.len());
-        for r in &self.0 {
+        for r in self.0.iter() {
             match &r.op {
                 Op::In(values) if values.len() == 1 => pairs.push((r.key.clone(), values[0].clone())),
                 _ => return None,

@@ -90,7 +90,12 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
                 // `strict` must not turn the ratchet's warning back into a denial.
                 action = action.min(Action::Warn);
             }
-            let exemption = exemptions.iter().find(|e| e.code == rule.code).map(|e| e.standing(today));
+            let mut own = exemptions.iter().filter(|e| e.code == rule.code).map(|e| e.standing(today));
+            let first = own.next();
+            let exemption = match first {
+                Some(Standing::Void(_)) => own.find(|s| matches!(s, Standing::Holds(_))).or(first),
+                _ => first,
+            };
             if matches!(exemption, Some(Standing::Holds(_))) && rule.code != ALLOW_RULE {
                 action = action.min(Action::Warn);
             }

@@ -45,7 +45,7 @@ impl Request<'_> {
 /// `oldObject`: read only when a rule compares.
 pub struct LazyObject<'a> {
     kind: Kind,
-    json: Option<&'a [u8]>,
+    json: Option<&'a str>,
     read: OnceCell<Option<Object>>,
 }
 
@@ -61,14 +61,14 @@ impl<'a> LazyObject<'a> {
     }
 
     /// The bytes of an object.
-    pub fn unread(kind: Kind, json: &'a [u8]) -> Self {
+    pub fn unread(kind: Kind, json: &'a str) -> Self {
         LazyObject { kind, json: Some(json), read: OnceCell::new() }
     }
 
     /// `None` if there is none, or if the stored object cannot be read: then nothing can be compared, and the new object
     /// is judged as if it were created.
     pub fn get(&self) -> Option<&Object> {
-        self.read.get_or_init(|| self.json.and_then(|json| crate::wire::read_json(self.kind, json).ok())).as_ref()
+        self.read.get_or_init(|| self.json.and_then(|json| crate::wire::read_str(self.kind, json).ok())).as_ref()
     }
 }
 

@@ -1,10 +1,10 @@
 //! From watch events to snapshots: any order, repetition or restart that ends in the same cluster gives the same one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::pods::TwoWatches;
 use super::{Knowledge, Snapshot, Source};
-use crate::model::object::PodStatus;
-use crate::model::{Id, Kind, Labels, Meta, Object, Pod, Str, Template, Version};
+use crate::model::{Id, Kind, Labels, Meta, Object, Selector, Str};
 
 /// What a watch says.
 #[derive(Clone, Debug)]
@@ -28,24 +28,13 @@ pub struct Builder {
     next: Snapshot,
     /// Open lists, and what they named so far where that matters.
     lists: HashMap<Source, Option<BTreeSet<Id>>>,
-    /// Pods that are watched whole, too: few, because only a mesh namespace's are.
-    whole: BTreeMap<Id, WholePod>,
+    pods: TwoWatches,
     interner: Interner,
-}
-
-/// What the watch of whole pods says of one. The watch of all pods' metadata may be ahead of it or behind, and neither may
-/// forget what only the other knows.
-struct WholePod {
-    status: Option<PodStatus>,
-    proxy: Option<Version>,
-    template: Option<Box<Template>>,
-    /// The other watch holds it as well.
-    by_metadata: bool,
 }
 
 impl Builder {
     pub fn new(start: Snapshot) -> Self {
-        Builder { next: start, lists: HashMap::new(), whole: BTreeMap::new(), interner: Interner::default() }
+        Builder { next: start, lists: HashMap::new(), pods: TwoWatches::default(), interner: Interner::default() }
     }
 
     pub fn apply(&mut self, event: Event) {
@@ -55,9 +44,12 @@ impl Builder {
                 if self.next.knows(source.0, source.1.as_deref()).is_err() {
                     self.next.learn(source.clone(), Knowledge::Listing);
                 }
-                // What begins empty has nothing to lose, and a first list is the longest.
-                let names = (self.held(&source).next().is_some()).then(BTreeSet::new);
-                self.lists.insert(source, names);
+                if let (Kind::Pod, Some(namespace)) = &source {
+                    self.pods.enter(namespace, &self.next);
+                }
+                // What begins empty has nothing to lose, and the first list of a kind is the longest.
+                let loses = !self.held(&source).is_empty();
+                self.lists.insert(source, loses.then(BTreeSet::new));
             }
             Event::Apply(source, mut object) => {
                 self.interner.share(&mut object);
@@ -65,7 +57,7 @@ impl Builder {
                     list.insert(object.id());
                 }
                 match *object {
-                    Object::Pod(pod) => self.put_pod(&source, pod),
+                    Object::Pod(pod) => self.pods.apply(source.1.is_some(), pod, &mut self.next),
                     other => self.next.put(other),
                 }
             }
@@ -77,27 +69,33 @@ impl Builder {
             }
             Event::Listed(source) => {
                 if let Some(Some(list)) = self.lists.remove(&source) {
-                    let gone: Vec<Id> = self.held(&source).filter(|id| !list.contains(id)).collect();
-                    self.remove_all(&source, &gone);
+                    for id in self.held(&source).into_iter().filter(|id| !list.contains(id)) {
+                        self.remove(&source, &id);
+                    }
+                }
+                if let (Kind::Pod, Some(namespace)) = &source {
+                    self.pods.complete(namespace, &mut self.next);
                 }
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Forbidden(source) => {
                 self.lists.remove(&source);
+                if let (Kind::Pod, Some(namespace)) = &source {
+                    self.pods.leave(namespace, &mut self.next);
+                }
                 self.next.learn(source, Knowledge::Forbidden);
             }
             Event::NotInstalled(kind) => {
                 let source = (kind, None);
-                self.lists.remove(&source);
-                let all: Vec<Id> = self.held(&source).collect();
-                self.remove_all(&source, &all);
+                self.empty(&source);
                 self.next.learn(source, Knowledge::Complete);
             }
             Event::Dropped(source) => {
+                match &source {
+                    (Kind::Pod, Some(namespace)) => self.pods.leave(namespace, &mut self.next),
+                    _ => self.empty(&source),
+                }
                 self.lists.remove(&source);
-                // Pods stay without their status: their metadata comes from every namespace.
-                let all: Vec<Id> = self.held(&source).collect();
-                self.remove_all(&source, &all);
                 self.next.forget(&source);
             }
         }
@@ -109,54 +107,27 @@ impl Builder {
         &self.next
     }
 
-    fn put_pod(&mut self, source: &Source, mut pod: Pod) {
-        let id = Id { kind: Kind::Pod, namespace: pod.meta.namespace.clone(), name: pod.meta.name.clone() };
-        if source.1.is_some() {
-            let held = self.next.get(Kind::Pod, &id.namespace, &id.name).is_some();
-            let by_metadata = self.whole.get(&id).map_or(held, |w| w.by_metadata);
-            let whole = WholePod { status: pod.status, proxy: pod.proxy, template: pod.template.clone(), by_metadata };
-            self.whole.insert(id, whole);
-        } else if let Some(whole) = self.whole.get_mut(&id) {
-            whole.by_metadata = true;
-            pod.status = pod.status.or(whole.status);
-            pod.proxy = pod.proxy.or(whole.proxy);
-            pod.template = pod.template.or_else(|| whole.template.clone());
-        }
-        self.next.put(Object::Pod(pod));
-    }
-
-    /// One source no longer has it. A pod stays as long as the other watch does.
+    /// One source no longer has an object.
     fn remove(&mut self, source: &Source, id: &Id) {
-        let whole = if source.1.is_some() { self.whole.remove(id) } else { None };
-        match (whole, self.whole.get_mut(id)) {
-            (Some(WholePod { by_metadata: true, .. }), _) => {
-                if let Some(Object::Pod(pod)) = self.next.get(id.kind, &id.namespace, &id.name) {
-                    let bare = Pod { status: None, proxy: None, template: None, ..pod.clone() };
-                    self.next.put(Object::Pod(bare));
-                }
-            }
-            (None, Some(whole)) if source.1.is_none() => whole.by_metadata = false,
-            (None, _) if source.0 == Kind::Pod && source.1.is_some() => {}
+        match source.0 {
+            Kind::Pod => self.pods.delete(source.1.is_some(), id, &mut self.next),
             _ => self.next.remove(id),
         }
     }
 
-    fn held(&self, source: &Source) -> Box<dyn Iterator<Item = Id> + '_> {
-        match &source.1 {
-            Some(ns) if source.0 == Kind::Pod => {
-                let ns = ns.clone();
-                Box::new(self.whole.keys().filter(move |id| id.namespace == ns).cloned())
-            }
-            None => Box::new(self.next.raw(source.0).map(Object::id)),
-            Some(ns) => {
-                Box::new(self.next.raw_in(source.0, &ns.clone()).map(Object::id).collect::<Vec<_>>().into_iter())
-            }
+    fn empty(&mut self, source: &Source) {
+        self.lists.remove(source);
+        for id in self.held(source) {
+            self.remove(source, &id);
         }
     }
 
-    fn remove_all(&mut self, source: &Source, ids: &[Id]) {
-        for id in ids {
-            self.remove(source, id);
+    /// What a source has told and not taken back.
+    fn held(&self, source: &Source) -> Vec<Id> {
+        match source {
+            (Kind::Pod, namespace) => self.pods.held(namespace.as_ref(), &self.next),
+            (kind, None) => self.next.raw(*kind).map(Object::id).collect(),
+            (kind, Some(ns)) => self.next.raw_in(*kind, ns).map(Object::id).collect(),
         }
     }
 }
@@ -166,6 +137,7 @@ impl Builder {
 struct Interner {
     strings: HashSet<Str>,
     labels: HashSet<Labels>,
+    selectors: HashSet<Selector>,
     since_sweep: usize,
 }
 
@@ -177,7 +149,7 @@ impl Interner {
         self.meta(object.meta_mut());
         match object {
             Object::Workload(_, w) => {
-                w.selector.share(&mut |s| self.string(s));
+                w.selector = self.selector(&w.selector);
                 let t = &mut w.template;
                 t.labels = self.set(&t.labels);
                 t.annotations = self.set(&t.annotations);
@@ -239,12 +211,118 @@ impl Interner {
         shared
     }
 
+    fn selector(&mut self, selector: &Selector) -> Selector {
+        if let Some(held) = self.selectors.get(selector) {
+            return held.clone();
+        }
+        let mut shared = selector.clone();
+        shared.share(&mut |s| self.string(s));
+        self.selectors.insert(shared.clone());
+        shared
+    }
+
     fn sweep(&mut self) {
         self.since_sweep += 1;
         if self.since_sweep >= SWEEP_EVERY {
             self.since_sweep = 0;
             self.labels.retain(|l| l.holders() > 1);
+            self.selectors.retain(|s| s.holders() > 1);
             self.strings.retain(|s| s.holders() > 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Pod;
+    use crate::model::object::PodStatus;
+
+    fn pod(name: &str, label: &str, whole: bool) -> Object {
+        let meta = Meta {
+            namespace: "edge".into(),
+            name: name.into(),
+            labels: Labels::from([("v", label)]),
+            ..Meta::default()
+        };
+        let mut pod = Pod { meta, revision: Some("1-24".into()), ..Pod::default() };
+        if whole {
+            pod.status = Some(PodStatus { ready: label.starts_with('a'), over: false });
+        } else {
+            pod.outline();
+        }
+        Object::Pod(pod)
+    }
+
+    /// What happens to pods: a name and its new label; no label is a deletion.
+    fn story() -> impl Strategy<Value = Vec<(usize, Option<String>)>> {
+        prop::collection::vec((0..3usize, prop::option::weighted(0.7, "[ab]{1,2}")), 0..14)
+    }
+
+    fn told(story: &[(usize, Option<String>)], from: usize, whole: bool) -> Vec<Event> {
+        let source: Source = (Kind::Pod, whole.then(|| Str::from("edge")));
+        let name = |n: usize| format!("p{n}");
+        let mut events = vec![Event::Listing(source.clone())];
+        let mut state: std::collections::BTreeMap<usize, &str> = std::collections::BTreeMap::new();
+        for (n, label) in &story[..from] {
+            match label {
+                Some(label) => state.insert(*n, label),
+                None => state.remove(n),
+            };
+        }
+        let apply = |n: usize, label: &str| Event::Apply(source.clone(), Box::new(pod(&name(n), label, whole)));
+        events.extend(state.iter().map(|(n, label)| apply(*n, label)));
+        events.push(Event::Listed(source.clone()));
+        for (n, label) in &story[from..] {
+            let id = Id { kind: Kind::Pod, namespace: "edge".into(), name: name(*n).into() };
+            events.push(match label {
+                Some(label) => apply(*n, label),
+                None => Event::Delete(source.clone(), id),
+            });
+        }
+        events
+    }
+
+    proptest! {
+        /// The two watches of pods start anywhere in a story, run anyhow past each other, and the first one may list
+        /// again: in the end the pods are what the story ends with, with the status that only whole pods have.
+        #[test]
+        fn two_watches_of_the_same_pods_agree_in_the_end(
+            story in story(), a in 0..15usize, b in 0..15usize, again in 0..15usize, turns in prop::collection::vec(any::<bool>(), 60),
+        ) {
+            let at = |n: usize| n.min(story.len());
+            let mut outline = told(&story, at(a), false);
+            outline.extend(told(&story, at(again), false));
+            let whole = told(&story, at(b), true);
+            let mut builder = Builder::new(Snapshot::live());
+            let (mut outline, mut whole) = (outline.into_iter(), whole.into_iter());
+            for turn in turns {
+                let next = if turn { outline.next() } else { whole.next() };
+                next.into_iter().for_each(|e| builder.apply(e));
+            }
+            outline.chain(whole).for_each(|e| builder.apply(e));
+            let mut expected = Builder::new(Snapshot::live());
+            told(&story, story.len(), true).into_iter().for_each(|e| expected.apply(e));
+            let all = |b: &Builder| b.snapshot().raw(Kind::Pod).cloned().collect::<Vec<_>>();
+            prop_assert_eq!(all(&builder), all(&expected));
+            let runs = |b: &Builder| b.snapshot().runs("1-24").map(|(_, w, n)| (w.clone(), n)).collect::<Vec<_>>();
+            prop_assert_eq!(runs(&builder), runs(&expected));
+        }
+    }
+
+    #[test]
+    fn a_dropped_namespace_keeps_its_pods_and_forgets_their_status() {
+        let mut builder = Builder::new(Snapshot::live());
+        let story = [(0, Some("aa".to_owned()))];
+        told(&story, 1, false).into_iter().chain(told(&story, 1, true)).for_each(|e| builder.apply(e));
+        builder.apply(Event::Dropped((Kind::Pod, Some("edge".into()))));
+        let expected = pod("p0", "aa", false);
+        assert_eq!(builder.snapshot().raw(Kind::Pod).collect::<Vec<_>>(), [&expected]);
+        assert!(builder.snapshot().knows(Kind::Pod, Some("edge")).is_err());
+        // And metadata is listened to again.
+        builder.apply(Event::Delete((Kind::Pod, None), expected.id()));
+        assert_eq!(builder.snapshot().len(Kind::Pod), 0);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod builder;
 pub mod mesh;
+mod pods;
 pub mod serving;
 pub mod usage;
 

@@ -1,8 +1,6 @@
 //! The values of every label. Each set is an enum, so it is closed: a series is never made of
 //! what a request said.
 
-use crate::admission::Endpoint;
-
 /// Declares an enum whose variants are the values of one label.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -41,15 +39,6 @@ impl Path {
             "/validate" => Path::Validate,
             "/mutate" => Path::Mutate,
             _ => Path::Other,
-        }
-    }
-}
-
-impl From<Endpoint> for Path {
-    fn from(endpoint: Endpoint) -> Path {
-        match endpoint {
-            Endpoint::Validate => Path::Validate,
-            Endpoint::Mutate => Path::Mutate,
         }
     }
 }

@@ -102,6 +102,22 @@ impl Text<'_> {
     }
 }
 
+/// Keys met so far; the API server's own reader would silently keep the last of two.
+#[derive(Default)]
+pub struct Seen(u32);
+
+impl Seen {
+    /// # Errors
+    /// The key was met before.
+    pub fn once<E: serde::de::Error>(&mut self, bit: u32, key: &'static str) -> Result<(), E> {
+        if self.0 & (1 << bit) != 0 {
+            return Err(E::duplicate_field(key));
+        }
+        self.0 |= 1 << bit;
+        Ok(())
+    }
+}
+
 /// Reads a list element by element and keeps what `keep` makes of them; `null` is the empty list.
 pub fn kept<'de, D: Deserializer<'de>, T: Deserialize<'de>, K>(
     d: D,

@@ -64,6 +64,14 @@ struct Rule {
     operations: Vec<Str>,
     #[serde(default, deserialize_with = "list")]
     resources: Vec<Str>,
+    #[serde(default)]
+    scope: Str,
+}
+
+/// The API server compares the parts before and after the slash; `pods/*` names pods themselves as well.
+fn is_pods(resource: &Str) -> bool {
+    let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+    matches!(resource, "*" | "pods") && matches!(sub, "" | "*")
 }
 
 impl Rule {
@@ -72,7 +80,8 @@ impl Rule {
         any(&self.api_groups, "")
             && any(&self.api_versions, "v1")
             && any(&self.operations, "CREATE")
-            && (any(&self.resources, "pods") || self.resources.iter().any(|r| *r == "*/*"))
+            && self.resources.iter().any(is_pods)
+            && matches!(self.scope.as_str(), "" | "*" | "Namespaced")
     }
 
     fn is_istio_config(&self) -> bool {

@@ -1,9 +1,10 @@
 //! Pod templates and the objects that carry them.
 
 use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::meta::{Annotations, ObjectMeta};
-use super::tree::{Text, kept, list, or_default};
+use super::tree::{Seen, Text, kept, list, or_default};
 use super::webhook::LabelSelector;
 use crate::model::object::PodStatus as ModelStatus;
 use crate::model::workload::{DISCOVERY, MountedConfigMap, PROXY};
@@ -68,21 +69,66 @@ struct PodSpec {
 #[derive(Default)]
 struct Containers(Vec<model::Container>);
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Container<'a> {
-    #[serde(borrow, default)]
     name: Text<'a>,
-    #[serde(borrow, default)]
     image: Text<'a>,
-    #[serde(default)]
     env: Environment,
+}
+
+impl Container<'_> {
+    fn is_read(&self) -> bool {
+        self.name.0 == PROXY || self.name.0 == DISCOVERY
+    }
+}
+
+/// The API server writes a container's name first: of one that no rule reads, the rest is skipped as it streams by, and the
+/// environment is most of it.
+impl<'de> Deserialize<'de> for Container<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Container<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a container")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut out = Container::default();
+                let mut seen = Seen::default();
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    match &*key.0 {
+                        "name" => {
+                            seen.once::<A::Error>(0, "name")?;
+                            out.name = map.next_value()?;
+                        }
+                        "image" => {
+                            seen.once::<A::Error>(1, "image")?;
+                            out.image = map.next_value()?;
+                        }
+                        "env" => {
+                            seen.once::<A::Error>(2, "env")?;
+                            if out.name.0.is_empty() || out.is_read() {
+                                out.env = map.next_value()?;
+                            } else {
+                                map.next_value::<IgnoredAny>()?;
+                            }
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(out)
+            }
+        }
+        d.deserialize_map(V)
+    }
 }
 
 impl<'de> Deserialize<'de> for Containers {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let named = |c: Container<'de>| {
-            let known = c.name.0 == PROXY || c.name.0 == DISCOVERY;
-            known.then(|| model::Container {
+            c.is_read().then(|| model::Container {
                 name: c.name.owned(),
                 image: c.image.owned(),
                 env: Labels::from_pairs(c.env.0),

@@ -154,15 +154,15 @@ impl Case {
         self.cluster.iter().fold(Snapshot::whole(), |s, d| s.with(d.object.clone()))
     }
 
-    fn stored(&self) -> Option<&Document> {
+    pub fn stored(&self) -> Option<&Document> {
         self.cluster.iter().rev().find(|d| d.object.id() == self.request.object.id())
     }
 
-    fn user(&self) -> User {
+    pub fn user(&self) -> User {
         User { name: self.head.user.clone(), groups: self.head.groups.clone() }
     }
 
-    fn now() -> jiff::Timestamp {
+    pub fn now() -> jiff::Timestamp {
         "2026-06-15T12:00:00Z".parse().expect("a timestamp")
     }
 

@@ -8,6 +8,11 @@
 //!
 //! Nothing is left behind when this process is killed either: see `harness::process`.
 
+#[path = "../case_table/mod.rs"]
+mod case_table;
+mod cases;
+mod dice;
+mod e2e;
 mod harness;
 mod harness_tests;
 mod injection;
@@ -23,7 +28,8 @@ fn main() -> ExitCode {
         return harness_tests::ends::hold(report.as_ref());
     }
     let arguments = Arguments::from_args();
-    let tests = [harness_tests::tests(), injection::tests()].into_iter().flatten().collect();
+    let tests =
+        [harness_tests::tests(), injection::tests(), cases::tests(), e2e::tests()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     shared::end_shared();
     let complete = trial::say_what_did_not_run();

@@ -21,6 +21,11 @@ pub enum Needs {
     Controllers,
 }
 
+/// The full lengths are wanted, which take minutes.
+pub fn prove() -> bool {
+    std::env::var_os("REVGUARD_PROVE").is_some_and(|value| !value.is_empty())
+}
+
 /// Names of tests that did not run, and why.
 static NOT_RUN: Mutex<Vec<(&'static str, String)>> = Mutex::new(Vec::new());
 

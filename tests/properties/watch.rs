@@ -83,10 +83,12 @@ fn pod(ns: &str, name: &str, revision: &str, ready: bool) -> Vec<(Source, Object
     let condition = json!([{"type": "Ready", "status": if ready { "True" } else { "False" }}]);
     let whole = json!({"metadata": meta, "spec": {"containers": [{"name": "istio-proxy", "image": "proxyv2:1.23.1"}]},
         "status": {"phase": "Running", "conditions": condition}});
-    vec![
-        ((Kind::Pod, None), object(Kind::Pod, &json!({"metadata": meta}))),
-        ((Kind::Pod, Some(Str::from(ns))), object(Kind::Pod, &whole)),
-    ]
+    // As the live watch of metadata tells of it.
+    let mut outline = object(Kind::Pod, &json!({"metadata": meta}));
+    if let Object::Pod(pod) = &mut outline {
+        pod.outline();
+    }
+    vec![((Kind::Pod, None), outline), ((Kind::Pod, Some(Str::from(ns))), object(Kind::Pod, &whole))]
 }
 
 /// A pool of things: the demo's mesh (each thing there in one version) and some that change.

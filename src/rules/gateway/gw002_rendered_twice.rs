@@ -50,11 +50,7 @@ fn check(operator: &Operator, _: Old<'_, Operator>, view: &View<'_>) -> Found {
             found.push(Finding::deny(field(gateway), value).says(
                 format!("IstioOperator {} renders gateway {place} too{}.", owner::path(other), by(gateway)),
                 WHY,
-                format!(
-                    "kubectl edit {}\n(keep the gateway in one of the two; {})",
-                    owner::kubectl(other),
-                    hint(gateway)
-                ),
+                format!("{}\n(keep the gateway in one of the two; {})", edit(other), hint(gateway)),
             ));
             continue;
         }
@@ -101,6 +97,15 @@ fn field(gateway: &Rendered) -> &'static str {
 /// Who brings it, where that is not plain to see.
 fn by(gateway: &Rendered) -> &'static str {
     if gateway.listed { "" } else { ", which only the profile brings here" }
+}
+
+/// How the other one is changed: in the cluster, or in its file if it has no name to be stored under.
+fn edit(other: &Operator) -> String {
+    if other.meta.name.is_empty() {
+        "give the other IstioOperator a metadata.name, in its file".to_owned()
+    } else {
+        format!("kubectl edit {}", owner::kubectl(other))
+    }
 }
 
 fn hint(gateway: &Rendered) -> &'static str {

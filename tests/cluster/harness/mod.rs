@@ -9,13 +9,17 @@
 
 pub mod audit;
 pub mod balancer;
+pub mod binary;
+pub mod crds;
 pub mod credentials;
 pub mod flags;
+pub mod guard;
 pub mod metrics;
 pub mod objects;
 pub mod pki;
 pub mod plane;
 pub mod process;
+pub mod raw;
 pub mod recorder;
 pub mod registration;
 pub mod rundir;

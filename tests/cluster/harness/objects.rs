@@ -194,6 +194,11 @@ impl Scope {
         Ok(())
     }
 
+    /// Leaves everything where it is: its control plane ends with the test.
+    pub fn leave(mut self) {
+        self.made.clear();
+    }
+
     /// Removes everything and waits until it is gone.
     pub async fn end(mut self) -> Result<()> {
         let made = std::mem::take(&mut self.made);

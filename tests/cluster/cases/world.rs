@@ -1,0 +1,322 @@
+//! The cluster of a case, on a real API server.
+//!
+//! A [`World`] knows what it has put there, so that going from one case to the next costs only what differs:
+//! the mesh that most cases share is written once. Everything is written by the administrator, whom our
+//! webhook is not asked about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt, stream};
+use http::Method;
+use kube::Client;
+use revguard::admission::webhook::Shared;
+use revguard::model::{Id, Kind, Namespace, Object, Str};
+use revguard::snapshot::Snapshot;
+use revguard::wire::kinds::Watch;
+use revguard::wire::{Scope, read_json, row};
+use serde_json::{Value, json};
+
+use crate::harness::raw::{As, JSON, MERGE, send};
+use crate::harness::wait::wait_until;
+
+/// A write is seen after 5 to 60 ms; the rest is for loaded machines.
+const SEEN: Duration = Duration::from_secs(20);
+
+/// Writes at a time.
+const AT_ONCE: usize = 8;
+
+/// Namespaces that the API server makes and keeps.
+const PERMANENT: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Holds an object that must be seen while it is being deleted.
+const HELD: &str = "revguard-tests/held";
+
+/// What stands in the cluster.
+struct Held {
+    /// Its resourceVersion.
+    version: u64,
+    /// What was asked for.
+    wanted: Value,
+    /// What the API server made of it, as the product reads it.
+    object: Object,
+    /// `false`: somebody else has written it since.
+    clean: bool,
+}
+
+pub struct World {
+    client: Client,
+    held: BTreeMap<Id, Held>,
+    /// Removed on the way to the present state.
+    gone: BTreeSet<Id>,
+}
+
+/// Of a list (`name` empty) or of an object.
+pub fn path(id: &Id, api_version: &str, name: &str) -> String {
+    let root = if api_version.contains('/') { "/apis" } else { "/api" };
+    let row = row(id.kind);
+    let namespace = if row.scope == Scope::Cluster { String::new() } else { format!("/namespaces/{}", id.namespace) };
+    let name = if name.is_empty() { String::new() } else { format!("/{name}") };
+    format!("{root}/{api_version}{namespace}/{}{name}", row.plural)
+}
+
+fn api_version(document: &Value) -> Result<&str> {
+    document["apiVersion"].as_str().context("an object without apiVersion")
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn is_permanent(id: &Id) -> bool {
+    id.kind == Kind::Namespace && PERMANENT.contains(&id.name.as_str())
+}
+
+fn namespace_id(name: &str) -> Id {
+    Id { kind: Kind::Namespace, namespace: Str::default(), name: Str::from(name) }
+}
+
+/// Writes that others depend on come first.
+fn rank(id: &Id) -> u8 {
+    u8::from(id.kind != Kind::Namespace)
+}
+
+fn is_ending(document: &Value) -> bool {
+    document.pointer("/metadata/deletionTimestamp").is_some()
+}
+
+/// What has a status that only its subresource takes.
+fn has_status(kind: Kind) -> bool {
+    let row = row(kind);
+    let own = row.group.ends_with(".io") && !row.group.ends_with(".k8s.io") || row.group == "gateway.networking.k8s.io";
+    own || kind == Kind::Hpa || matches!(row.group, "apps" | "batch") || matches!(kind, Kind::Pod | Kind::Service)
+}
+
+/// The document as it is written: without what the API server sets, and with webhooks that nobody is called
+/// by. A match condition does that last thing without touching what rules read: selectors, rules, Services
+/// and failure policies stay as the case has them, and the API server looks at conditions before it calls.
+/// Otherwise every pod of a case would be refused, for there is no istiod here.
+fn prepared(id: &Id, raw: &Value) -> Value {
+    let mut document = raw.clone();
+    if let Some(metadata) = document["metadata"].as_object_mut() {
+        for set_by_server in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"] {
+            metadata.remove(set_by_server);
+        }
+        if !id.namespace.is_empty() {
+            metadata.insert("namespace".to_owned(), json!(&*id.namespace));
+        }
+    }
+    for webhook in document.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+        webhook["matchConditions"] = json!([{"name": "nobody", "expression": "false"}]);
+    }
+    document
+}
+
+impl World {
+    pub fn new(client: Client) -> World {
+        World { client, held: BTreeMap::new(), gone: BTreeSet::new() }
+    }
+
+    /// Brings the cluster to exactly these objects, with the namespaces that they and `place` need.
+    pub async fn reach<'a>(&mut self, objects: impl Iterator<Item = (Id, &'a Value)>, place: &Str) -> Result<()> {
+        let mut target: BTreeMap<Id, Value> = objects.map(|(id, raw)| (id.clone(), prepared(&id, raw))).collect();
+        let needed: Vec<Str> =
+            target.keys().map(|id| id.namespace.clone()).chain([place.clone()]).filter(|ns| !ns.is_empty()).collect();
+        // Nothing is said of some, and what a former case said of a permanent one has to be unsaid.
+        let permanent = self.held.keys().filter(|id| is_permanent(id)).map(|id| id.name.clone());
+        for name in needed.into_iter().filter(|name| !PERMANENT.contains(&name.as_str())).chain(permanent) {
+            let bare = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": &*name}});
+            target.entry(namespace_id(&name)).or_insert(bare);
+        }
+        self.gone.clear();
+        let stays = |id: &Id, held: &Held| held.clean && target.get(id) == Some(&held.wanted);
+        let old: Vec<Id> = self.held.iter().filter(|(id, held)| !stays(id, held)).map(|(id, _)| id.clone()).collect();
+        self.remove(&old, &target).await?;
+        let new: Vec<(Id, Value)> = target.into_iter().filter(|(id, _)| !self.held.contains_key(id)).collect();
+        for step in 0..=1 {
+            let now = new.iter().filter(|(id, _)| rank(id) == step);
+            let this = &*self;
+            let made = stream::iter(now.map(|(id, wanted)| async move { (id, wanted, this.put(id, wanted).await) }));
+            let made: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
+            let mut failed = Ok(());
+            for (id, wanted, held) in made {
+                match held {
+                    Ok(held) => drop(self.held.insert(id.clone(), held)),
+                    Err(error) => {
+                        // Half of it may be there; the next case starts without it.
+                        self.touched(id, wanted, false);
+                        failed = Err(error);
+                    }
+                }
+            }
+            failed?;
+        }
+        // Only now: nothing can be made in a namespace that is being deleted.
+        for (id, wanted) in new.iter().filter(|(_, wanted)| is_ending(wanted)) {
+            let at = path(id, api_version(wanted)?, &id.name);
+            let left = self.ask(Method::DELETE, &at, None).await?.with_context(|| format!("{at} is gone already"))?;
+            let object = read_json(id.kind, &serde_json::to_vec(&left)?).map_err(anyhow::Error::msg)?;
+            self.touched(id, wanted, true);
+            self.held
+                .insert(id.clone(), Held { version: version(&left), wanted: wanted.clone(), object, clean: false });
+        }
+        self.gone.retain(|id| !self.held.contains_key(id));
+        Ok(())
+    }
+
+    /// Somebody may have written this object, or ended it.
+    pub fn touched(&mut self, id: &Id, document: &Value, ended: bool) {
+        let wanted = || Held {
+            version: 0,
+            wanted: document.clone(),
+            object: Object::Namespace(Namespace::default()),
+            clean: false,
+        };
+        self.held.entry(id.clone()).or_insert_with(wanted).clean = false;
+        if ended && id.kind == Kind::Namespace {
+            // What is in it cannot be changed any more, and would stay when the namespace is gone.
+            self.held.iter_mut().filter(|(i, _)| i.namespace == id.name).for_each(|(_, held)| held.clean = false);
+        }
+    }
+
+    /// Contents first, then namespaces, whose end is our work: no controller runs here.
+    async fn remove(&mut self, old: &[Id], target: &BTreeMap<Id, Value>) -> Result<()> {
+        let mut gone: Vec<Id> = old.to_vec();
+        // A namespace that goes takes everything with it.
+        for id in old.iter().filter(|id| id.kind == Kind::Namespace && !target.contains_key(*id)) {
+            gone.extend(self.held.keys().filter(|i| i.namespace == id.name && !old.contains(i)).cloned());
+        }
+        for step in [1, 0] {
+            let now = gone.iter().filter(|id| rank(id) == step);
+            let removals = stream::iter(now.map(|id| self.remove_one(id)));
+            removals.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        }
+        for id in gone {
+            self.held.remove(&id);
+            self.gone.insert(id);
+        }
+        Ok(())
+    }
+
+    async fn remove_one(&self, id: &Id) -> Result<()> {
+        let wanted = &self.held[id].wanted;
+        let at = path(id, api_version(wanted)?, &id.name);
+        if is_permanent(id) {
+            // Written over.
+            return Ok(());
+        }
+        let at_once = "?propagationPolicy=Background&gracePeriodSeconds=0";
+        let answer = self.ask(Method::DELETE, &format!("{at}{at_once}"), None).await?;
+        if id.kind == Kind::Namespace && answer.is_some() {
+            let bare = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": &*id.name}, "spec": {}});
+            self.ask(Method::PUT, &format!("{at}/finalize"), Some((JSON, &bare))).await?;
+        }
+        // The answer of a delete that somebody holds up is the object itself, not a Status.
+        let held_up = |answer: &Value| answer["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+        if answer.as_ref().is_some_and(held_up) {
+            let none = json!({"metadata": {"finalizers": null}});
+            self.ask(Method::PATCH, &at, Some((MERGE, &none))).await?;
+        }
+        Ok(())
+    }
+
+    /// `None` if there is no such object.
+    async fn ask(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Option<Value>> {
+        let answer = send(&self.client, method.clone(), path, body, &As::default()).await?;
+        if answer.status == 404 || answer.status == 409 && method != Method::POST {
+            return Ok(None);
+        }
+        answer.expect(&format!("{method} {path}")).map(Some)
+    }
+
+    async fn put(&self, id: &Id, wanted: &Value) -> Result<Held> {
+        let at = path(id, api_version(wanted)?, "");
+        let one = format!("{at}/{}", id.name);
+        let mut document = wanted.clone();
+        if is_ending(wanted) && id.kind != Kind::Namespace {
+            // A namespace waits for its own finalizer.
+            document["metadata"]["finalizers"] = json!([HELD]);
+        }
+        let mut made = if is_permanent(id) {
+            let stored = self.ask(Method::GET, &one, None).await?.with_context(|| format!("{one} is not there"))?;
+            document["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+            self.ask(Method::PUT, &one, Some((JSON, &document))).await?
+        } else {
+            self.ask(Method::POST, &format!("{at}?fieldValidation=Strict"), Some((JSON, &document))).await?
+        }
+        .with_context(|| format!("{at}: no such place"))?;
+        if has_status(id.kind) && document.get("status").is_some_and(|status| !status.is_null()) {
+            let status = json!({"status": document["status"]});
+            let answer = self.ask(Method::PATCH, &format!("{one}/status"), Some((MERGE, &status))).await?;
+            made = answer.with_context(|| format!("{one} has no status"))?;
+        }
+        let object = read_json(id.kind, &serde_json::to_vec(&made)?).map_err(anyhow::Error::msg)?;
+        Ok(Held { version: version(&made), wanted: wanted.clone(), object, clean: true })
+    }
+
+    /// The newest version of each kind that is watched everywhere.
+    pub fn versions(&self) -> BTreeMap<Kind, u64> {
+        let mut newest = BTreeMap::new();
+        for (id, held) in &self.held {
+            if matches!(row(id.kind).watch, Watch::Whole | Watch::Metadata | Watch::MetadataAndInMesh) {
+                let version: &mut u64 = newest.entry(id.kind).or_default();
+                *version = held.version.max(*version);
+            }
+        }
+        newest
+    }
+
+    /// Returns when the product's view is this cluster: the very objects that the API server answered with,
+    /// read by the same reader, and nothing of what was removed.
+    pub async fn seen(&self, shared: &Shared) -> Result<()> {
+        wait_until(SEEN, "the cluster of a case in the snapshot", || async {
+            self.differs(&shared.state.load().snapshot).map_or(Ok(()), Err)
+        })
+        .await
+    }
+
+    fn differs(&self, snapshot: &Snapshot) -> Option<String> {
+        let mesh = snapshot.mesh_namespaces();
+        for ns in &mesh {
+            for kind in [Kind::Pod, Kind::EndpointSlice, Kind::ConfigMap] {
+                if let Err(unknown) = snapshot.knows(kind, Some(ns)) {
+                    return Some(format!("{ns}: {unknown}"));
+                }
+            }
+        }
+        if let Some(id) = self.gone.iter().find(|id| snapshot.get(id.kind, &id.namespace, &id.name).is_some()) {
+            return Some(format!("{id:?} is still there"));
+        }
+        let whole = |ns: &Str| mesh.contains(ns);
+        self.held.iter().find_map(|(id, held)| {
+            let known = snapshot.get(id.kind, &id.namespace, &id.name);
+            let object = &held.object;
+            let same = match row(id.kind).watch {
+                Watch::Never => true,
+                Watch::InMesh(label) if !whole(&id.namespace) || !has_label(object, label) => true,
+                Watch::MetadataWhere(label) if !has_label(object, label) => true,
+                Watch::MetadataAndInMesh => is_pod_as_seen(object, known, whole(&id.namespace)),
+                Watch::Metadata | Watch::MetadataWhere(_) => known.is_some_and(|known| known.meta() == object.meta()),
+                Watch::Whole | Watch::InMesh(_) => known == Some(object),
+            };
+            (!same).then(|| format!("written: {object:?}; known: {known:?}"))
+        })
+    }
+}
+
+fn has_label(object: &Object, label: &str) -> bool {
+    label.is_empty() || object.meta().labels.value(label).is_some()
+}
+
+/// Whole in namespaces of the mesh, elsewhere who owns it and who injected it; one that is over is not watched.
+fn is_pod_as_seen(written: &Object, known: Option<&Object>, whole: bool) -> bool {
+    let Object::Pod(written) = written else { return false };
+    if written.status.is_some_and(|status| status.over) {
+        return known.is_none();
+    }
+    let Some(Object::Pod(known)) = known else { return false };
+    let all = || known.meta == written.meta && known.status == written.status && known.proxy == written.proxy;
+    let owner = known.workload() == written.workload() && known.meta.deleting == written.meta.deleting;
+    known.revision == written.revision && owner && (!whole || all())
+}

@@ -1,0 +1,127 @@
+//! Definitions of the custom resources that rules look at.
+//!
+//! Istio's and the Gateway API's are the public ones, schema and all, out of the Go modules that
+//! `tools/crds/go.mod` pins; nothing of them is committed. The rest takes any `spec`: IstioOperator's real
+//! definition (Istio up to 1.23) does that as well, Sail's is in no module that the public proxy serves, and
+//! Gloo's is not public. Without Go every kind takes any `spec`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use revguard::wire::{KINDS, KindRow, Scope};
+use serde_json::{Value, json};
+
+/// Modules, and where their definitions stand in them.
+const PUBLIC: [(&str, &str); 2] = [
+    ("istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml"),
+    ("sigs.k8s.io/gateway-api", "config/crd/standard"),
+];
+
+/// Groups whose definitions are the public ones wherever there is Go.
+pub const PUBLIC_GROUPS: [&str; 5] = [
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+    "gateway.networking.k8s.io",
+];
+
+/// The definition of every custom kind of the product's table.
+pub fn all() -> Result<Vec<Value>> {
+    let public = public()?;
+    Ok(custom().map(|row| public.get(&name(row)).cloned().unwrap_or_else(|| permissive(row))).collect())
+}
+
+/// The definition of one kind that takes any `spec`.
+pub fn permissive(row: &KindRow) -> Value {
+    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let versions: Vec<Value> = row
+        .versions
+        .iter()
+        .enumerate()
+        .map(|(i, version)| {
+            json!({
+                "name": version, "served": true, "storage": i == 0, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": any, "status": any}}},
+            })
+        })
+        .collect();
+    let scope = if row.scope == Scope::Cluster { "Cluster" } else { "Namespaced" };
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": name(row)},
+        "spec": {
+            "group": row.group, "scope": scope, "versions": versions,
+            "names": {"kind": row.name, "plural": row.plural, "singular": row.name.to_lowercase()},
+        },
+    })
+}
+
+fn name(row: &KindRow) -> String {
+    format!("{}.{}", row.plural, row.group)
+}
+
+/// Kinds that a cluster does not have by itself.
+pub fn custom() -> impl Iterator<Item = &'static KindRow> {
+    KINDS.iter().filter(|row| {
+        row.group.contains('.') && !row.group.ends_with(".k8s.io") || row.group == "gateway.networking.k8s.io"
+    })
+}
+
+/// Public definitions by name; empty where there is no Go.
+pub fn public() -> Result<&'static BTreeMap<String, Value>> {
+    static PUBLIC: OnceLock<Result<BTreeMap<String, Value>, String>> = OnceLock::new();
+    let read = PUBLIC.get_or_init(|| read_public().map_err(|error| format!("{error:#}")));
+    read.as_ref().map_err(|error| anyhow::anyhow!("public schemas: {error}"))
+}
+
+fn read_public() -> Result<BTreeMap<String, Value>> {
+    let mut found = BTreeMap::new();
+    if Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return Ok(found);
+    }
+    let wanted: Vec<String> = custom().map(name).collect();
+    for (module, place) in PUBLIC {
+        let place = module_folder(module)?.join(place);
+        let files = if place.is_dir() {
+            std::fs::read_dir(&place)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?
+        } else {
+            vec![place]
+        };
+        for file in files {
+            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            // Ten thousands of lines: only what is wanted is parsed.
+            for document in text.split("\n---\n").filter(|part| wanted.iter().any(|name| is_of(part, name))) {
+                let definition: Value = serde_saphyr::from_str(document).with_context(|| file.display().to_string())?;
+                let name = definition["metadata"]["name"].as_str().context("a definition without a name")?;
+                found.insert(name.to_owned(), definition);
+            }
+        }
+    }
+    let missing = |row: &&KindRow| PUBLIC_GROUPS.contains(&row.group) && !found.contains_key(&name(row));
+    let missing: Vec<String> = custom().filter(missing).map(name).collect();
+    ensure!(missing.is_empty(), "the pinned modules have no {missing:?}");
+    Ok(found)
+}
+
+fn is_of(document: &str, name: &str) -> bool {
+    document.lines().any(|line| line.strip_prefix("  name: ") == Some(name))
+}
+
+/// Where a pinned module lies in Go's cache; fetched if it is not there yet.
+fn module_folder(module: &str) -> Result<PathBuf> {
+    let pins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/tools/crds");
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", module])
+        .current_dir(pins)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=readonly")
+        .output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "go mod download {module}: {error}{}", String::from_utf8_lossy(&output.stdout));
+    let answer: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(answer["Dir"].as_str().context("a module's folder")?.into())
+}
