@@ -189,8 +189,8 @@ impl Snapshot {
 
     fn count(&mut self, pod: &Pod, up: bool) {
         let Some(revision) = &pod.revision else { return };
-        // An istiod is no user of itself, whatever its template says.
-        if pod.status.is_some_and(|s| s.over) || pod.meta.labels.is("app", "istiod") {
+        // An istiod is no user of itself, whatever its template says, and what is being deleted will not come back.
+        if pod.status.is_some_and(|s| s.over) || pod.meta.deleting || pod.meta.labels.is("app", "istiod") {
             return;
         }
         let workload = pod.workload().map_or_else(|| pod.meta.name.clone(), |(_, name)| Str::from(name));

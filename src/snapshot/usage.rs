@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Known, Snapshot, Unknown};
 use crate::model::injection::requested;
-use crate::model::{Backend, Kind, Object, RevisionName, Str, key};
+use crate::model::{Backend, Kind, Meta, Object, RevisionName, Str, key};
 use crate::wire::row;
 
 /// What uses a revision and what could not be looked at.
@@ -13,6 +13,8 @@ pub struct Usage {
     pub uses: Vec<Use>,
     /// Templates at 0 replicas: they would use it again.
     pub idle: Vec<Use>,
+    /// Pods whose Deployment is gone: on their way out, or left behind on purpose.
+    pub leaving: Vec<Use>,
     pub unknown: Vec<Unknown>,
 }
 
@@ -49,19 +51,35 @@ impl fmt::Display for Use {
     }
 }
 
+impl Use {
+    /// It only names the revision; nothing runs with it.
+    pub fn is_name(&self) -> bool {
+        !matches!(self, Use::Pods { .. } | Use::Template { .. })
+    }
+}
+
 impl Usage {
     pub fn is_used(&self) -> bool {
         !self.uses.is_empty()
     }
 
-    /// Only the mesh's own default tag and default validator refer to it. A validator is listed only if it judges whatever
-    /// names no revision, which is what makes one the default, by any name (`istiod-istio-system` up to 1.10).
-    pub fn only_defaults(&self) -> bool {
-        self.uses.iter().all(|u| match u {
-            Use::Tag { name } => name == "default",
-            Use::Validator { .. } => true,
-            _ => false,
-        })
+    /// Nothing runs with it or is made to run with it: only labels, tags and validators name it. A validator is listed only
+    /// if it judges whatever names no revision, by any name (`istiod-istio-system` up to 1.10).
+    pub fn only_names(&self) -> bool {
+        self.uses.iter().all(Use::is_name)
+    }
+
+    /// Who refers to it, each in a word or two.
+    pub fn names(&self) -> Vec<String> {
+        let name = |u: &Use| match u {
+            Use::Tag { name } => Some(format!("tag {name}")),
+            Use::Validator { name } => Some(name.to_string()),
+            Use::Namespace { name, .. } => Some(format!("namespace {name}")),
+            Use::Config { kind, namespace, name } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
+            Use::Template { kind, namespace, name, .. } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
+            Use::Pods { .. } => None,
+        };
+        self.uses.iter().filter_map(name).collect()
     }
 
     /// What could not be looked at, in words.
@@ -89,11 +107,7 @@ impl Snapshot {
         self.templates(Some(revision), &leads_here, &mut usage);
         match self.knows(Kind::Pod, None) {
             Err(u) => usage.unknown.push(u),
-            Ok(()) => usage.uses.extend(self.runs(revision.as_str()).map(|(ns, w, count)| Use::Pods {
-                namespace: ns.clone(),
-                workload: w.clone(),
-                count,
-            })),
+            Ok(()) => self.running(revision, &mut usage),
         }
         // A tag may be a webhook configuration, a Service, or both.
         for kind in [Kind::MutatingWebhook, Kind::Service] {
@@ -106,6 +120,40 @@ impl Snapshot {
         }
         self.pinned(revision, &leads_here, &mut usage);
         usage
+    }
+
+    fn running(&self, revision: &RevisionName, usage: &mut Usage) {
+        for (namespace, workload, count) in self.runs(revision.as_str()) {
+            let pods = Use::Pods { namespace: namespace.clone(), workload: workload.clone(), count };
+            match self.owner(namespace, workload) {
+                Owner::Stays => usage.uses.push(pods),
+                Owner::Goes => {}
+                Owner::Gone => usage.leaving.push(pods),
+            }
+        }
+    }
+
+    /// What becomes of the workload behind running pods. What cannot be seen stays.
+    fn owner(&self, namespace: &str, workload: &str) -> Owner {
+        const SEEN: [Kind; 3] = [Kind::Deployment, Kind::DaemonSet, Kind::StatefulSet];
+        if self.is_ending(namespace) {
+            return Owner::Goes;
+        }
+        let mut found = SEEN.iter().filter_map(|kind| self.get(*kind, namespace, workload)).peekable();
+        if found.peek().is_some() {
+            return if found.all(|o| o.meta().deleting) { Owner::Goes } else { Owner::Stays };
+        }
+        let mut pods = self.raw_in(Kind::Pod, namespace).filter_map(|o| match o {
+            Object::Pod(p) => p.workload().filter(|(_, name)| *name == workload),
+            _ => None,
+        });
+        let kind = pods.next().and_then(|(name, _)| SEEN.into_iter().find(|k| row(*k).name == name));
+        if kind.is_some_and(|kind| self.knows(kind, None).is_ok()) { Owner::Gone } else { Owner::Stays }
+    }
+
+    /// The namespace is being deleted with everything in it.
+    fn is_ending(&self, namespace: &str) -> bool {
+        self.get(Kind::Namespace, "", namespace).is_some_and(|ns| ns.meta().deleting)
     }
 
     /// Whatever asks for a tag by its name.
@@ -144,7 +192,7 @@ impl Snapshot {
             return;
         }
         for (kind, w) in self.workloads() {
-            if w.is_istiod() {
+            if w.is_istiod() || w.meta.deleting || self.is_ending(&w.meta.namespace) {
                 continue;
             }
             let asks = if w.is_gateway() {
@@ -210,10 +258,39 @@ impl Snapshot {
                 let pinned = meta.labels.value(key::REV).is_some_and(|rev| {
                     if kind == Kind::ApiGateway { leads_here(rev) } else { rev == revision.as_str() }
                 });
-                if pinned && !meta.deleting {
+                if pinned && !meta.deleting && !self.is_part_of(revision, kind, meta) {
                     usage.uses.push(Use::Config { kind, namespace: meta.namespace.clone(), name: meta.name.clone() });
                 }
             }
         }
     }
+
+    /// It was installed together with the control plane, and goes with it.
+    fn is_part_of(&self, revision: &RevisionName, kind: Kind, meta: &Meta) -> bool {
+        // Rendered by every chart up to 1.19; Helm alone says no more of them than their names.
+        const TELEMETRY: [&str; 5] = [
+            "stats-filter-",
+            "tcp-stats-filter-",
+            "metadata-exchange-",
+            "tcp-metadata-exchange-",
+            "stackdriver-filter-",
+        ];
+        let named = || kind == Kind::EnvoyFilter && TELEMETRY.iter().any(|start| meta.name.starts_with(start));
+        let released = || {
+            let release = meta.helm_release();
+            let mut own =
+                self.istiods().into_iter().flatten().filter(|w| w.istiod_revision().as_ref() == Some(revision));
+            release.is_some() && own.any(|w| w.meta.helm_release() == release)
+        };
+        meta.labels.has(key::COMPONENT) || named() || released()
+    }
+}
+
+/// What becomes of the workload behind running pods.
+enum Owner {
+    Stays,
+    /// It is being deleted, and its pods follow.
+    Goes,
+    /// It is not there any more.
+    Gone,
 }

@@ -15,10 +15,12 @@
 //!   `failurePolicy: Fail`;
 //! * an object of Istio configuration is labelled `istio.io/rev=R`, or a Gateway API Gateway asks for R.
 //!
-//! Never counted: R's own `istio-sidecar-injector-R` and `istio-validator-R-*`, R's own istiod pods, pods that have
-//! succeeded or failed, a tag of the same Helm release that nobody asks for. A template at 0 replicas gives a warning.
-//! If R is the last control plane and only its own tag `default` and the default validator refer to it, a warning says
-//! so: a full uninstall stays possible. What could not be looked at is named in a warning, and never denies.
+//! Never counted: R's own `istio-sidecar-injector-R` and `istio-validator-R-*`, R's own istiod pods and whatever else was
+//! installed with it (telemetry filters up to 1.19), pods that have succeeded, failed or are being deleted, workloads and
+//! namespaces that are being deleted, a tag of the same Helm release that nobody asks for. A template at 0 replicas gives a
+//! warning, and so do pods whose Deployment is gone. If R is the last control plane and only labels, tags, validators and
+//! gateways of the same istioctl installation refer to it, a warning names them: a full uninstall stays possible, in the
+//! order that Istio documents. What could not be looked at is named in a warning, and never denies.
 //!
 //! ## Why
 //! Without the Service the API server cannot call istiod: pods of the namespaces that ask for R do not start, every write

@@ -3,6 +3,7 @@
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
 use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, key};
+use crate::rules::names::few;
 use crate::rules::view::kubectl;
 use crate::rules::{Finding, Operation, Severity, View};
 use crate::snapshot::usage::{Usage, Use};
@@ -40,7 +41,7 @@ impl Loss<'_> {
         }
         usage.uses.retain(|user| !matches!(user, Use::Tag { name } if goes_along(cluster, name, self.meta)));
         if let Some(unknown) = usage.unknown.iter().find(|u| u.why == WhyUnknown::Listing)
-            && usage.only_defaults()
+            && usage.only_names()
         {
             // In a moment it will be known whether there are other users.
             return Err(unknown.clone());
@@ -51,6 +52,10 @@ impl Loss<'_> {
         let what = if let Some(idle) = usage.idle.first() {
             let more = if usage.idle.len() > 1 { format!(" and {} more", usage.idle.len() - 1) } else { String::new() };
             format!("{} is asked for by what is at 0 replicas: {idle}{more}", self.revision)
+        } else if let Some(last) = usage.leaving.first() {
+            let more =
+                if usage.leaving.len() > 1 { format!(" and {} more", usage.leaving.len() - 1) } else { String::new() };
+            format!("{} is still run by pods whose owner is gone: {last}{more}", self.revision)
         } else if !usage.unknown.is_empty() {
             format!("nothing seen uses {}, but {}", self.revision, usage.gaps())
         } else {
@@ -65,13 +70,15 @@ impl Loss<'_> {
 
     fn used(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> Known<Finding> {
         let revision = self.revision;
-        if usage.only_defaults() && self.is_last(cluster)? {
+        let goes = |user: &Use| user.is_name() || is_own_gateway(cluster, user, self.meta);
+        if usage.uses.iter().all(goes) && self.is_last(cluster)? {
+            let names = usage.names();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
             return Ok(Finding::warn(self.field, self.value.clone()).says(
-                format!("{revision} is the last control plane: delete its default tag and validator, too"),
-                "the default validator refuses every write of Istio configuration once its Service is gone, and the \
-                 default tag keeps pods from starting.",
-                "istioctl tag remove default -y\n\
-                 kubectl delete validatingwebhookconfiguration istiod-default-validator",
+                format!("{revision} is the last control plane; left behind: {}", few(&names)),
+                "a default validator refuses every write of Istio configuration once its Service is gone, and a tag or \
+                 a default injector keeps pods that ask for it from starting.",
+                removals(cluster, usage).join("\n"),
             ));
         }
         let users = usage.sentence(NAMED);
@@ -160,6 +167,23 @@ fn goes_along(cluster: &Snapshot, tag: &str, lost: &Meta) -> bool {
     let mut evidence = evidence.filter(|m| m.labels.is(key::TAG, tag)).peekable();
     evidence.peek().is_some() && evidence.all(|m| m.helm_release() == Some(own))
 }
+
+/// A gateway of the same istioctl installation: `istioctl uninstall --purge` takes it a moment before its istiod.
+fn is_own_gateway(cluster: &Snapshot, user: &Use, lost: &Meta) -> bool {
+    let (namespace, name) = match user {
+        Use::Template { namespace, name, .. } => (namespace, name),
+        Use::Pods { namespace, workload, .. } => (namespace, workload),
+        _ => return false,
+    };
+    cluster.workload(Kind::Deployment, namespace, name).is_some_and(|w| {
+        let of_istioctl = |m: &Meta| m.labels.is(MANAGED, "Reconcile") && m.labels.has(key::COMPONENT);
+        let same = |k: &str| w.meta.labels.get(k) == lost.labels.get(k);
+        w.is_gateway() && of_istioctl(&w.meta) && of_istioctl(lost) && same(key::OWNER) && same(key::OWNER_NAMESPACE)
+    })
+}
+
+/// What istioctl and the operator label whatever they write.
+const MANAGED: &str = "operator.istio.io/managed";
 
 /// Parts of an installed revision that are not in the cluster: an uninstall may have taken them already.
 fn gone(cluster: &Snapshot, revision: &RevisionName) -> Vec<String> {

@@ -14,7 +14,8 @@
 //!
 //! ## When to allow
 //! When the revision is to be installed right after its tag. A tag that Helm installs only gives a warning, because Helm
-//! applies Services first; so does any tag where there is no control plane yet.
+//! applies Services first; so does any tag where there is no control plane yet. A tag that the chart of an istiod brings
+//! along (`revisionTags`) points to that istiod, and nothing is said.
 //!
 //! ## Who speaks
 //! CP003 speaks of the deletion of an `IstioRevisionTag`: it takes the tag's webhooks with it. When a tag's Service goes,
@@ -45,7 +46,9 @@ fn service(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let cluster = view.cluster();
     let mut findings = collision(tag, target, label(key::TAG), view)?;
     let revisions = cluster.revisions()?;
-    if !revisions.iter().any(|r| r.as_str() == target) {
+    // The chart of an istiod brings tags that point to itself, before its Deployment.
+    let comes_along = before.is_none() && labels.value(CHART).is_some_and(|chart| chart.starts_with("istiod-"));
+    if !revisions.iter().any(|r| r.as_str() == target) && !comes_along {
         let mut webhooks = cluster.injector_configs().map(|c| &c.meta.labels);
         let agrees = webhooks.any(|l| l.is(key::TAG, tag) && l.is(key::REV, target));
         // Helm applies Services before the Deployment that they lead to, and Argo CD before anything is there.
@@ -55,6 +58,8 @@ fn service(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     }
     Ok(findings)
 }
+
+const CHART: &str = "helm.sh/chart";
 
 fn sail(tag: &Sail, old: Old<'_, Sail>, view: &View<'_>) -> Found {
     let Some((kind, target)) = tag.target.as_ref().filter(|_| view.kind() == Kind::SailTag) else {

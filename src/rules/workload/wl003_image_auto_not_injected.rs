@@ -2,8 +2,8 @@
 //!
 //! ## What
 //! The container `istio-proxy` has the placeholder image `auto`, and no injection will replace it: nothing asks for one, the
-//! pods or their namespace refuse it, or istiod skips them (`hostNetwork`, system namespaces). Where only the name that is asked
-//! for is unknown, GW006 (gateways) or WL002 says so.
+//! pods or their namespace refuse it, istiod skips them (`hostNetwork`, system namespaces), or a gateway asks for the default
+//! injector of a mesh that has none. Where only the name that is asked for is unknown, GW006 (gateways) or WL002 says so.
 //!
 //! ## Why
 //! No registry has an image `auto`. The pods stay in `ImagePullBackOff`; for a gateway that means no traffic.
@@ -14,10 +14,11 @@
 //! ## When to allow
 //! When an injector that is not Istio's replaces the image.
 
-use super::{Part, is_never_injected, label, place, set};
+use super::{Part, Place, is_never_injected, label, place, set};
 use crate::model::injection::{NEVER_INJECTED, asked_by_namespace};
+use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{Workload, key};
-use crate::rules::names::offer;
+use crate::rules::names::{offer, unserved};
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 
 pub static RULE: Rule = Rule {
@@ -68,8 +69,17 @@ fn check(workload: &Workload, _: Old<'_, Workload>, view: &View<'_>) -> Found {
             fix.push_str(&format!("\n(then let the pods ask: {})\n{names}", ask()));
         }
         (label(view, key::INJECT), value, reason, fix)
-    } else if place.resolution.requested.is_some() {
-        return Ok(Vec::new());
+    } else if let Some(asked) = &place.resolution.requested {
+        // GW006 speaks of revisions, WL002 of what is no gateway.
+        let by_name = if place.namespace.has(key::INJECTION) {
+            false
+        } else {
+            place.namespace.has(key::REV) || template.labels.has(key::REV)
+        };
+        if by_name || asked != "default" || !workload.is_gateway() {
+            return Ok(Vec::new());
+        }
+        return no_default(workload, &place, view);
     } else {
         nothing_asks = true;
         (
@@ -86,6 +96,34 @@ fn check(workload: &Workload, _: Old<'_, Workload>, view: &View<'_>) -> Found {
     Ok(vec![Finding::deny(field, value).severity(severity).says(
         format!("istio-proxy keeps image \"auto\": {reason}."),
         "no injector would replace the placeholder, and no registry has such an image: the pods would never start.",
+        fix,
+    )])
+}
+
+/// A gateway that asks for the default injector of a mesh that has none.
+fn no_default(workload: &Workload, place: &Place<'_>, view: &View<'_>) -> Found {
+    let cluster = view.cluster();
+    let Some(found) = unserved(cluster, DEFAULT_INJECTOR, &place.namespace)? else { return Ok(Vec::new()) };
+    let severity = if place.certain { found.severity } else { Severity::Warn };
+    let (home, name) = (&workload.meta.namespace, &workload.meta.name);
+    let what = match (&found.announced, found.others) {
+        (Some(by), _) => {
+            format!("gateway {home}/{name} asks for the default injector, which is only announced by {by}.")
+        }
+        (None, false) => format!("gateway {home}/{name} asks for injection, and no injector is there yet."),
+        (None, true) => format!("gateway {home}/{name} asks for the default injector, which this mesh does not have."),
+    };
+    let fix = match offer(cluster, "default").filter(|_| severity == Severity::Deny) {
+        Some(name) => format!("{}\n{}", set(view, Part::Labels, key::REV, Some(&name)), cluster.name_list()),
+        None => format!(
+            "kubectl rollout restart {}\n(once the control plane is there: pods that start before it keep the placeholder)",
+            view.kubectl()
+        ),
+    };
+    let field = label(view, if place.namespace.has(key::INJECTION) { key::INJECTION } else { key::INJECT });
+    Ok(vec![Finding::deny(field, "default").severity(severity).says(
+        what,
+        "no injector would replace the placeholder image \"auto\", and no registry has such an image: its pods would not start.",
         fix,
     )])
 }

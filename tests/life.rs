@@ -1,0 +1,188 @@
+//! Ordinary life passes untouched: whole installations, upgrades, ways back and uninstalls, one admission request at a time,
+//! in the order in which Helm, istioctl and GitOps tools really write.
+
+#[path = "life/manifests.rs"]
+mod manifests;
+#[path = "life/world.rs"]
+mod world;
+
+use manifests::{
+    app, as_helm_installs, as_helm_uninstalls, as_istioctl_uninstalls, config, gateway, istiod, namespace, tag,
+    validator,
+};
+use revguard::model::{Kind, Object};
+use world::World;
+
+fn apply(world: &mut World, objects: &[Object]) {
+    for object in objects {
+        world.write("deployer", object.clone());
+        world.settle();
+    }
+}
+
+fn helm_install(world: &mut World, objects: &[Object]) {
+    apply(world, &as_helm_installs(objects));
+}
+
+fn remove(world: &mut World, objects: &[Object]) {
+    for object in objects {
+        world.delete("deployer", object);
+        world.settle();
+    }
+}
+
+/// Two revisions' worth of a mesh: tags, a gateway, a namespace by revision, one by tag, one by the default injector.
+fn mesh(drains: bool) -> World {
+    let mut world = World { drains, ..World::default() };
+    apply(&mut world, &namespace("istio-system", ""));
+    apply(&mut world, &validator("1-23"));
+    helm_install(&mut world, &istiod("1-23", "1.23.2", &[]));
+    apply(&mut world, &tag("prod", "1-23"));
+    apply(&mut world, &tag("default", "1-23"));
+    apply(&mut world, &namespace("ingress", ""));
+    helm_install(&mut world, &gateway("ingress", "1-23"));
+    for (name, labels) in [("a", "istio.io/rev: 1-23"), ("b", "istio.io/rev: prod"), ("c", "istio-injection: enabled")]
+    {
+        // Made first, labelled later.
+        apply(&mut world, &namespace(name, ""));
+        apply(&mut world, &namespace(name, labels));
+        helm_install(&mut world, &app(name));
+    }
+    apply(&mut world, &config("ingress"));
+    world
+}
+
+fn move_everything(world: &mut World, to: &str) {
+    apply(world, &namespace("a", &format!("istio.io/rev: {to}")));
+    world.restart("a");
+    apply(world, &tag("prod", to));
+    world.restart("b");
+    helm_install(world, &gateway("ingress", to));
+    apply(world, &tag("default", to));
+    apply(world, &validator(to));
+    world.restart("c");
+}
+
+#[test]
+fn an_upgrade_by_revisions_and_the_proper_uninstall_of_the_old_one() {
+    for drains in [false, true] {
+        let mut world = mesh(drains);
+        helm_install(&mut world, &istiod("1-24", "1.24.1", &[]));
+        move_everything(&mut world, "1-24");
+        remove(&mut world, &as_helm_uninstalls(&istiod("1-23", "1.23.2", &[])));
+        assert_eq!(world.said, [""; 0], "drains: {drains}");
+        assert!(world.judged > 40, "{}", world.judged);
+    }
+}
+
+#[test]
+fn the_way_back_from_every_stage() {
+    let mut world = mesh(true);
+    helm_install(&mut world, &istiod("1-24", "1.24.1", &[]));
+    move_everything(&mut world, "1-24");
+    move_everything(&mut world, "1-23");
+    remove(&mut world, &as_helm_uninstalls(&istiod("1-24", "1.24.1", &[])));
+    assert_eq!(world.said, [""; 0]);
+}
+
+#[test]
+fn an_uninstall_of_what_is_in_use_is_stopped_as_a_group() {
+    let mut world = mesh(false);
+    remove(&mut world, &as_helm_uninstalls(&istiod("1-23", "1.23.2", &[])));
+    assert_eq!(
+        world.said,
+        ["D CP001: Delete Service istio-system/istiod-1-23", "D CP002: Delete Deployment istio-system/istiod-1-23"]
+    );
+}
+
+#[test]
+fn in_place_without_a_revision_and_without_versions_in_the_tags() {
+    let mut world = World { drains: true, ..World::default() };
+    apply(&mut world, &namespace("istio-system", ""));
+    apply(&mut world, &validator(""));
+    helm_install(&mut world, &istiod("", "1.23.2", &[]));
+    apply(&mut world, &namespace("shop", "istio-injection: enabled"));
+    helm_install(&mut world, &app("shop"));
+    apply(&mut world, &namespace("ingress", ""));
+    helm_install(&mut world, &gateway("ingress", ""));
+    apply(&mut world, &config("ingress"));
+    for image in ["1.24.1", "latest", "1.24.1-distroless", "master-alpha.0f1e2d"] {
+        helm_install(&mut world, &istiod("", image, &[]));
+        world.restart("shop");
+        world.restart("ingress");
+    }
+    assert_eq!(world.said, [""; 0]);
+}
+
+#[test]
+fn the_last_control_plane_goes_in_the_order_that_istio_documents() {
+    let mut world = World { drains: true, ..World::default() };
+    apply(&mut world, &namespace("istio-system", ""));
+    let all = [istiod("", "1.23.2", &[]), tag("default", ""), validator("")].concat();
+    helm_install(&mut world, &all);
+    apply(&mut world, &namespace("shop", "istio-injection: enabled"));
+    helm_install(&mut world, &app("shop"));
+    assert_eq!(world.said, [""; 0]);
+    // The applications, then everything of Istio at once, the label last.
+    remove(&mut world, &app("shop"));
+    remove(&mut world, &as_istioctl_uninstalls(&all));
+    apply(&mut world, &namespace("shop", ""));
+    assert!(world.said.iter().all(|s| s.starts_with("W ")), "{:#?}", world.said);
+    assert_eq!(world.snapshot().len(Kind::Deployment) + world.snapshot().len(Kind::Service), 0);
+}
+
+/// A shuffle that is the same at every run.
+fn shuffled(objects: &[Object], seed: u64) -> Vec<Object> {
+    let mut all = objects.to_vec();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for i in (1..all.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        all.swap(i, usize::try_from(state % (i as u64 + 1)).expect("small"));
+    }
+    all
+}
+
+fn denied(world: &World) -> Vec<&String> {
+    world.said.iter().filter(|s| s.starts_with("D ")).collect()
+}
+
+#[test]
+fn everything_at_once_in_any_order_and_a_canary_beside_it() {
+    for seed in 1..16 {
+        let named = ["", "1-24"][usize::from(seed % 2 == 0)];
+        let label = if named.is_empty() { "istio-injection: enabled" } else { "istio.io/rev: 1-24" };
+        let all = [
+            namespace("istio-system", ""),
+            namespace("ingress", ""),
+            namespace("shop", label),
+            validator(named),
+            istiod(named, "1.24.1", &["prod"]),
+            gateway("ingress", named),
+            app("shop"),
+            config("ingress"),
+        ]
+        .concat();
+        let mut world = World::default();
+        apply(&mut world, &shuffled(&all, seed));
+        assert!(denied(&world).is_empty(), "seed {seed}: {:#?}", world.said);
+        // The same again, and a canary with a tag of its own: nothing at all is said.
+        world.restart("ingress");
+        world.said.clear();
+        apply(&mut world, &shuffled(&all, seed + 1));
+        apply(&mut world, &shuffled(&istiod("1-25", "1.25.0", &["canary"]), seed));
+        assert_eq!(world.said, [""; 0], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_cluster_without_istio() {
+    let mut world = World::default();
+    for (name, labels) in [("a", ""), ("b", "team: x"), ("kube-system", "")] {
+        apply(&mut world, &namespace(name, labels));
+        helm_install(&mut world, &app(name));
+        remove(&mut world, &app(name));
+    }
+    assert_eq!(world.said, [""; 0]);
+}

@@ -1,0 +1,216 @@
+//! What the charts and istioctl write, as lean as a rule can tell apart.
+
+use revguard::model::Object;
+
+use super::world::read;
+
+/// The order in which Helm applies kinds; it deletes webhook configurations first and the rest in about the reverse order.
+const INSTALL: [&str; 7] = [
+    "ConfigMap",
+    "Service",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+    "",
+];
+const UNINSTALL: [&str; 6] = [
+    "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration",
+    "Service",
+    "HorizontalPodAutoscaler",
+    "Deployment",
+    "ConfigMap",
+];
+/// `istioctl uninstall` takes workloads first and webhook configurations last.
+const ISTIOCTL: [&str; 6] = [
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "HorizontalPodAutoscaler",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+];
+
+fn sorted(objects: &[Object], order: &[&str]) -> Vec<Object> {
+    let mut all = objects.to_vec();
+    all.sort_by_key(|o| order.iter().position(|k| *k == revguard::wire::row(o.kind()).name).unwrap_or(order.len()));
+    all
+}
+
+pub fn as_helm_installs(objects: &[Object]) -> Vec<Object> {
+    sorted(objects, &INSTALL)
+}
+
+pub fn as_helm_uninstalls(objects: &[Object]) -> Vec<Object> {
+    sorted(objects, &UNINSTALL)
+}
+
+pub fn as_istioctl_uninstalls(objects: &[Object]) -> Vec<Object> {
+    sorted(objects, &ISTIOCTL)
+}
+
+fn hook(name: &str, service: &str, namespaces: &str, pods: &str) -> String {
+    format!(
+        "- {{name: {name}.sidecar-injector.istio.io, failurePolicy: Fail, sideEffects: None, admissionReviewVersions: [v1], \
+         clientConfig: {{service: {{name: {service}, namespace: istio-system, path: /inject, port: 443}}}}, \
+         namespaceSelector: {{matchExpressions: [{namespaces}]}}, objectSelector: {{matchExpressions: [{pods}]}}, \
+         rules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [pods]}}]}}\n"
+    )
+}
+
+/// Webhooks that serve a name, and if it is the default's those that serve `istio-injection=enabled`.
+fn hooks(asked: &str, service: &str) -> String {
+    let absent = |key: &str| format!("{{key: {key}, operator: DoesNotExist}}");
+    let is = |key: &str, op: &str, value: &str| format!("{{key: {key}, operator: {op}, values: ['{value}']}}");
+    let (rev, injection, inject) = ("istio.io/rev", "istio-injection", "sidecar.istio.io/inject");
+    let willing = is(inject, "NotIn", "false");
+    let mut all = hook("rev.namespace", service, &format!("{}, {}", is(rev, "In", asked), absent(injection)), &willing);
+    let neither = format!("{}, {}", absent(rev), absent(injection));
+    all += &hook("rev.object", service, &neither, &format!("{willing}, {}", is(rev, "In", asked)));
+    if asked == "default" {
+        all += &hook("namespace", service, &is(injection, "In", "enabled"), &willing);
+        all += &hook("object", service, &neither, &format!("{}, {}", is(inject, "In", "true"), absent(rev)));
+    }
+    all
+}
+
+fn suffix(revision: &str) -> String {
+    if revision.is_empty() { String::new() } else { format!("-{revision}") }
+}
+
+fn named(revision: &str) -> &str {
+    if revision.is_empty() { "default" } else { revision }
+}
+
+/// The validator of everything that names no revision, as the base chart brings it and a default tag moves it.
+pub fn validator(revision: &str) -> Vec<Object> {
+    read(&format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {{name: \
+         istiod-default-validator, labels: {{app: istiod, istio.io/rev: {rev:?}}}}}, webhooks: [{{name: validation.istio.io, \
+         failurePolicy: Fail, sideEffects: None, admissionReviewVersions: [v1], clientConfig: {{service: {{name: istiod{suffix}, \
+         namespace: istio-system, path: /validate}}}}, objectSelector: {{matchExpressions: [{{key: istio.io/rev, operator: \
+         DoesNotExist}}]}}, rules: [{{apiGroups: [networking.istio.io], apiVersions: ['*'], operations: [CREATE, UPDATE], \
+         resources: ['*']}}]}}]}}",
+        rev = named(revision),
+        suffix = suffix(revision),
+    ))
+}
+
+/// The chart of istiod. `tags` are its `revisionTags`.
+pub fn istiod(revision: &str, image_tag: &str, tags: &[&str]) -> Vec<Object> {
+    let (rev, suffix) = (named(revision), suffix(revision));
+    let selector = if revision.is_empty() {
+        "app: istiod, istio: pilot".to_owned()
+    } else {
+        format!("app: istiod, istio.io/rev: {rev:?}")
+    };
+    let istio = if revision.is_empty() { "pilot" } else { "istiod" };
+    let labels = format!("app: istiod, istio: pilot, istio.io/rev: {rev:?}, helm.sh/chart: istiod-1.0.0");
+    let mut all = read(&format!(
+        "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio{suffix}, namespace: istio-system, labels: {{istio.io/rev: {rev:?}}}}}}}
+---
+{{apiVersion: v1, kind: Service, metadata: {{name: istiod{suffix}, namespace: istio-system, labels: {{{labels}}}}}, spec: {{selector: {{{selector}}}, ports: [{{port: 15012}}, {{port: 443}}]}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: istiod{suffix}, namespace: istio-system, labels: {{{labels}}}}}
+spec:
+  selector: {{matchLabels: {{{selector}}}}}
+  template:
+    metadata: {{labels: {{app: istiod, istio: {istio}, istio.io/rev: {rev:?}, sidecar.istio.io/inject: 'false'}}}}
+    spec: {{serviceAccountName: istiod{suffix}, containers: [{{name: discovery, image: 'docker.io/istio/pilot:{image_tag}'}}]}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: istiod{suffix}, namespace: istio-system}}
+spec: {{minReplicas: 1, maxReplicas: 5, scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: istiod{suffix}}}}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {{name: istio-sidecar-injector{suffix}, labels: {{app: sidecar-injector, istio.io/rev: {rev:?}}}}}
+webhooks:
+{}",
+        hooks(rev, &format!("istiod{suffix}")),
+    ));
+    for tag in tags {
+        all.extend(tag_of(tag, revision, ", helm.sh/chart: istiod-1.0.0"));
+    }
+    all
+}
+
+/// `istioctl tag set`: first the webhooks, then the Service.
+pub fn tag(name: &str, revision: &str) -> Vec<Object> {
+    tag_of(name, revision, "")
+}
+
+fn tag_of(name: &str, revision: &str, chart: &str) -> Vec<Object> {
+    let (rev, suffix) = (named(revision), suffix(revision));
+    let labels = format!("istio.io/rev: {rev:?}, istio.io/tag: {name:?}{chart}");
+    read(&format!(
+        "apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {{name: istio-revision-tag-{name}, labels: {{app: sidecar-injector, {labels}}}}}
+webhooks:
+{}---
+{{apiVersion: v1, kind: Service, metadata: {{name: istiod-revision-tag-{name}, namespace: istio-system, labels: {{app: istiod, {labels}}}}}, spec: {{selector: {{app: istiod, istio.io/rev: {rev:?}}}, ports: [{{port: 443}}]}}}}",
+        hooks(name, &format!("istiod{suffix}")),
+    ))
+}
+
+/// The gateway chart.
+pub fn gateway(namespace: &str, revision: &str) -> Vec<Object> {
+    let rev = if revision.is_empty() { String::new() } else { format!(", istio.io/rev: {revision:?}") };
+    read(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: gw, namespace: {namespace}}}, spec: {{type: LoadBalancer, selector: {{app: gw, istio: gw}}, ports: [{{port: 80}}]}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: gw, namespace: {namespace}, labels: {{app: gw}}}}
+spec:
+  selector: {{matchLabels: {{app: gw, istio: gw}}}}
+  template:
+    metadata: {{labels: {{app: gw, istio: gw, sidecar.istio.io/inject: 'true'{rev}}}, annotations: {{inject.istio.io/templates: gateway}}}}
+    spec: {{containers: [{{name: istio-proxy, image: auto}}]}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: gw, namespace: {namespace}}}
+spec: {{minReplicas: 1, maxReplicas: 5, scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: gw}}}}"
+    ))
+}
+
+/// What a team deploys.
+pub fn app(namespace: &str) -> Vec<Object> {
+    let template = |n: &str| {
+        format!("{{metadata: {{labels: {{app: {n}}}}}, spec: {{containers: [{{name: app, image: 'app:1'}}]}}}}")
+    };
+    read(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: {namespace}}}, spec: {{selector: {{app: web}}, ports: [{{port: 80}}]}}}}
+---
+{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web, namespace: {namespace}}}, spec: {{replicas: 2, selector: {{matchLabels: {{app: web}}}}, template: {}}}}}
+---
+{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: db, namespace: {namespace}}}, spec: {{selector: {{matchLabels: {{app: db}}}}, template: {}}}}}
+---
+{{apiVersion: batch/v1, kind: CronJob, metadata: {{name: tick, namespace: {namespace}}}, spec: {{schedule: '* * * * *', jobTemplate: {{spec: {{template: {}}}}}}}}}",
+        template("web"),
+        template("db"),
+        template("tick"),
+    ))
+}
+
+/// A namespace with these labels, as they are written in YAML.
+pub fn namespace(name: &str, labels: &str) -> Vec<Object> {
+    read(&format!(
+        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{kubernetes.io/metadata.name: {name}, {labels}}}}}}}"
+    ))
+}
+
+/// Configuration that uses the gateway.
+pub fn config(namespace: &str) -> Vec<Object> {
+    read(&format!(
+        "{{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {{name: gw, namespace: {namespace}}}, spec: {{selector: {{istio: gw}}}}}}
+---
+{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: web, namespace: {namespace}}}, spec: {{hosts: ['*']}}}}"
+    ))
+}
