@@ -14,8 +14,8 @@ JUDGE_GOALS = {"deployment-create-10kB": 15, "deployment-create-30kB": 40}
 RATIO_GOALS = {("create", 10_000): 2.0, ("create", 30_000): 2.5}
 MEMORY_GOALS = {"rss_start_bytes": 20, "rss_loaded_bytes": 150}
 
-# CPU a review at 10 and 30 kB in microseconds, RSS in MB: measured by us once on two cores of an AMD EPYC, with the load of
-# `make bench-server`, for the claim of forty times less.
+# CPU a review at 10 and 30 kB in microseconds, RSS in MB: known figures from before this bench was written, taken on two
+# cores where a no-op cost 13 and 23 microseconds. Nothing here measures them again.
 OTHERS = [("Gatekeeper 3.23.1, one template", 1130, 3150, 115), ("Kyverno 1.19.1, one rule", 1523, 3773, 165)]
 
 
@@ -92,7 +92,7 @@ def others(record):
     rows = [["revguard, all rules", f"{small:.0f}", f"{large:.0f}", "", ""]]
     for name, a, b, rss in OTHERS:
         rows.append([name, f"{a:,}", f"{b:,}", f"{a / small:.0f}× and {b / large:.0f}×", f"{rss}"])
-    return out + ["CPU a CREATE review, in µs. The others were measured once, in the same way, on two cores of an AMD EPYC; their figures are facts of that day and not of this run.\n", table(["", "10 kB", "30 kB", "times revguard", "RSS, MB"], rows)]
+    return out + ["CPU a CREATE review, in µs. The figures of the others are known from before, on two cores where a no-op took 13 and 23 µs; this bench does not run them.\n", table(["", "10 kB", "30 kB", "times revguard", "RSS, MB"], rows)]
 
 
 def saturation(record):
