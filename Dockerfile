@@ -14,7 +14,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
  && for b in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/\1/p' Cargo.toml); do echo 'fn main() {}' > "benches/$b.rs"; done \
- && for t in $(sed -n '/^\[\[test\]\]/,/^$/s/^path = "\(.*\)"/\1/p' Cargo.toml); do mkdir -p "$(dirname "$t")" && echo 'fn main() {}' > "$t"; done \
+ && for t in $(sed -n '/^\[\[\(test\|bench\)\]\]/,/^$/s/^path = "\(.*\)"/\1/p' Cargo.toml); do mkdir -p "$(dirname "$t")" && echo 'fn main() {}' > "$t"; done \
  && cargo build --release --locked --target "$(cat /target)"
 COPY src src
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --target "$(cat /target)" \

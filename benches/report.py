@@ -36,8 +36,11 @@ def table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]) + "\n"
 
 
-def met(value, goal):
-    return "yes" if value <= goal else "**no**"
+def met(value, goal, worst=None):
+    """A goal that only the median meets is said to be met by the median: on another day it may not be."""
+    if value > goal:
+        return "**no**"
+    return "yes" if worst is None or worst <= goal else "by the median, not by every round"
 
 
 def spread(s, digits=1):
@@ -73,7 +76,7 @@ def cost(record):
     for s in f["cost"]["shapes"]:
         goal = RATIO_GOALS.get((s["operation"], s["bytes"]))
         name = f"{s['operation'].upper()}, {s['bytes'] // 1000} kB"
-        rows.append([name, spread(s["noop"]["cpu_us"]), spread(s["shell"]["cpu_us"]), spread(s["revguard"]["cpu_us"]), spread(s["ratio"], 2), f"≤ {goal}" if goal else "", met(s["ratio"]["median"], goal) if goal else ""])
+        rows.append([name, spread(s["noop"]["cpu_us"]), spread(s["shell"]["cpu_us"]), spread(s["revguard"]["cpu_us"]), spread(s["ratio"], 2), f"≤ {goal}" if goal else "", met(s["ratio"]["median"], goal, s["ratio"]["most"]) if goal else ""])
         for kind in ("noop", "revguard"):
             l = s[kind]["latency_us"]
             late.append([name, kind.replace("noop", "no-op"), *(f"{l[q]['median']:.0f}" for q in ("p50", "p99", "p999"))])
