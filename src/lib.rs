@@ -9,15 +9,21 @@
 pub mod model;
 // 1: the one reader
 pub mod wire;
+// 1: our own custom resources
+pub mod api;
 // 2: one immutable, joined view
 pub mod snapshot;
 // 3: decisions
 pub mod rules;
+// 3: what exists, judged as a whole: findings, repairs, reports, who uses which revision
+pub mod audit;
 // ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;
 pub mod cluster;
 pub mod telemetry;
+// 4: carries out what was decided below: leases, certificates, repairs, reports
+pub mod controller;
 // 5: wiring and supervision, the only place that spawns
 pub mod run;
 // 6: arguments, subcommands, exit codes

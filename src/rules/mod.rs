@@ -6,6 +6,7 @@
 pub mod allow;
 mod catalogue;
 pub mod finding;
+pub mod flaw;
 pub mod judge;
 mod names;
 pub mod patch;
@@ -17,13 +18,15 @@ mod control_plane;
 mod gateway;
 mod namespace;
 mod upgrade;
+mod webhook_config;
 mod workload;
 
 use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Sail, Service, Workload};
-use crate::snapshot::Known;
+use crate::snapshot::{Known, Snapshot};
 
 pub use catalogue::{RULES, find};
 pub use finding::{Finding, Fix, Severity};
+pub use flaw::{Change, Flaw, Level, Repair};
 pub use judge::{Action, Judged, Verdict, judge};
 pub use patch::Patch;
 pub use policy::{Mode, Policy};
@@ -66,6 +69,8 @@ pub enum Check {
     Any(fn(&Object, Old<'_, Object>, &View<'_>) -> Found),
     /// Deletions.
     Delete(fn(&Object, &View<'_>) -> Found),
+    /// The cluster as it stands. No write is judged by it; the audit runs it over every snapshot.
+    Audit(fn(&Snapshot, &Policy) -> Known<Vec<Flaw>>),
 }
 
 /// A part of an object that a rule may read.

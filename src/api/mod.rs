@@ -1,0 +1,1 @@
+//! Our own custom resources, as the API server holds them.
