@@ -29,8 +29,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage.";
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage, \
+     3 a task of serve died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
 enum Command {
