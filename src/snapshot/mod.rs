@@ -398,6 +398,11 @@ impl Snapshot {
             .map(|((_, ns, w), n)| (ns, w, *n))
     }
 
+    /// The same of every revision, in its order.
+    pub fn all_runs(&self) -> impl Iterator<Item = (&Str, &Str, &Str, u32)> {
+        self.runs.iter().map(|((revision, ns, w), n)| (revision, ns, w, *n))
+    }
+
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.
     pub fn mesh_namespaces(&self) -> Vec<Str> {
         let mut found: Vec<Str> =

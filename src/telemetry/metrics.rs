@@ -16,7 +16,7 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use super::labels::{Action, Closed, Full, Outcome, Path, Port};
+pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port};
 use super::table::*;
 pub use super::table::{ALL, Def, Kind, docs};
 
@@ -52,6 +52,8 @@ pub struct Metrics {
     snapshot_version: IntGaugeVec,
     snapshot_age: GaugeVec,
     watch_errors: IntCounterVec,
+    leader: IntGauge,
+    reconcile_errors: Vec<IntCounter>,
     ready: IntGauge,
     before_scrape: Mutex<Vec<BeforeScrape>>,
 }
@@ -80,6 +82,7 @@ impl Metrics {
         let connections_opened = counters(&registry, CONNECTIONS_OPENED);
         let connections_closed = counters(&registry, CONNECTIONS_CLOSED);
         let accept_errors = counters(&registry, ACCEPT_ERRORS);
+        let reconcile_errors = counters(&registry, RECONCILE_ERRORS);
         int_gauges(&registry, BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let cert_reload_success = int_gauge(&registry, CERT_RELOAD_SUCCESS);
         let policy_reload_success = int_gauge(&registry, POLICY_RELOAD_SUCCESS);
@@ -112,6 +115,8 @@ impl Metrics {
             snapshot_version: int_gauges(&registry, SNAPSHOT_VERSION),
             snapshot_age: gauges(&registry, SNAPSHOT_AGE),
             watch_errors: counters(&registry, WATCH_ERRORS),
+            leader: int_gauge(&registry, LEADER),
+            reconcile_errors: each(Loop::ALL, |l| reconcile_errors.with_label_values(&[l.as_str()])),
             ready: int_gauge(&registry, READY),
             before_scrape: Mutex::new(Vec::new()),
             registry,
@@ -251,6 +256,21 @@ impl Metrics {
     /// A list or watch of `kind` failed.
     pub fn watch_error(&self, kind: &'static str) {
         self.watch_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// Whether this replica of the controller may write.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// A read or write of the controller failed.
+    pub fn reconcile_error(&self, of: Loop) {
+        self.reconcile_errors[of as usize].inc();
+    }
+
+    /// How many reads and writes of a loop failed.
+    pub fn reconcile_errors(&self, of: Loop) -> u64 {
+        self.reconcile_errors[of as usize].get()
     }
 
     /// Whether /readyz would answer 200.

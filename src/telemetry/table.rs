@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{Action, Closed, Full, Outcome, Path, Port};
+use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port};
 
 /// One metric as an operator reads of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,18 @@ pub(super) const FINDINGS: Def = Def {
     help: "Findings by rule and by what policy made of them.",
     labels: &["code", "action"],
 };
+pub(super) const LEADER: Def = Def {
+    name: "revguard_leader",
+    kind: Kind::Gauge,
+    help: "1 if this replica of the controller leads and may write, 0 otherwise. The webhook never leads.",
+    labels: &[],
+};
+pub(super) const RECONCILE_ERRORS: Def = Def {
+    name: "revguard_reconcile_errors_total",
+    kind: Kind::Counter,
+    help: "Reads and writes of the controller that failed, by loop. One that somebody else was faster than is none.",
+    labels: &["loop"],
+};
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
 pub(super) const BUILD_INFO: Def = Def {
@@ -190,6 +202,8 @@ pub const ALL: &[Def] = &[
     SNAPSHOT_VERSION,
     SNAPSHOT_AGE,
     WATCH_ERRORS,
+    LEADER,
+    RECONCILE_ERRORS,
     READY,
     BUILD_INFO,
 ];
@@ -222,6 +236,7 @@ pub fn docs() -> String {
         ("port", values(Port::ALL, Port::as_str)),
         ("reason", values(Closed::ALL, Closed::as_str)),
         ("action", values(Action::ALL, Action::as_str)),
+        ("loop", values(Loop::ALL, Loop::as_str)),
         ("code", "the codes of the rules".to_owned()),
         ("kind", "the kinds that are watched".to_owned()),
         ("version", "the version of this binary".to_owned()),
