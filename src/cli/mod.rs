@@ -1,5 +1,6 @@
 //! Arguments, subcommands, exit codes. What a subcommand does stands in its own module.
 
+pub mod certificates;
 pub mod check;
 mod demo;
 pub mod docs;
