@@ -1,2 +1,14 @@
 //! The controller: thin loops around pure decisions. One replica leads, and only the leader writes; every write has a
 //! precondition, so that a leader that has lost its lease without knowing it changes nothing that moved on.
+
+pub mod certificates;
+pub mod lease;
+pub mod names;
+pub mod resource;
+pub mod send;
+pub mod write;
+
+pub use lease::{Candidate, Leadership, Terms};
+pub use names::Names;
+pub use resource::{At, Resource};
+pub use write::{Change, Held, Manager, Write, WriteError, Writer};

@@ -79,6 +79,15 @@ pub struct Injectors {
     hooks: Vec<Arc<Hook>>,
 }
 
+/// A name that more than one configuration answers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// As asked for, or [`DEFAULT_INJECTOR`].
+    pub name: Str,
+    /// In the order in which the API server calls them.
+    pub configs: Vec<Str>,
+}
+
 /// The name by which the default injector is asked for.
 pub const DEFAULT: &str = "default";
 
@@ -156,6 +165,39 @@ impl Injectors {
     /// Does any Istio injector serve anything at all?
     pub fn any_live(&self) -> bool {
         self.default_hook().is_some() || !self.names().is_empty()
+    }
+
+    /// Configurations that some pod makes the API server call, sorted.
+    pub fn live(&self) -> Vec<Str> {
+        let mut found: Vec<Str> = Vec::new();
+        for name in self.asked() {
+            found.extend(self.serving(&name, &Labels::default()).iter().map(|h| h.config.clone()));
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Names that more than one configuration answers to.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        for name in self.asked() {
+            let configs: Vec<Str> = self.serving(&name, &Labels::default()).iter().map(|h| h.config.clone()).collect();
+            if configs.len() > 1 {
+                found.push(Conflict { name, configs });
+            }
+        }
+        found
+    }
+
+    /// Every name that some webhook's selectors speak of, and the default injector's.
+    fn asked(&self) -> Vec<Str> {
+        let selectors = self.hooks().filter(|h| h.istio).flat_map(|h| [&h.namespace_selector, &h.object_selector]);
+        let mut names: Vec<Str> = selectors.flat_map(|s| s.accepted(key::REV).cloned().collect::<Vec<_>>()).collect();
+        names.push(Str::from(DEFAULT_INJECTOR));
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The revisions that a live injector of any name leads to, sorted.

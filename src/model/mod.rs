@@ -60,6 +60,10 @@ pub mod key {
     pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
     /// On an object: which rules it may break, why and until when.
     pub const ALLOW: &str = "revguard.dev/allow";
+    /// On an object that the controller may repair: `off` leaves it alone, `undo` takes the last repair back.
+    pub const REPAIR: &str = "revguard.dev/repair";
+    /// Set with every repair: which rule, when, and the patch that takes it back.
+    pub const REPAIRED: &str = "revguard.dev/repaired";
     /// On an istiod Deployment: it is about to go, nothing new may move to it.
     pub const RETIRING: &str = "revguard.dev/retiring";
     /// Set by Helm on what belongs to a release.

@@ -135,6 +135,18 @@ impl Snapshot {
         Ok(self.istiods()?.any(|w| w.istiod_revision().as_ref() == Some(revision) && w.ready.unwrap_or(0) > 0))
     }
 
+    /// Ready endpoints of a revision's istiod; `None` if it has no Service here.
+    pub fn ready_endpoints(&self, revision: &RevisionName) -> Known<Option<u32>> {
+        let name = revision.istiod();
+        let mut own = self.services()?.filter(|s| s.meta.name == name.as_str());
+        let Some(service) = own.next() else { return Ok(None) };
+        Ok(match self.service_answers(service)? {
+            Answers::Ready(n) => Some(n),
+            Answers::Nobody => Some(0),
+            Answers::Elsewhere | Answers::Missing => None,
+        })
+    }
+
     /// A live injector serves pods that ask for `name`.
     pub fn is_served(&self, name: &str) -> Known<bool> {
         Ok(self.injectors()?.serves(name))
@@ -242,6 +254,16 @@ impl Snapshot {
             (None, None) => false,
         });
         tags.extend(sail.map(|t| t.meta.name.to_string()));
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
+    /// Every tag, by any evidence, sorted.
+    pub fn tags(&self) -> Vec<String> {
+        let labelled = self.raw(Kind::MutatingWebhook).chain(self.raw(Kind::Service)).map(Object::meta);
+        let mut tags: Vec<String> = labelled.filter_map(|m| m.labels.value(key::TAG).map(str::to_owned)).collect();
+        tags.extend(self.sails(Kind::SailTag).map(|t| t.meta.name.to_string()));
         tags.sort();
         tags.dedup();
         tags

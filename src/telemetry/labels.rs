@@ -147,3 +147,25 @@ label! {
         Audit = "audit",
     }
 }
+
+label! {
+    /// Which loop of the controller.
+    Loop {
+        /// Scans what exists.
+        Audit = "audit",
+        /// Mends what policy allows.
+        Repair = "repair",
+        /// Writes policy reports.
+        Reports = "reports",
+        /// Writes Events.
+        Events = "events",
+        /// Writes the MeshState.
+        MeshState = "mesh_state",
+        /// Keeps the parameters of the admission policy.
+        Guard = "guard",
+        /// Collects the week's tally.
+        Tally = "tally",
+        /// Keeps certificates and CA bundles.
+        Certificates = "certificates",
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{Action, Closed, Full, Outcome, Path, Port};
+use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port};
 
 /// One metric as an operator reads of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,42 @@ pub(super) const FINDINGS: Def = Def {
     help: "Findings by rule and by what policy made of them.",
     labels: &["code", "action"],
 };
+pub(super) const CA_NOT_AFTER: Def = Def {
+    name: "revguard_ca_not_after_seconds",
+    kind: Kind::Gauge,
+    help: "When the CA that signed the serving certificate expires, in seconds since 1970. Set by the controller.",
+    labels: &[],
+};
+pub(super) const CA_BUNDLE_CURRENT: Def = Def {
+    name: "revguard_ca_bundle_current",
+    kind: Kind::Gauge,
+    help: "1 if every caBundle of our webhook configuration of this kind verifies the serving certificate.",
+    labels: &["name"],
+};
+pub(super) const CA_BUNDLE_RESTORED: Def = Def {
+    name: "revguard_ca_bundle_restored_total",
+    kind: Kind::Counter,
+    help: "caBundles that were changed by hand and put back.",
+    labels: &[],
+};
+pub(super) const SNAPSHOT_STALE: Def = Def {
+    name: "revguard_snapshot_stale",
+    kind: Kind::Gauge,
+    help: "1 if nothing was heard of a kind for longer than the policy's stale.age.",
+    labels: &["kind"],
+};
+pub(super) const LEADER: Def = Def {
+    name: "revguard_leader",
+    kind: Kind::Gauge,
+    help: "1 if this replica of the controller leads and may write, 0 otherwise. The webhook never leads.",
+    labels: &[],
+};
+pub(super) const RECONCILE_ERRORS: Def = Def {
+    name: "revguard_reconcile_errors_total",
+    kind: Kind::Counter,
+    help: "Reads and writes of the controller that failed, by loop. One that somebody else was faster than is none.",
+    labels: &["loop"],
+};
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
 pub(super) const BUILD_INFO: Def = Def {
@@ -190,6 +226,12 @@ pub const ALL: &[Def] = &[
     SNAPSHOT_VERSION,
     SNAPSHOT_AGE,
     WATCH_ERRORS,
+    SNAPSHOT_STALE,
+    CA_NOT_AFTER,
+    CA_BUNDLE_CURRENT,
+    CA_BUNDLE_RESTORED,
+    LEADER,
+    RECONCILE_ERRORS,
     READY,
     BUILD_INFO,
 ];
@@ -222,6 +264,8 @@ pub fn docs() -> String {
         ("port", values(Port::ALL, Port::as_str)),
         ("reason", values(Closed::ALL, Closed::as_str)),
         ("action", values(Action::ALL, Action::as_str)),
+        ("loop", values(Loop::ALL, Loop::as_str)),
+        ("name", "`ValidatingWebhookConfiguration`, `MutatingWebhookConfiguration`".to_owned()),
         ("code", "the codes of the rules".to_owned()),
         ("kind", "the kinds that are watched".to_owned()),
         ("version", "the version of this binary".to_owned()),
