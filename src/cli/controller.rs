@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::certificates::{self, duration};
 use super::serve::LogFormat;
-use super::{Failure, Live, duration, serve};
+use super::{Failure, Live, serve};
+use crate::cluster::Access;
 use crate::controller::Names;
 use crate::controller::audit::Pace;
 use crate::run::controller::Control;
+use crate::run::supervise;
 
 #[derive(Args)]
 pub struct Options {
@@ -32,11 +35,13 @@ pub struct Options {
     health_listen: SocketAddr,
     #[command(flatten)]
     live: Live,
+    #[command(flatten)]
+    certificates: certificates::Options,
     /// From one audit to the next; one also follows soon after webhook configurations change
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     audit_interval: Duration,
     /// How long the Lease lasts when nobody renews it
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, hide = true)]
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
     lease_duration: Option<Duration>,
     #[arg(long, value_enum, default_value_t, env = "REVGUARD_LOG_FORMAT")]
     log_format: LogFormat,
@@ -47,17 +52,25 @@ pub struct Options {
 
 pub fn run(options: Options) -> Result<ExitCode, Failure> {
     serve::log(options.log_format, &options.log)?;
-    crate::run::controller::run(Control {
-        names: Names::new(&options.namespace, &options.release),
+    anyhow::ensure!(
+        options.audit_interval >= Duration::from_secs(1),
+        "--audit-interval: at least 1s; an audit also follows soon after webhook configurations change"
+    );
+    let names = Names::new(&options.namespace, &options.release);
+    let dead = crate::run::controller::run(Control {
+        certificates: options.certificates.settings(names.clone())?,
+        names,
         holder: holder(&options.pod),
         config: options.config,
         health_listen: options.health_listen,
-        kubeconfig: options.live.kubeconfig,
-        context: options.live.context,
+        access: Access { kubeconfig: options.live.kubeconfig, context: options.live.context },
         pace: Pace { interval: options.audit_interval, ..Pace::default() },
         lease: options.lease_duration,
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(dead.map_or(ExitCode::SUCCESS, |dead| {
+        eprintln!("error: ended because of a task: {dead}");
+        ExitCode::from(supervise::DEAD_TASK)
+    }))
 }
 
 /// The pod's name and a number of this process: a container that was restarted is another holder.

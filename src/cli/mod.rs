@@ -1,10 +1,10 @@
 //! Arguments, subcommands, exit codes. What a subcommand does stands in its own module.
 
+pub mod certificates;
 pub mod check;
 mod controller;
 mod demo;
 pub mod docs;
-mod duration;
 pub mod input;
 mod output;
 pub mod report;
@@ -31,8 +31,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage.";
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage, \
+     3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
 enum Command {

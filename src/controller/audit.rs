@@ -182,21 +182,19 @@ impl Auditor {
 
     /// Whether our own webhook configurations are there. They are never made again by us; the alert asks a person.
     fn present(&self, snapshot: &Snapshot, policy: &Policy) {
+        // The mutating one is registered only where policy switches a mutation on.
         let mutates = policy.mutations != Mutations::default();
-        let expected = [
-            (Kind::ValidatingWebhook, "validating", true),
-            // Registered only where policy switches a mutation on.
-            (Kind::MutatingWebhook, "mutating", mutates),
-        ];
-        for (kind, name, _) in
-            expected.into_iter().filter(|(kind, _, wanted)| *wanted && snapshot.knows(*kind, None).is_ok())
-        {
-            let there = snapshot.get(kind, "", &self.names.release).is_some();
-            self.writer.metrics().mesh.present(name, there);
+        for (kind, wanted) in [(Kind::ValidatingWebhook, true), (Kind::MutatingWebhook, mutates)] {
+            if !wanted || snapshot.knows(kind, None).is_err() {
+                continue;
+            }
+            let (name, kind_name) = (&self.names.release, crate::wire::row(kind).name);
+            let there = snapshot.get(kind, "", name).is_some();
+            self.writer.metrics().mesh.present(&format!("{kind_name}/{name}"), there);
             if !there {
                 tracing::warn!(
-                    name = self.names.release,
-                    kind = crate::wire::row(kind).name,
+                    name,
+                    kind = kind_name,
                     "our own webhook configuration is not there: nothing is judged; `helm upgrade` makes it again"
                 );
             }

@@ -8,6 +8,8 @@ pub mod demo;
 mod live;
 mod observe;
 pub mod policy;
+mod secret;
 pub mod serve;
+pub mod supervise;
 
 pub use observe::observer;

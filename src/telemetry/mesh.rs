@@ -125,8 +125,8 @@ impl Mesh {
         self.success.set(seen.at);
     }
 
-    /// Whether a webhook configuration of ours that should be there is there. `name` is one of two constants.
-    pub fn present(&self, name: &'static str, present: bool) {
+    /// Whether a webhook configuration of ours that should be there is there; `name` is one of two.
+    pub fn present(&self, name: &str, present: bool) {
         self.present.with_label_values(&[name]).set(i64::from(present));
     }
 

@@ -53,6 +53,10 @@ pub struct Metrics {
     snapshot_version: IntGaugeVec,
     snapshot_age: GaugeVec,
     watch_errors: IntCounterVec,
+    snapshot_stale: IntGaugeVec,
+    ca_not_after: IntGauge,
+    ca_bundle_current: IntGaugeVec,
+    ca_bundle_restored: IntCounter,
     leader: IntGauge,
     reconcile_errors: Vec<IntCounter>,
     repairs: IntCounterVec,
@@ -119,6 +123,10 @@ impl Metrics {
             snapshot_version: int_gauges(&registry, SNAPSHOT_VERSION),
             snapshot_age: gauges(&registry, SNAPSHOT_AGE),
             watch_errors: counters(&registry, WATCH_ERRORS),
+            snapshot_stale: int_gauges(&registry, SNAPSHOT_STALE),
+            ca_not_after: int_gauge(&registry, CA_NOT_AFTER),
+            ca_bundle_current: int_gauges(&registry, CA_BUNDLE_CURRENT),
+            ca_bundle_restored: counter(&registry, CA_BUNDLE_RESTORED),
             leader: int_gauge(&registry, LEADER),
             reconcile_errors: each(Loop::ALL, |l| reconcile_errors.with_label_values(&[l.as_str()])),
             repairs: counters(&registry, REPAIRS),
@@ -264,6 +272,26 @@ impl Metrics {
         self.watch_errors.with_label_values(&[kind]).inc();
     }
 
+    /// Whether a kind is older than the policy allows. Call this from [`Metrics::before_scrape`].
+    pub fn snapshot_stale(&self, kind: &'static str, stale: bool) {
+        self.snapshot_stale.with_label_values(&[kind]).set(i64::from(stale));
+    }
+
+    /// The CA of the serving certificate expires at `not_after` seconds since 1970.
+    pub fn ca(&self, not_after: i64) {
+        self.ca_not_after.set(not_after);
+    }
+
+    /// Whether the bundles of our configuration of this kind verify what is served.
+    pub fn ca_bundle_current(&self, configuration: &'static str, current: bool) {
+        self.ca_bundle_current.with_label_values(&[configuration]).set(i64::from(current));
+    }
+
+    /// A caBundle that was changed by hand was put back.
+    pub fn ca_bundle_restored(&self) {
+        self.ca_bundle_restored.inc();
+    }
+
     /// Whether this replica of the controller may write.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
@@ -359,10 +387,12 @@ mod tests {
     fn touched() -> Metrics {
         const KINDS: [&str; 40] = numbered!("Kind");
         let metrics = Metrics::new();
+        metrics.ca_bundle_current("ValidatingWebhookConfiguration", true);
         for kind in KINDS {
             metrics.snapshot_version(kind, 1);
             metrics.snapshot_age(kind, Duration::from_secs(1));
             metrics.watch_error(kind);
+            metrics.snapshot_stale(kind, false);
             for action in Action::ALL {
                 metrics.finding(kind, *action);
             }
@@ -419,6 +449,7 @@ mod tests {
             assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
             assert!(def.help.ends_with('.'), "{}", def.name);
             for label in def.labels {
+                // `name` is a closed or bounded set of cluster-wide configurations; docs/metrics.md says which.
                 assert!(!["namespace", "user", "object", "message"].contains(label), "{}", def.name);
                 assert!(docs().contains(&format!("| `{label}` |")), "{label}");
             }

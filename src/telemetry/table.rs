@@ -159,6 +159,30 @@ pub(super) const FINDINGS: Def = Def {
     help: "Findings by rule and by what policy made of them.",
     labels: &["code", "action"],
 };
+pub(super) const CA_NOT_AFTER: Def = Def {
+    name: "revguard_ca_not_after_seconds",
+    kind: Kind::Gauge,
+    help: "When the CA that signed the serving certificate expires, in seconds since 1970. Set by the controller.",
+    labels: &[],
+};
+pub(super) const CA_BUNDLE_CURRENT: Def = Def {
+    name: "revguard_ca_bundle_current",
+    kind: Kind::Gauge,
+    help: "1 if every caBundle of our webhook configuration of this kind verifies the serving certificate.",
+    labels: &["name"],
+};
+pub(super) const CA_BUNDLE_RESTORED: Def = Def {
+    name: "revguard_ca_bundle_restored_total",
+    kind: Kind::Counter,
+    help: "caBundles that were changed by hand and put back.",
+    labels: &[],
+};
+pub(super) const SNAPSHOT_STALE: Def = Def {
+    name: "revguard_snapshot_stale",
+    kind: Kind::Gauge,
+    help: "1 if nothing was heard of a kind for longer than the policy's stale.age.",
+    labels: &["kind"],
+};
 pub(super) const LEADER: Def = Def {
     name: "revguard_leader",
     kind: Kind::Gauge,
@@ -286,6 +310,10 @@ pub const ALL: &[Def] = &[
     SNAPSHOT_VERSION,
     SNAPSHOT_AGE,
     WATCH_ERRORS,
+    SNAPSHOT_STALE,
+    CA_NOT_AFTER,
+    CA_BUNDLE_CURRENT,
+    CA_BUNDLE_RESTORED,
     LEADER,
     RECONCILE_ERRORS,
     REPAIRS,
@@ -341,6 +369,7 @@ pub fn docs() -> String {
         ("revision", "names of control planes, at most 50; the rest is `_other`".to_owned()),
         ("name", "names of webhook configurations, at most 50; the rest is `_other`".to_owned()),
         ("loop", values(Loop::ALL, Loop::as_str)),
+        ("name", "`ValidatingWebhookConfiguration`, `MutatingWebhookConfiguration`".to_owned()),
         ("code", "the codes of the rules".to_owned()),
         ("kind", "the kinds that are watched; of pods `workload` and `gateway`".to_owned()),
         ("version", "of this binary, or of a control plane".to_owned()),
