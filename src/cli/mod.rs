@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod check;
+mod controller;
 mod demo;
 pub mod docs;
 pub mod input;
@@ -32,12 +33,14 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage, \
-     3 a task of serve died or was stuck; its name is the last line.";
+     3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Serve the admission webhooks
     Serve(Box<serve::Options>),
+    /// Audit, report and mend; one replica leads, the others wait
+    Controller(Box<controller::Options>),
     /// Judge manifests before they are applied
     Check(check::Options),
     /// Say who injects every pod and pod template
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let outcome = match cli.command {
         Command::Serve(options) => serve::run(*options),
+        Command::Controller(options) => controller::run(*options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),

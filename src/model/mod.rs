@@ -16,7 +16,7 @@ pub mod version;
 pub mod workload;
 
 pub use injection::{Injection, Resolution, WhyNot, resolve};
-pub use injector::{Backend, FailurePolicy, Hook, InjectorConfig, Injectors};
+pub use injector::{Backend, CaBundle, FailurePolicy, Hook, InjectorConfig, Injectors};
 pub use labels::Labels;
 pub use name::{RevisionName, TagName};
 pub use object::{
@@ -38,6 +38,8 @@ pub mod key {
     pub const REV: &str = "istio.io/rev";
     /// Marks an object as a revision tag; the value is the tag's name.
     pub const TAG: &str = "istio.io/tag";
+    /// In a selector: the webhook is switched off, as istioctl does it. Nothing has this label.
+    pub const DEACTIVATED: &str = "istio.io/deactivated";
     /// Pod label (selectors and istiod see it) or annotation (only istiod sees it).
     pub const INJECT: &str = "sidecar.istio.io/inject";
     /// Which injection templates are applied, comma separated.

@@ -129,6 +129,11 @@ impl Snapshot {
         self.origin != Origin::Live
     }
 
+    /// It was read from manifests that nobody has claimed to be the whole cluster.
+    pub fn is_of_manifests(&self) -> bool {
+        self.origin == Origin::Manifests
+    }
+
     /// The cluster as it would be with this object written.
     #[must_use]
     pub fn with(&self, object: Object) -> Snapshot {
