@@ -178,12 +178,12 @@ fn writes() -> Vec<Write> {
 }
 
 trait Selecting {
-    fn.selecting(self, app: &str) -> Value;
+    fn selecting(self, app: &str) -> Value;
 }
 
 impl Selecting for Value {
     /// Selects the pods of this application.
-    fn.selecting(mut self, app: &str) -> Value {
+    fn selecting(mut self, app: &str) -> Value {
         self["spec"]["selector"] = json!({"matchLabels": {"app": app}});
         self
     }
