@@ -124,56 +124,278 @@ fn writes() -> Vec<Write> {
     let service_entry = |name: &str, labels: Value| json!({"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": name, "labels": labels}, "spec": hosts});
     vec![
         // What touches nothing of Istio.
-        write("a namespace", post.clone(), "/api/v1/namespaces", json!({"metadata": {"name": "plain", "labels": {"team": "a"}}}), NOBODY),
+        write(
+            "a namespace",
+            post.clone(),
+            "/api/v1/namespaces",
+            json!({"metadata": {"name": "plain", "labels": {"team": "a"}}}),
+            NOBODY,
+        ),
         write("a label of a namespace", patch.clone(), "/api/v1/namespaces/plain", label("team", json!("b")), NOBODY),
         write("a Deployment", post.clone(), DEPLOYMENTS, deployment("web", &none, &none), NOBODY),
-        write("its image", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/web", annotation("team", "a"), NOBODY),
+        write(
+            "its image",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/web",
+            annotation("team", "a"),
+            NOBODY,
+        ),
         write("its replicas", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/web", replicas(2), NOBODY),
         write("its scale", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/web/scale", replicas(3), NOBODY),
-        write("its status", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/web/status", json!({"status": {"observedGeneration": 1}}), NOBODY),
+        write(
+            "its status",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/web/status",
+            json!({"status": {"observedGeneration": 1}}),
+            NOBODY,
+        ),
         write("its end", delete.clone(), "/apis/apps/v1/namespaces/shop/deployments/web", none.clone(), NOBODY),
-        write("a pod", post.clone(), "/api/v1/namespaces/shop/pods", json!({"metadata": {"name": "p", "labels": {"istio.io/rev": "x"}}, "spec": {"containers": [{"name": "istio-proxy", "image": "p"}]}}), NOBODY),
-        write("a ConfigMap", post.clone(), "/api/v1/namespaces/shop/configmaps", json!({"metadata": {"name": "c"}}), NOBODY),
-        write("a lease", post.clone(), "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", json!({"metadata": {"name": "node"}}), NOBODY),
-        write("an event", post.clone(), "/api/v1/namespaces/shop/events", json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "shop"}}), NOBODY),
-        write("a node", post.clone(), "/api/v1/nodes", json!({"metadata": {"name": "node", "labels": {"istio.io/rev": "x"}}}), NOBODY),
+        write(
+            "a pod",
+            post.clone(),
+            "/api/v1/namespaces/shop/pods",
+            json!({"metadata": {"name": "p", "labels": {"istio.io/rev": "x"}}, "spec": {"containers": [{"name": "istio-proxy", "image": "p"}]}}),
+            NOBODY,
+        ),
+        write(
+            "a ConfigMap",
+            post.clone(),
+            "/api/v1/namespaces/shop/configmaps",
+            json!({"metadata": {"name": "c"}}),
+            NOBODY,
+        ),
+        write(
+            "a lease",
+            post.clone(),
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+            json!({"metadata": {"name": "node"}}),
+            NOBODY,
+        ),
+        write(
+            "an event",
+            post.clone(),
+            "/api/v1/namespaces/shop/events",
+            json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "shop"}}),
+            NOBODY,
+        ),
+        write(
+            "a node",
+            post.clone(),
+            "/api/v1/nodes",
+            json!({"metadata": {"name": "node", "labels": {"istio.io/rev": "x"}}}),
+            NOBODY,
+        ),
         write("a Service", post.clone(), "/api/v1/namespaces/shop/services", service("web"), NOBODY),
-        write("a label of a Service", patch.clone(), "/api/v1/namespaces/shop/services/web", label("team", json!("a")), NOBODY),
-        write("an autoscaler", post.clone(), "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers", json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}), NOBODY),
-        write("Istio configuration", post.clone(), "/apis/networking.istio.io/v1/namespaces/shop/serviceentries", service_entry("plain", none.clone()), NOBODY),
+        write(
+            "a label of a Service",
+            patch.clone(),
+            "/api/v1/namespaces/shop/services/web",
+            label("team", json!("a")),
+            NOBODY,
+        ),
+        write(
+            "an autoscaler",
+            post.clone(),
+            "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers",
+            json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}),
+            NOBODY,
+        ),
+        write(
+            "Istio configuration",
+            post.clone(),
+            "/apis/networking.istio.io/v1/namespaces/shop/serviceentries",
+            service_entry("plain", none.clone()),
+            NOBODY,
+        ),
         // In namespaces that are never guarded.
-        write("something of Istio in kube-system", post.clone(), "/apis/apps/v1/namespaces/kube-system/deployments", deployment("web", &istio, &gateway), NOBODY),
-        write("something of Istio in our own namespace", post.clone(), "/apis/apps/v1/namespaces/revguard-system/deployments", deployment("web", &istio, &gateway), NOBODY),
-        write("kube-public", patch.clone(), "/api/v1/namespaces/kube-public", label("istio.io/rev", json!("x")), NOBODY),
-        write("our own namespace", patch.clone(), "/api/v1/namespaces/revguard-system", label("istio.io/rev", json!("x")), NOBODY),
+        write(
+            "something of Istio in kube-system",
+            post.clone(),
+            "/apis/apps/v1/namespaces/kube-system/deployments",
+            deployment("web", &istio, &gateway),
+            NOBODY,
+        ),
+        write(
+            "something of Istio in our own namespace",
+            post.clone(),
+            "/apis/apps/v1/namespaces/revguard-system/deployments",
+            deployment("web", &istio, &gateway),
+            NOBODY,
+        ),
+        write(
+            "kube-public",
+            patch.clone(),
+            "/api/v1/namespaces/kube-public",
+            label("istio.io/rev", json!("x")),
+            NOBODY,
+        ),
+        write(
+            "our own namespace",
+            patch.clone(),
+            "/api/v1/namespaces/revguard-system",
+            label("istio.io/rev", json!("x")),
+            NOBODY,
+        ),
         // What rules look at, each once and by its own group.
-        write("a label of injection", patch.clone(), "/api/v1/namespaces/plain", label("istio-injection", json!("disabled")), NAMESPACES),
-        write("the same again", patch.clone(), "/api/v1/namespaces/plain", label("istio-injection", json!("disabled")), NOBODY),
-        write("that label off", patch.clone(), "/api/v1/namespaces/plain", label("istio-injection", Value::Null), NAMESPACES),
-        write("an exemption", patch.clone(), "/api/v1/namespaces/plain", annotation("revguard.dev/allow", "NS004: a reason"), NAMESPACES),
+        write(
+            "a label of injection",
+            patch.clone(),
+            "/api/v1/namespaces/plain",
+            label("istio-injection", json!("disabled")),
+            NAMESPACES,
+        ),
+        write(
+            "the same again",
+            patch.clone(),
+            "/api/v1/namespaces/plain",
+            label("istio-injection", json!("disabled")),
+            NOBODY,
+        ),
+        write(
+            "that label off",
+            patch.clone(),
+            "/api/v1/namespaces/plain",
+            label("istio-injection", Value::Null),
+            NAMESPACES,
+        ),
+        write(
+            "an exemption",
+            patch.clone(),
+            "/api/v1/namespaces/plain",
+            annotation("revguard.dev/allow", "NS004: a reason"),
+            NAMESPACES,
+        ),
         write("a namespace's end", delete.clone(), "/api/v1/namespaces/plain", none.clone(), NAMESPACES),
         write("a Deployment of the mesh", post.clone(), DEPLOYMENTS, deployment("meshed", &istio, &none), WORKLOADS),
-        write("its scale", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/meshed/scale", replicas(2), NOBODY),
-        write("its scale to zero", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/meshed/scale", replicas(0), GATEWAYS),
-        write("its scale at zero", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/meshed/scale", replicas(0), NOBODY),
-        write("its status", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/meshed/status", json!({"status": {"observedGeneration": 1}}), NOBODY),
-        write("its labels off", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/meshed", json!({"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": null}}}}}), WORKLOADS),
+        write(
+            "its scale",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/meshed/scale",
+            replicas(2),
+            NOBODY,
+        ),
+        write(
+            "its scale to zero",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/meshed/scale",
+            replicas(0),
+            GATEWAYS,
+        ),
+        write(
+            "its scale at zero",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/meshed/scale",
+            replicas(0),
+            NOBODY,
+        ),
+        write(
+            "its status",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/meshed/status",
+            json!({"status": {"observedGeneration": 1}}),
+            NOBODY,
+        ),
+        write(
+            "its labels off",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/meshed",
+            json!({"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": null}}}}}),
+            WORKLOADS,
+        ),
         write("its end", delete.clone(), "/apis/apps/v1/namespaces/shop/deployments/meshed", none.clone(), NOBODY),
         write("a gateway", post.clone(), DEPLOYMENTS, deployment("gw", &none, &gateway), GATEWAYS),
-        write("a gateway's end", delete.clone(), "/apis/apps/v1/namespaces/shop/deployments/gw", none.clone(), GATEWAYS),
-        write("an istiod", post.clone(), DEPLOYMENTS, deployment("istiod", &json!({"app": "istiod"}), &none).selecting("istiod"), CONTROL_PLANE),
-        write("an istiod's replicas", patch.clone(), "/apis/apps/v1/namespaces/shop/deployments/istiod", replicas(2), CONTROL_PLANE),
-        write("an istiod's end", delete.clone(), "/apis/apps/v1/namespaces/shop/deployments/istiod", none.clone(), CONTROL_PLANE),
-        write("a Service's selector", patch.clone(), "/api/v1/namespaces/shop/services/web", json!({"spec": {"selector": {"app": "other"}}}), CONTROL_PLANE),
-        write("a tag", patch.clone(), "/api/v1/namespaces/shop/services/web", label("istio.io/tag", json!("prod")), CONTROL_PLANE),
+        write(
+            "a gateway's end",
+            delete.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/gw",
+            none.clone(),
+            GATEWAYS,
+        ),
+        write(
+            "an istiod",
+            post.clone(),
+            DEPLOYMENTS,
+            deployment("istiod", &json!({"app": "istiod"}), &none).selecting("istiod"),
+            CONTROL_PLANE,
+        ),
+        write(
+            "an istiod's replicas",
+            patch.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/istiod",
+            replicas(2),
+            CONTROL_PLANE,
+        ),
+        write(
+            "an istiod's end",
+            delete.clone(),
+            "/apis/apps/v1/namespaces/shop/deployments/istiod",
+            none.clone(),
+            CONTROL_PLANE,
+        ),
+        write(
+            "a Service's selector",
+            patch.clone(),
+            "/api/v1/namespaces/shop/services/web",
+            json!({"spec": {"selector": {"app": "other"}}}),
+            CONTROL_PLANE,
+        ),
+        write(
+            "a tag",
+            patch.clone(),
+            "/api/v1/namespaces/shop/services/web",
+            label("istio.io/tag", json!("prod")),
+            CONTROL_PLANE,
+        ),
         write("a Service's end", delete.clone(), "/api/v1/namespaces/shop/services/web", none.clone(), CONTROL_PLANE),
-        write("pinned configuration", post.clone(), "/apis/networking.istio.io/v1/namespaces/shop/serviceentries", service_entry("pinned", json!({"istio.io/rev": "x"})), CONFIG),
-        write("its spec", patch.clone(), "/apis/networking.istio.io/v1/namespaces/shop/serviceentries/pinned", json!({"spec": {"hosts": ["b.example"]}}), NOBODY),
-        write("its pin off", patch.clone(), "/apis/networking.istio.io/v1/namespaces/shop/serviceentries/pinned", label("istio.io/rev", Value::Null), CONFIG),
-        write("a Gateway", post.clone(), "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways", json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g"}, "spec": {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}}), CONFIG),
-        write("an IstioOperator", post.clone(), "/apis/install.istio.io/v1alpha1/namespaces/shop/istiooperators", json!({"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator", "metadata": {"name": "o"}, "spec": {"profile": "empty"}}), CONTROL_PLANE),
-        write("a CronJob of the mesh", post.clone(), "/apis/batch/v1/namespaces/shop/cronjobs", json!({"metadata": {"name": "c"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c"}]}}}}}}), WORKLOADS),
-        write("a plain CronJob", post, "/apis/batch/v1/namespaces/shop/cronjobs", json!({"metadata": {"name": "d"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c"}]}}}}}}), NOBODY),
+        write(
+            "pinned configuration",
+            post.clone(),
+            "/apis/networking.istio.io/v1/namespaces/shop/serviceentries",
+            service_entry("pinned", json!({"istio.io/rev": "x"})),
+            CONFIG,
+        ),
+        write(
+            "its spec",
+            patch.clone(),
+            "/apis/networking.istio.io/v1/namespaces/shop/serviceentries/pinned",
+            json!({"spec": {"hosts": ["b.example"]}}),
+            NOBODY,
+        ),
+        write(
+            "its pin off",
+            patch.clone(),
+            "/apis/networking.istio.io/v1/namespaces/shop/serviceentries/pinned",
+            label("istio.io/rev", Value::Null),
+            CONFIG,
+        ),
+        write(
+            "a Gateway",
+            post.clone(),
+            "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways",
+            json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g"}, "spec": {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}}),
+            CONFIG,
+        ),
+        write(
+            "an IstioOperator",
+            post.clone(),
+            "/apis/install.istio.io/v1alpha1/namespaces/shop/istiooperators",
+            json!({"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator", "metadata": {"name": "o"}, "spec": {"profile": "empty"}}),
+            CONTROL_PLANE,
+        ),
+        write(
+            "a CronJob of the mesh",
+            post.clone(),
+            "/apis/batch/v1/namespaces/shop/cronjobs",
+            json!({"metadata": {"name": "c"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c"}]}}}}}}),
+            WORKLOADS,
+        ),
+        write(
+            "a plain CronJob",
+            post,
+            "/apis/batch/v1/namespaces/shop/cronjobs",
+            json!({"metadata": {"name": "d"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c"}]}}}}}}),
+            NOBODY,
+        ),
     ]
 }
 
@@ -195,15 +417,26 @@ pub async fn what_no_rule_looks_at_makes_no_call() -> Result<()> {
     let plane = &stage.plane;
     let client = plane.client();
     for name in ["shop", "revguard-system"] {
-        send(&client, Method::POST, "/api/v1/namespaces", Some((JSON, &json!({"metadata": {"name": name}}))), &As::default())
-            .await?
-            .expect(name)?;
+        send(
+            &client,
+            Method::POST,
+            "/api/v1/namespaces",
+            Some((JSON, &json!({"metadata": {"name": name}}))),
+            &As::default(),
+        )
+        .await?
+        .expect(name)?;
     }
     let registered = register(&stage, &MUTATING, None).await?;
-    stage.guard.ask(Asked::Validate, revguard::rules::Policy { mode: revguard::rules::Mode::Audit, ..Default::default() });
+    stage
+        .guard
+        .ask(Asked::Validate, revguard::rules::Policy { mode: revguard::rules::Mode::Audit, ..Default::default() });
     let calls = |text: &str| -> Result<Vec<f64>> {
         let groups = [NAMESPACES, WORKLOADS, GATEWAYS, CONTROL_PLANE, CONFIG];
-        groups.iter().map(|group| sum(text, "apiserver_admission_webhook_request_total", &[("name", group[0])])).collect()
+        groups
+            .iter()
+            .map(|group| sum(text, "apiserver_admission_webhook_request_total", &[("name", group[0])]))
+            .collect()
     };
     let names = [NAMESPACES[0], WORKLOADS[0], GATEWAYS[0], CONTROL_PLANE[0], CONFIG[0]];
     let mut wrong = Vec::new();
@@ -218,8 +451,12 @@ pub async fn what_no_rule_looks_at_makes_no_call() -> Result<()> {
             continue;
         }
         let after = calls(&plane.raw("/metrics").await?)?;
-        let rose: Vec<(&str, f64)> =
-            names.iter().zip(before.iter().zip(&after)).map(|(n, (b, a))| (*n, a - b)).filter(|(_, n)| *n != 0.0).collect();
+        let rose: Vec<(&str, f64)> = names
+            .iter()
+            .zip(before.iter().zip(&after))
+            .map(|(n, (b, a))| (*n, a - b))
+            .filter(|(_, n)| *n != 0.0)
+            .collect();
         let wanted: Vec<(&str, f64)> = write.asked.iter().map(|name| (*name, 1.0)).collect();
         if rose != wanted {
             wrong.push(format!("{} {}: called {rose:?}, wanted {wanted:?}", write.what, write.path));

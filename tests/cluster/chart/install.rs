@@ -36,9 +36,15 @@ fn foreign() -> Vec<Value> {
 const SHAPES: &[&[&str]] = &[
     &[],
     &["--set", "mode=audit"],
-    &["--set", "webhook.hostNetwork=true,policy.mutations.NS002=true,remoteClusters.enabled=true,clientCertificate.caConfigMap=ca"],
+    &[
+        "--set",
+        "webhook.hostNetwork=true,policy.mutations.NS002=true,remoteClusters.enabled=true,clientCertificate.caConfigMap=ca",
+    ],
     &["--set", "certificates.mode=certManager,serviceMonitor.enabled=true,prometheusRule.enabled=true"],
-    &["--set", "networkPolicy.enabled=false,dashboard.enabled=false,vap.enabled=false,priorityClassName=,tests.enabled=false"],
+    &[
+        "--set",
+        "networkPolicy.enabled=false,dashboard.enabled=false,vap.enabled=false,priorityClassName=,tests.enabled=false",
+    ],
 ];
 
 /// The API server's own schemas, admission and validation, field by field.
@@ -93,7 +99,10 @@ pub async fn installed_upgraded_and_gone() -> Result<()> {
     let ignore = "webhooks.namespaces.failurePolicy=Ignore,webhooks.controlPlane.failurePolicy=Ignore,\
                   webhooks.gateways.failurePolicy=Ignore";
     let notes = run(&plane, &["install", RELEASE, chart, "--create-namespace", "--set", ignore]).await?;
-    ensure!(notes.contains("in mode enforce") && notes.contains("kubectl delete validatingwebhookconfigurations"), "{notes}");
+    ensure!(
+        notes.contains("in mode enforce") && notes.contains("kubectl delete validatingwebhookconfigurations"),
+        "{notes}"
+    );
     let installed = ours(&plane).await?;
     for kind in ["ServiceMonitor", "PrometheusRule", "ValidatingWebhookConfiguration", "NetworkPolicy"] {
         ensure!(installed.iter().any(|object| object["kind"] == kind), "{kind} is not there");
@@ -104,7 +113,8 @@ pub async fn installed_upgraded_and_gone() -> Result<()> {
 
     // The controller publishes its CA by server-side apply, and Helm leaves that alone.
     let ca = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t";
-    let webhooks = installed.iter().find(|object| object["kind"] == "ValidatingWebhookConfiguration").context("webhooks")?;
+    let webhooks =
+        installed.iter().find(|object| object["kind"] == "ValidatingWebhookConfiguration").context("webhooks")?;
     let named = webhooks["webhooks"].as_array().context("webhooks")?;
     // A real certificate, because the API server reads what it is given.
     let pem = revguard::admission::self_signed::Authority::new(std::time::Duration::from_secs(3600))?;
@@ -117,13 +127,18 @@ pub async fn installed_upgraded_and_gone() -> Result<()> {
     let apply_as = ["apply", "--server-side", "--field-manager=revguard-ca", "-f", "-"];
     let output = plane.kubectl_as(&plane.kubeconfig(), &apply_as, &apply.to_string()).await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let secret = ["patch", "secret", "revguard-webhook-tls", "-n", NAMESPACE, "-p", "{\"stringData\":{\"tls.crt\":\"x\"}}"];
+    let secret =
+        ["patch", "secret", "revguard-webhook-tls", "-n", NAMESPACE, "-p", "{\"stringData\":{\"tls.crt\":\"x\"}}"];
     ensure!(plane.kubectl(&secret).await?.status.success(), "no Secret to write into");
 
     run(&plane, &["upgrade", RELEASE, chart, "--set", ignore, "--set", "mode=warn,webhook.replicas=2"]).await?;
     let kept = |objects: &[Value]| -> Result<()> {
         let of = |kind: &str, name: &str| {
-            objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name).cloned().context(kind.to_owned())
+            objects
+                .iter()
+                .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
+                .cloned()
+                .context(kind.to_owned())
         };
         for hook in of("ValidatingWebhookConfiguration", RELEASE)?["webhooks"].as_array().context("webhooks")? {
             ensure!(hook["clientConfig"]["caBundle"] == bundle, "Helm took the CA out of {}", hook["name"]);
