@@ -6,6 +6,7 @@
 
 pub mod health;
 mod labels;
+pub mod mesh;
 pub mod metrics;
 pub mod table;
 
