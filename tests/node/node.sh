@@ -60,12 +60,12 @@ inside() {
 # --- down -----------------------------------------------------------------------------------------------------------------
 
 stop() {
-  local name hierarchy i
+  local name hierarchy
   # The end of the first process of a PID namespace is the end of all in it.
   for name in init unshare; do
     alive $name || continue
     kill -KILL "$pid" 2>/dev/null || true
-    for i in $(seq 100); do alive $name || break; sleep 0.1; done
+    for _ in $(seq 100); do alive $name || break; sleep 0.1; done
   done
   for hierarchy in $HIERARCHIES; do
     [ -d "$hierarchy/$CGROUP" ] || continue
@@ -367,7 +367,7 @@ status() {
 case ${1:-} in
   up | down | stop | status | needs) "$1" ;;
   exec) shift; inside "$@" ;;
-  load) shift; for archive; do inside ctr images import --local "$(readlink -f "$archive")"; done ;;
+  load) shift; for archive; do inside ctr images import --local "$(readlink -f "$archive")" 2> >(grep -v DEPRECATION >&2); done ;;
   kill) [ -f "$STATE/pids/${2:?PROGRAM}" ] || die "no program $2; there are: $(cd "$STATE/pids" && echo *)"
     inside kill -KILL "$(cat "$STATE/pids/$2")" ;;
   __init) init ;;
