@@ -41,6 +41,11 @@ fn chart() -> PathBuf {
     std::env::var_os("REVGUARD_TEST_CHART").map_or_else(|| repository().join("charts/revguard"), PathBuf::from)
 }
 
+/// The image of this tree.
+pub fn image() -> String {
+    format!("revguard.local/revguard:{}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Builds the image, if it is not built, and gives it to the nodes under both tags.
 async fn images(machine: &Machine) -> Result<()> {
     static LOADED: OnceCell<()> = OnceCell::const_new();
