@@ -67,7 +67,7 @@ pub fn main(args: &[String]) {
                 }
             };
             let health = Health::new(&[Condition::Listener, Condition::Certificate, Condition::Running]);
-            let serving = Serving { settings, certificates, reviewer, metrics, health };
+            let serving = Serving { settings, certificates, callers: None, reviewer, metrics, health };
             runtime.spawn(async move { serve(listener, serving, std::future::pending()).await.map(drop) });
         }
     }

@@ -1,6 +1,8 @@
 //! Arguments, subcommands, exit codes. What a subcommand does stands in its own module.
 
+pub mod certificates;
 pub mod check;
+mod controller;
 mod demo;
 pub mod docs;
 pub mod input;
@@ -29,13 +31,15 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage.";
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage, \
+     3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Serve the admission webhooks
     Serve(Box<serve::Options>),
+    /// Audit, report and mend; one replica leads, the others wait
+    Controller(Box<controller::Options>),
     /// Judge manifests before they are applied
     Check(check::Options),
     /// Say who injects every pod and pod template
@@ -125,6 +129,7 @@ type Failure = anyhow::Error;
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => serve::run(*options),
+        Command::Controller(options) => controller::run(*options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),

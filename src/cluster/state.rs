@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::discovery::{group_of_crd, is_everywhere, is_in_mesh, watched};
 use super::request::source_name;
-use super::telemetry::{Telemetry, Timing};
+use super::telemetry::{BEAT, STORE, Telemetry, Timing};
 use super::watch::Report;
 use crate::admission::webhook::{Published, Shared};
 use crate::model::{Kind, Str};
@@ -104,6 +104,7 @@ impl Store {
     pub async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
+            self.telemetry.alive(STORE);
             tokio::select! {
                 taken = reports.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
@@ -120,6 +121,7 @@ impl Store {
                     }
                 }
                 () = tokio::time::sleep_until(self.next_publication), if self.dirty && self.is_ready() => {}
+                () = tokio::time::sleep(BEAT) => {}
             }
             if self.dirty && self.is_ready() && Instant::now() >= self.next_publication {
                 self.publish();

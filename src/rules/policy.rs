@@ -24,6 +24,8 @@ pub struct Policy {
     /// GW002–GW004, GW020: how gateway lists merge when no version tells.
     pub gateway_lists: GatewayLists,
     pub mutations: Mutations,
+    /// Which flaws of what exists the controller mends. None by default.
+    pub repair: RepairPolicy,
     pub exempt: Exempt,
     pub allow: Allow,
 }
@@ -107,6 +109,27 @@ pub enum Prefer {
     Default,
 }
 
+/// `all`, `none`, or single rules.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum RepairPolicy {
+    Every(Every),
+    Rules(BTreeMap<String, bool>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Every {
+    All,
+    None,
+}
+
+impl Default for RepairPolicy {
+    fn default() -> Self {
+        RepairPolicy::Every(Every::None)
+    }
+}
+
 /// Who is not judged.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
@@ -135,9 +158,15 @@ impl Policy {
             return Ok(Policy::default());
         }
         let policy: Policy = crate::wire::manifest::from_yaml(text)?;
-        for (key, codes) in
-            [("rules", policy.rules.keys().collect::<Vec<_>>()), ("strict", policy.strict.iter().collect())]
-        {
+        let repaired = match &policy.repair {
+            RepairPolicy::Every(_) => Vec::new(),
+            RepairPolicy::Rules(rules) => rules.keys().collect(),
+        };
+        for (key, codes) in [
+            ("rules", policy.rules.keys().collect::<Vec<_>>()),
+            ("strict", policy.strict.iter().collect()),
+            ("repair", repaired),
+        ] {
             if let Some(code) = codes.iter().find(|c| find(c).is_none()) {
                 return Err(format!("{key}: there is no rule {code}; `revguard rules` lists them"));
             }
@@ -148,6 +177,15 @@ impl Policy {
             return Err(format!("mutations.NS005: {name:?} is no name of a revision or tag"));
         }
         Ok(policy)
+    }
+
+    /// The controller may mend what this rule finds. In `mode: audit` nothing is written.
+    pub fn repairs(&self, code: &str) -> bool {
+        self.mode != Mode::Audit
+            && match &self.repair {
+                RepairPolicy::Every(every) => *every == Every::All,
+                RepairPolicy::Rules(rules) => rules.get(code) == Some(&true),
+            }
     }
 
     /// What a finding of this severity comes to; `None` drops it.

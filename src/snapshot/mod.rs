@@ -122,6 +122,11 @@ impl Snapshot {
         self.origin != Origin::Live
     }
 
+    /// It was read from manifests that nobody has claimed to be the whole cluster.
+    pub fn is_of_manifests(&self) -> bool {
+        self.origin == Origin::Manifests
+    }
+
     /// The cluster as it would be with this object written.
     #[must_use]
     pub fn with(&self, object: Object) -> Snapshot {
@@ -396,6 +401,11 @@ impl Snapshot {
             .range(from..)
             .take_while(move |((r, _, _), _)| *r == revision.as_str())
             .map(|((_, ns, w), n)| (ns, w, *n))
+    }
+
+    /// The same of every revision, in its order.
+    pub fn all_runs(&self) -> impl Iterator<Item = (&Str, &Str, &Str, u32)> {
+        self.runs.iter().map(|((revision, ns, w), n)| (revision, ns, w, *n))
     }
 
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.
