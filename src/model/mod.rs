@@ -21,7 +21,7 @@ pub use labels::Labels;
 pub use name::{RevisionName, TagName};
 pub use object::{
     ConfigMap, Crd, EndpointSlice, GatewayConfig, Hpa, Id, IstioConfig, Kind, Lifecycle, Meta, Namespace, Object,
-    Owner, Pod, Sail, Service, ServicePort,
+    Owner, Pdb, Pod, Sail, Service, ServicePort,
 };
 pub use operator::{ListMerge, Listed, Operator, Rendered};
 pub use selector::{Selector, SelectorError};

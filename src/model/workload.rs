@@ -11,6 +11,8 @@ pub struct Workload {
     /// `spec.selector`; empty where the kind has none.
     pub selector: Selector,
     pub template: Template,
+    /// How many of its pods a Deployment's update may take away at once; the API server's default is 25 %.
+    pub max_unavailable: Option<Share>,
     /// `status.readyReplicas` (DaemonSet: `numberReady`), if a status was read at all.
     pub ready: Option<u32>,
 }
@@ -21,6 +23,8 @@ pub struct Template {
     pub labels: Labels,
     pub annotations: Labels,
     pub host_network: bool,
+    /// `terminationGracePeriodSeconds`; absent means 30.
+    pub grace: Option<u32>,
     pub service_account: Str,
     /// Only the containers that Istio names: [`PROXY`] and [`DISCOVERY`].
     pub containers: Vec<Container>,
@@ -32,8 +36,40 @@ pub struct Template {
 pub struct Container {
     pub name: Str,
     pub image: Str,
-    /// Only `PROXY_CONFIG`, `CA_ADDR` and `REVISION`.
+    /// Only the variables of `wire::workload::READ_ENV`.
     pub env: Labels,
+    /// Its place in the list that holds it.
+    pub index: u16,
+    /// The list of init containers holds it: a native sidecar.
+    pub init: bool,
+    pub hooks: Hooks,
+}
+
+/// What a container does at the ends of its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hooks {
+    #[default]
+    None,
+    /// Something, but nothing before it stops.
+    Other,
+    PreStop,
+}
+
+/// A number of pods, or a part of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    Count(u32),
+    Percent(u32),
+}
+
+impl Share {
+    /// Of so many pods; parts of one are dropped, as Kubernetes does it for `maxUnavailable`.
+    pub fn of(self, pods: u32) -> u32 {
+        match self {
+            Share::Count(n) => n.min(pods),
+            Share::Percent(p) => u32::try_from(u64::from(pods) * u64::from(p) / 100).unwrap_or(pods).min(pods),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -51,7 +51,7 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
             lost(object, "metadata.name", revisions(lifecycle), Severity::Deny, view)
         }
         Object::Lifecycle(Kind::GatewayLifecycle, lifecycle) => {
-            let active = lifecycle.installations.iter().find(|i| i.active);
+            let active = lifecycle.installations.iter().find(|i| i.is_active());
             let gone = |i: &Installation| gateway_gone(i, &lifecycle.meta, "metadata.name", Severity::Warn);
             Ok(active.map(gone).into_iter().collect())
         }
@@ -65,8 +65,8 @@ fn shortened(new: &Lifecycle, old: Old<'_, Lifecycle>, view: &View<'_>) -> Found
     let kept = revisions(new);
     let taken: Vec<RevisionName> = revisions(old).into_iter().filter(|r| !kept.contains(r)).collect();
     if view.kind() == Kind::GatewayLifecycle {
-        let was = old.installations.iter().find(|i| i.active && taken.contains(&revision(i)));
-        let gone = was.filter(|_| !new.installations.iter().any(|i| i.active));
+        let was = old.installations.iter().find(|i| i.is_active() && taken.contains(&revision(i)));
+        let gone = was.filter(|_| !new.installations.iter().any(Installation::is_active));
         return Ok(gone
             .map(|i| gateway_gone(i, &new.meta, "spec.installations", Severity::Deny))
             .into_iter()
