@@ -27,7 +27,7 @@ pub use operator::{ListMerge, Listed, Operator, Rendered};
 pub use selector::{Selector, SelectorError};
 pub use text::Str;
 pub use validator::{Validator, ValidatorConfig};
-pub use version::Version;
+pub use version::{Release, Version};
 pub use workload::{Container, Template, Workload};
 
 /// Label and annotation keys that decide something, spelled once.

@@ -7,6 +7,7 @@
 pub mod builder;
 pub mod mesh;
 mod pods;
+pub mod sail;
 pub mod serving;
 pub mod usage;
 

@@ -257,7 +257,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
             }
-            Use::Tag { .. } | Use::Validator { .. } => {}
+            Use::Tag { .. } | Use::Validator { .. } | Use::ByDefault => {}
         }
     }
     let mut all: Vec<String> =
@@ -303,6 +303,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
             }
+            Use::ByDefault => {}
         }
     }
     all.extend(without_covered(restarts));
