@@ -56,10 +56,22 @@ fn autoscaler(hpa: &Hpa, _: Old<'_, Hpa>, view: &View<'_>) -> Found {
             )
         };
         let id = Id { kind: Kind::Hpa, namespace: home.clone(), name: rival.clone() };
+        // The gateway's own autoscaler is not to make room for a workload's.
+        let fix = if target.is_gateway() {
+            format!(
+                "kubectl delete {}\n(its target keeps the replicas that it has; or make both targets anew, each with a label of its own in its selector)",
+                kubectl(&id)
+            )
+        } else {
+            format!(
+                "give {} {} a label in its selector that the pods of {} do not have",
+                hpa.target_kind, target.meta.name, theirs.meta.name
+            )
+        };
         return Ok(vec![Finding::deny("spec.scaleTargetRef", rival.as_str()).says(
             what,
             "Kubernetes lets neither of two autoscalers scale that claim the same pod (AmbiguousSelector).",
-            format!("kubectl delete {}\n(its Deployment keeps the replicas that it has)", kubectl(&id)),
+            fix,
         )]);
     }
     Ok(Vec::new())

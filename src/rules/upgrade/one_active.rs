@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::object::Installation;
 use crate::model::{Kind, Lifecycle, Object, Str};
-use crate::rules::{Finding, Severity, View};
+use crate::rules::{Finding, Operation, View};
 use crate::snapshot::{Known, Snapshot};
 
 /// The words of a rule.
@@ -73,7 +73,7 @@ pub fn findings(new: &Lifecycle, old: Option<&Lifecycle>, words: &Words, view: &
             before.get(&(cluster.clone(), r#type.clone())).and_then(|old| old.iter().find(|e| is_on(e, &cluster)))
         else {
             if entries.iter().any(|e| e.revision.is_some()) {
-                let first = Finding::warn("spec.installations", format!("{place}: none")).severity(Severity::Warn);
+                let first = Finding::warn("spec.installations", format!("{place}: none"));
                 let what = format!("{place} has no installation with {}: true", words.switch);
                 found.push(first.says(what, words.none, fix(words, &cluster, view)));
             }
@@ -104,13 +104,12 @@ fn is_elsewhere(cluster: &Str, kind: Kind, others: &Snapshot) -> Known<bool> {
 }
 
 fn fix(words: &Words, cluster: &str, view: &View<'_>) -> String {
-    let edit = if view.operation == crate::rules::Operation::Create {
-        "in the manifest".to_owned()
-    } else {
-        format!("kubectl edit {}", view.kubectl())
-    };
+    let switch = words.switch;
+    if view.operation == Operation::Create {
+        return format!("set {switch}: true on one entry of cluster {cluster}, and false on its others");
+    }
+    let edit = view.kubectl();
     format!(
-        "{edit}\n(one entry of cluster {cluster} with {0}: true, the others with {0}: false, in one write)",
-        words.switch
+        "kubectl edit {edit}\n({switch}: true on one entry of cluster {cluster} and false on its others, in one write)"
     )
 }

@@ -112,7 +112,7 @@ fn finding(
     if parts.is_empty() {
         return None;
     }
-    let (kind, name) = (crate::wire::row(view.kind()).name, &lifecycle.meta.name);
+    let name = &lifecycle.meta.name;
     let switch = if view.kind() == Kind::IstioLifecycle { "defaultRevision" } else { "activeGateway" };
     let key = if view.kind() == Kind::IstioLifecycle { "revision" } else { "gatewayRevision" };
     let other = now
@@ -123,7 +123,7 @@ fn finding(
         .filter(|free| !lifecycle.installations.iter().any(|i| i.revision.as_deref() == Some(free)))
         .unwrap_or_else(|| format!("{revision}-next"));
     Some(Finding::deny("spec.installations", format!("{revision}: {}", parts.join(", "))).severity(severity).says(
-        format!("{kind} {name} changes installation {revision} where Gloo needs a canary: {}.", parts.join(", ")),
+        format!("installation {revision} of {name} changes where Gloo needs a canary: {}.", parts.join(", ")),
         "Gloo rejects it instead of carrying it out: the object would say one thing and the clusters run another.",
         format!(
             "kubectl edit {}\n(leave installation {revision} as it was and add one: {key}: {other}, {switch}: false; or, unvalidated, set\n skipUpgradeValidation: true on installation {revision})",
