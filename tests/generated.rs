@@ -52,6 +52,8 @@ fn the_policy_page_is_a_policy() {
         "separateGateways",
         "canaryMinorSkip",
         "gatewayLists",
+        "gatewayOrder",
+        "canaryOnly",
         "mutations",
         "exempt",
         "allow",
