@@ -6,8 +6,7 @@ use super::{Rule, control_plane, gateway, namespace, upgrade, webhook_config, wo
 
 /// Every rule, sorted by code.
 pub static RULES: LazyLock<Vec<&'static Rule>> = LazyLock::new(|| {
-    let families =
-        [control_plane::ALL, gateway::ALL, namespace::ALL, upgrade::ALL, webhook_config::ALL, workload::ALL];
+    let families = [control_plane::ALL, gateway::ALL, namespace::ALL, upgrade::ALL, webhook_config::ALL, workload::ALL];
     let mut all: Vec<&'static Rule> = families.concat();
     all.sort_by_key(|r| r.code);
     all

@@ -4,6 +4,7 @@
 //! costs microseconds. It knows what it does not know: every question about a kind that is not fully read answers
 //! [`Unknown`], never an empty list. It holds no clock and watches nothing.
 
+pub mod attach;
 pub mod builder;
 pub mod mesh;
 mod pods;
@@ -147,7 +148,8 @@ impl Snapshot {
         self.remove(&id);
         match &object {
             Object::Pod(pod) => self.count(pod, true),
-            Object::Workload(kind, w) => {
+            // What a Deployment makes is not another one of its kind.
+            Object::Workload(kind, w) if as_own_workload(&object).is_some() => {
                 if w.is_istiod() {
                     self.istiods.insert((*kind, place.clone()));
                 }
@@ -396,6 +398,11 @@ impl Snapshot {
             .range(from..)
             .take_while(move |((r, _, _), _)| *r == revision.as_str())
             .map(|((_, ns, w), n)| (ns, w, *n))
+    }
+
+    /// Running injected pods of a namespace: revision, workload, how many.
+    pub fn runs_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Str, &'a Str, u32)> {
+        self.runs.iter().filter(move |((_, ns, _), _)| *ns == namespace).map(|((r, _, w), n)| (r, w, *n))
     }
 
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.

@@ -3,8 +3,9 @@
 use super::Rule;
 use crate::snapshot::{Known, WhyUnknown};
 
+pub(super) mod managed;
 mod owner;
-mod traffic;
+pub(super) mod traffic;
 
 mod gw001_owner_changed;
 mod gw002_rendered_twice;
@@ -15,6 +16,9 @@ mod gw009_gateway_to_zero;
 mod gw010_gateway_in_use;
 mod gw011_gateway_service_cut;
 mod gw012_same_selector;
+mod gw015_gateway_revision;
+mod gw016_managed_by_istiod;
+mod gw019_config_left_behind;
 mod gw020_gateway_pruned;
 
 #[cfg(test)]
@@ -30,6 +34,9 @@ pub static ALL: &[&Rule] = &[
     &gw010_gateway_in_use::RULE,
     &gw011_gateway_service_cut::RULE,
     &gw012_same_selector::RULE,
+    &gw015_gateway_revision::RULE,
+    &gw016_managed_by_istiod::RULE,
+    &gw019_config_left_behind::RULE,
     &gw020_gateway_pruned::RULE,
 ];
 
