@@ -227,9 +227,12 @@ fn everything_at_once_in_any_order_and_a_canary_beside_it() {
             namespace("istio-system", ""),
             namespace("ingress", ""),
             namespace("shop", label),
+            definitions(),
+            cni(),
             validator(named),
             istiod(named, "1.24.1", &["prod"]),
             gateway("ingress", named),
+            api_gateway("shop", if named.is_empty() { "" } else { "istio.io/rev: 1-24" }),
             app("shop"),
             config("ingress"),
         ]

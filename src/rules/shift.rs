@@ -131,8 +131,8 @@ impl Retarget {
         cluster.injectors()?;
         let asks = |w: &Workload| {
             let namespace = cluster.namespace_labels(&w.meta.namespace);
-            let injected = cluster.resolve(&w.meta.namespace, &w.template).is_ok_and(|r| r.is_injected());
-            injected && requested(&namespace, &w.template.labels) == Some(self.tag.as_str())
+            requested(&namespace, &w.template.labels) == Some(self.tag.as_str())
+                && cluster.resolve(&w.meta.namespace, &w.template).is_ok_and(|r| r.is_injected())
         };
         let all = cluster.workloads().filter(|(kind, w)| *kind != Kind::Job && w.wanted() > 0 && !w.is_istiod());
         Ok(all.filter(|(_, w)| !w.meta.deleting && asks(w)).collect())

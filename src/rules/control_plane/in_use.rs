@@ -365,12 +365,18 @@ mod tests {
 
     /// Deletes an istiod that nothing is seen to use, in a live cluster whose pods are in `state`.
     fn deleted(state: fn(crate::snapshot::Source) -> Option<Event>) -> Verdict {
-        let object = manifest::read("istiod", ISTIOD, "default").documents.remove(0).object;
+        without(ISTIOD, Kind::Pod, state)
+    }
+
+    /// Deletes an object in a live cluster that has one istiod and nothing else, and whose objects of a kind are in `state`.
+    fn without(yaml: &str, unread: Kind, state: fn(crate::snapshot::Source) -> Option<Event>) -> Verdict {
+        let read = |yaml| manifest::read("object", yaml, "default").documents.remove(0).object;
+        let object = read(yaml);
         let mut builder = Builder::new(Snapshot::live());
-        builder.apply(Event::Apply((Kind::Deployment, None), Box::new(object.clone())));
+        builder.apply(Event::Apply((Kind::Deployment, None), Box::new(read(ISTIOD))));
         for row in &KINDS {
             let source = (row.kind, None);
-            let event = if row.kind == Kind::Pod { state(source) } else { Some(Event::Listed(source)) };
+            let event = if row.kind == unread { state(source) } else { Some(Event::Listed(source)) };
             event.into_iter().for_each(|e| builder.apply(e));
         }
         let (user, operation, old) = (User::default(), Operation::Delete, LazyObject::none());
@@ -390,5 +396,20 @@ mod tests {
     fn what_is_still_being_listed_is_waited_for() {
         assert!(deleted(|_| None).not_ready.is_some());
         assert!(deleted(|pods| Some(Event::Listed(pods))).judged.is_empty());
+    }
+
+    const AGENT: &str = "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: istio-cni-node, namespace: istio-system}, spec: \
+        {selector: {matchLabels: {k8s-app: istio-cni-node}}, template: {metadata: {labels: {k8s-app: istio-cni-node}}}}}";
+    const DEFINITION: &str = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: \
+        virtualservices.networking.istio.io}}";
+
+    #[test]
+    fn what_a_node_agent_or_a_definition_takes_along_is_asked_the_same_way() {
+        for (yaml, kind, code) in [(AGENT, Kind::Pod, "CP007"), (DEFINITION, Kind::VirtualService, "CP005")] {
+            let refused = without(yaml, kind, |source| Some(Event::Forbidden(source)));
+            assert!(refused.is_allowed() && refused.warnings().any(|j| j.rule.code == code), "{code}");
+            assert!(without(yaml, kind, |_| None).not_ready.is_some(), "{code}");
+            assert!(without(yaml, kind, |source| Some(Event::Listed(source))).judged.is_empty(), "{code}");
+        }
     }
 }

@@ -54,12 +54,17 @@ struct Lost {
 }
 
 fn control_planes(namespace: &Namespace, view: &View<'_>) -> Found {
+    let name = &namespace.meta.name;
+    let lost = lost(name, view.before())?;
+    if lost.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut ending = namespace.clone();
     ending.meta.deleting = true;
+    // What is in it goes with it, and uses nothing any more.
     let after = view.before().with(Object::Namespace(ending));
-    let name = &namespace.meta.name;
     let mut findings = Vec::new();
-    for lost in lost(name, view.before())? {
+    for lost in lost {
         let part = if lost.istiod { "istiod" } else { "Service for webhooks" };
         let doing = format!("deleting namespace {name}, with the {part} of {},", lost.revision);
         let (value, besides) = (lost.revision.to_string(), lost.validators);
