@@ -92,7 +92,14 @@ fn given_up(new: &Operator, old: Old<'_, Operator>, view: &View<'_>) -> Found {
     };
     let (value, besides) = (was.to_string(), Vec::new());
     let loss = Loss { revision: &was, doing, field, value, meta: &old.meta, most, besides };
-    Ok(loss.finding(view)?.into_iter().collect())
+    let mut found = loss.finding(view)?;
+    if let Some(finding) = found.as_mut().filter(|_| !switched_off)
+        && let Some(users) = finding.what.strip_prefix(&format!("control plane {was} is in use: "))
+    {
+        finding.what = format!("no IstioOperator installs {was} any more, which is in use: {users}");
+        finding.why = "it goes on, but nothing is left that it could be upgraded or removed with.".into();
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// Entries that an update takes out.

@@ -102,7 +102,7 @@ fn copy(config_map: &ConfigMap, revision: &RevisionName, view: &View<'_>) -> Fou
     let home = homes.first().map_or("istio-system", String::as_str);
     Ok(vec![Finding::deny("metadata.name", meta.name.as_str()).severity(most).says(
         format!("{} {verb} ConfigMap {at}, from which {their} istiod{end}", few(&names)),
-        "their next pods dial istiod.istio-system.svc instead, and never become ready where there is none.",
+        "the next pods dial istiod.istio-system.svc instead, and never become ready where there is none.",
         format!(
             "kubectl get {} -o jsonpath='{{.spec.template.spec.volumes[*].configMap.name}}'\n(delete the copy once nothing names it any more; to put it back: kubectl get configmap -n {home} {} -o json | jq \
              'del(.metadata.namespace, .metadata.resourceVersion, .metadata.uid, .metadata.annotations)' | kubectl apply -n {} -f -)",

@@ -60,23 +60,16 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
         }
         Severity::Warn => format!("istiod makes {it} again for Gateway {gateway_name}"),
     };
-    let restart = match managed::deployments(view.before(), &gateway.meta).next() {
-        Some(w) if view.kind() == Kind::Deployment => {
-            format!(
-                "
-(for new pods: kubectl rollout restart deployment -n {namespace} {})",
-                w.meta.name
-            )
-        }
-        _ => String::new(),
+    let owner = kubectl(&id(gateway));
+    let instead = if view.kind() == Kind::Deployment {
+        format!("kubectl rollout restart {}\n(for new pods;", view.kubectl())
+    } else {
+        format!("kubectl edit {owner}\n(spec.infrastructure reaches what is deployed;")
     };
     Ok(vec![Finding::deny("metadata.name", name.as_str()).severity(severity).says(
         what,
         without(view.kind()),
-        format!(
-            "kubectl delete {}\n(to retire it for good: what belongs to it follows){restart}",
-            kubectl(&id(gateway))
-        ),
+        format!("{instead} to retire the gateway with all that belongs to it: kubectl delete {owner})"),
     )])
 }
 
