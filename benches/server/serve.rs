@@ -49,7 +49,7 @@ pub fn main(args: &[String]) {
     let addr = listener.local_addr().expect("bound");
     match kind.as_str() {
         "noop" => {
-            let tls = certificates.server_config().expect("a configuration");
+            let tls = certificates.server_config(None).expect("a configuration");
             runtime.spawn(noop(listener, TlsAcceptor::from(Arc::new(tls))));
         }
         ours => {
@@ -67,7 +67,7 @@ pub fn main(args: &[String]) {
                 }
             };
             let health = Health::new(&[Condition::Listener, Condition::Certificate, Condition::Running]);
-            let serving = Serving { settings, certificates, reviewer, metrics, health };
+            let serving = Serving { settings, certificates, callers: None, reviewer, metrics, health };
             runtime.spawn(async move { serve(listener, serving, std::future::pending()).await.map(drop) });
         }
     }

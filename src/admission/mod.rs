@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod bind;
+pub mod callers;
 pub mod compose;
 mod connection;
 mod connections;

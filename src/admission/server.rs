@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Reviewer;
 use super::answer::{self, Desk};
+use super::callers::Callers;
 use super::connection::{self, Shared};
 use super::connections::{Place, Table};
 use super::drain::{self, Drained};
@@ -34,6 +35,8 @@ pub struct Serving {
     pub settings: Settings,
     /// What is shown to clients.
     pub certificates: Arc<Certificates>,
+    /// Whose client certificates are asked for; `None`: nobody's.
+    pub callers: Option<Arc<Callers>>,
     /// What judges.
     pub reviewer: Arc<dyn Reviewer>,
     /// Where everything is counted.
@@ -53,8 +56,8 @@ pub async fn serve(
     serving: Serving,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, rustls::Error> {
-    let Serving { settings, certificates, reviewer, metrics, health } = serving;
-    let tls = TlsAcceptor::from(Arc::new(certificates.server_config()?));
+    let Serving { settings, certificates, callers, reviewer, metrics, health } = serving;
+    let tls = TlsAcceptor::from(Arc::new(certificates.server_config(callers.as_ref())?));
     let table = Table::new(Port::Admission, settings.max_connections, settings.max_refusals, Arc::clone(&metrics));
     let gate = Gate::new(concurrency(&settings));
     if let Err(error) = limit::oversee(&gate) {
@@ -73,7 +76,10 @@ pub async fn serve(
         tasks.spawn(secured(stream, place, tls.clone(), Arc::clone(&shared)));
     };
 
-    health.set(Condition::Certificate, Ok(()));
+    // One that is still to come is told by whoever brings it.
+    if certificates.facts().is_some() {
+        health.set(Condition::Certificate, Ok(()));
+    }
     health.set(Condition::Running, Ok(()));
     health.set(Condition::Listener, Ok(()));
     accept(&listener, &table, &mut tasks, &mut start, shutdown).await;

@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::callers::Callers;
 use super::self_signed::Leaf;
 use crate::telemetry::{Heartbeat, Metrics};
 
@@ -29,6 +31,16 @@ pub const POLL: Duration = Duration::from_secs(2);
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
+    /// The Secret does not hold a pair.
+    #[error("Secret {name} {lacks}: {fix}")]
+    Secret {
+        /// Namespace and name.
+        name: String,
+        /// What is missing of it.
+        lacks: &'static str,
+        /// Who writes it.
+        fix: &'static str,
+    },
     /// A file cannot be read.
     #[error("cannot read {path} ({flag}): {source}. Is the Secret mounted there, and may this user read it?")]
     Read {
@@ -82,11 +94,18 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// What was last seen in the files. Compared whole: a few kB, and no hash can collide.
+/// A pair in PEM as its source holds it. Compared whole: a few kB, and no hash can collide.
 #[derive(Clone, PartialEq, Eq)]
-struct Content {
-    cert: Vec<u8>,
-    key: Vec<u8>,
+pub struct Content {
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the key.
+        f.debug_struct("Content").field("cert_bytes", &self.cert.len()).finish_non_exhaustive()
+    }
 }
 
 /// What an operator wants to know of a certificate.
@@ -105,16 +124,16 @@ struct Current {
     facts: Facts,
 }
 
-/// The certificate in use. Handshakes read it without a lock; running connections keep theirs.
+/// The certificate in use, once there is one. Handshakes read it without a lock; running connections keep theirs.
 pub struct Certificates {
     provider: Arc<CryptoProvider>,
-    current: ArcSwap<Current>,
+    current: ArcSwapOption<Current>,
 }
 
 impl std::fmt::Debug for Certificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Never the key.
-        f.debug_struct("Certificates").field("facts", &self.current.load().facts).finish_non_exhaustive()
+        f.debug_struct("Certificates").field("facts", &self.facts()).finish_non_exhaustive()
     }
 }
 
@@ -122,51 +141,65 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // One certificate for every name: the API server's SNI is `<service>.<namespace>.svc`, a
         // webhook by URL sends another or none, and checking the name is the client's part.
-        Some(Arc::clone(&self.current.load().key))
+        self.current.load().as_ref().map(|current| Arc::clone(&current.key))
     }
 }
 
 impl Certificates {
+    /// Serves nothing yet: handshakes fail until [`Keeper::offer`] has taken a pair.
+    pub fn empty() -> Arc<Certificates> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Arc::new(Certificates { provider, current: ArcSwapOption::empty() })
+    }
+
     /// Serves a certificate made in memory; it never changes.
     pub fn in_memory(leaf: &Leaf, metrics: &Metrics) -> Result<Arc<Certificates>, CertificateError> {
         let content = Content { cert: leaf.cert_pem.clone().into_bytes(), key: leaf.key_pem.clone().into_bytes() };
-        Certificates::start(&content, ("the certificate made in memory", "the key made in memory"), metrics)
+        let certificates = Certificates::empty();
+        certificates.serve(&content, ("the certificate made in memory", "the key made in memory"), metrics)?;
+        Ok(certificates)
     }
 
     /// Reads the files once; an unusable pair at start is an error. The returned [`Watch`] keeps
     /// them current.
     pub fn from_files(files: Files, metrics: Arc<Metrics>) -> Result<(Arc<Certificates>, Watch), CertificateError> {
         let content = read(&files)?;
-        let certificates = Certificates::start(&content, (&shown(&files.cert), &shown(&files.key)), &metrics)?;
-        let watch = Watch { certificates: Arc::clone(&certificates), files, served: content, refused: None, metrics };
-        Ok((certificates, watch))
+        let certificates = Certificates::empty();
+        let origin = [shown(&files.cert), shown(&files.key)];
+        certificates.serve(&content, (&origin[0], &origin[1]), &metrics)?;
+        let keeper =
+            Keeper { certificates: Arc::clone(&certificates), origin, served: Some(content), refused: None, metrics };
+        Ok((certificates, Watch { keeper, files }))
     }
 
-    fn start(
-        content: &Content,
-        origin: (&str, &str),
-        metrics: &Metrics,
-    ) -> Result<Arc<Certificates>, CertificateError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let current = parse(content, origin, &provider)?;
+    fn serve(&self, content: &Content, origin: (&str, &str), metrics: &Metrics) -> Result<(), CertificateError> {
+        let current = parse(content, origin, &self.provider)?;
         announce(&current.facts, origin.0);
         metrics.certificate(current.facts.not_after);
-        Ok(Arc::new(Certificates { provider, current: ArcSwap::from_pointee(current) }))
+        self.current.store(Some(Arc::new(current)));
+        Ok(())
     }
 
-    /// Facts of the certificate in use.
-    pub fn facts(&self) -> Facts {
-        self.current.load().facts.clone()
+    /// Facts of the certificate in use; `None` while there is none.
+    pub fn facts(&self) -> Option<Facts> {
+        self.current.load().as_ref().map(|current| current.facts.clone())
     }
 
-    /// The TLS configuration: versions 1.2 and 1.3, HTTP/1.1 only, this certificate.
-    pub fn server_config(self: &Arc<Self>) -> Result<rustls::ServerConfig, rustls::Error> {
+    /// The TLS configuration: versions 1.2 and 1.3, HTTP/1.1 only, this certificate, and a client certificate if
+    /// `callers` asks for one.
+    pub fn server_config(
+        self: &Arc<Self>,
+        callers: Option<&Arc<Callers>>,
+    ) -> Result<rustls::ServerConfig, rustls::Error> {
         // The provider is given, not taken from the process: with two compiled in, the default
         // builder panics.
-        let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+        let builder = match callers {
+            Some(callers) => builder.with_client_cert_verifier(Arc::clone(callers) as Arc<dyn ClientCertVerifier>),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         // The API server speaks HTTP/1.1 to webhooks, whatever is offered.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The API server's transport never resumes a session; tickets would only be sent, kept
@@ -177,32 +210,95 @@ impl Certificates {
     }
 }
 
-/// Keeps [`Certificates`] equal to their files.
-pub struct Watch {
+/// Takes pairs into use as their source offers them. One that cannot be used is reported once and counted, and the old
+/// one stays.
+pub struct Keeper {
     certificates: Arc<Certificates>,
-    files: Files,
-    served: Content,
-    /// The last content that could not be used, or `None` for files that could not be read:
+    /// What the certificate and the key are called in a message.
+    origin: [String; 2],
+    served: Option<Content>,
+    /// The last content that could not be used (`None` for a source that could not be read) and why:
     /// each is reported once.
-    refused: Option<Option<Content>>,
+    refused: Option<(Option<Content>, String)>,
     metrics: Arc<Metrics>,
 }
 
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Keeper").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
-/// What one look at the files came to.
+/// What one look at the source came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
-    /// They hold what is served.
+    /// It holds what is served.
     Same,
     /// A new certificate is served from now on.
     Taken,
-    /// They hold something unusable, reported now or earlier; the old certificate stays.
+    /// It holds something unusable, reported now or earlier; the old certificate stays.
     Refused,
+}
+
+impl Keeper {
+    /// For a source that has nothing yet.
+    pub fn new(certificates: Arc<Certificates>, origin: [String; 2], metrics: Arc<Metrics>) -> Keeper {
+        Keeper { certificates, origin, served: None, refused: None, metrics }
+    }
+
+    /// A pair is served.
+    pub fn serves(&self) -> bool {
+        self.served.is_some()
+    }
+
+    /// Takes what is new.
+    ///
+    /// # Errors
+    /// Why it cannot be used, when it is said for the first time.
+    pub fn offer(&mut self, content: Result<Content, CertificateError>) -> Result<Look, CertificateError> {
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => return self.refuse(None, error),
+        };
+        if self.served.as_ref() == Some(&content) {
+            if self.refused.take().is_some() {
+                self.metrics.certificate_restored();
+            }
+            return Ok(Look::Same);
+        }
+        if self.refused.as_ref().is_some_and(|(refused, _)| refused.as_ref() == Some(&content)) {
+            return Ok(Look::Refused);
+        }
+        match self.certificates.serve(&content, (&self.origin[0], &self.origin[1]), &self.metrics) {
+            Ok(()) => {
+                // The first pair is no change of one.
+                if self.served.is_some() {
+                    self.metrics.certificate_reloaded();
+                }
+                self.served = Some(content);
+                self.refused = None;
+                Ok(Look::Taken)
+            }
+            Err(error) => self.refuse(Some(content), error),
+        }
+    }
+
+    fn refuse(&mut self, content: Option<Content>, error: CertificateError) -> Result<Look, CertificateError> {
+        let refused = Some((content, error.to_string()));
+        if self.refused == refused {
+            return Ok(Look::Refused);
+        }
+        self.metrics.certificate_refused();
+        self.refused = refused;
+        Err(error)
+    }
+}
+
+/// Keeps [`Certificates`] equal to their files.
+#[derive(Debug)]
+pub struct Watch {
+    keeper: Keeper,
+    files: Files,
 }
 
 impl Watch {
@@ -220,41 +316,10 @@ impl Watch {
 
     /// Reads the files and takes what is new.
     pub fn look(&mut self) -> Look {
-        let content = match read(&self.files) {
-            Ok(content) => content,
-            Err(error) => return self.refuse(None, &error),
-        };
-        if content == self.served {
-            if self.refused.take().is_some() {
-                self.metrics.certificate_restored();
-            }
-            return Look::Same;
-        }
-        if self.refused.as_ref() == Some(&Some(content.clone())) {
-            return Look::Refused;
-        }
-        let origin = (&*shown(&self.files.cert), &*shown(&self.files.key));
-        match parse(&content, origin, &self.certificates.provider) {
-            Ok(current) => {
-                announce(&current.facts, origin.0);
-                self.metrics.certificate(current.facts.not_after);
-                self.metrics.certificate_reloaded();
-                self.certificates.current.store(Arc::new(current));
-                self.served = content;
-                self.refused = None;
-                Look::Taken
-            }
-            Err(error) => self.refuse(Some(content), &error),
-        }
-    }
-
-    fn refuse(&mut self, content: Option<Content>, error: &CertificateError) -> Look {
-        if self.refused.as_ref() != Some(&content) {
+        self.keeper.offer(read(&self.files)).unwrap_or_else(|error| {
             tracing::error!(%error, "certificate files cannot be used, the old certificate stays");
-            self.metrics.certificate_refused();
-            self.refused = Some(content);
-        }
-        Look::Refused
+            Look::Refused
+        })
     }
 }
 
@@ -388,13 +453,13 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let mut mount = Mount::new(&leaf());
         let (certificates, mut watch) = Certificates::from_files(mount.files(), Arc::clone(&metrics)).unwrap();
-        let mut seen = vec![certificates.facts().serial];
+        let mut seen = vec![certificates.facts().unwrap().serial];
         assert_eq!(watch.look(), Look::Same);
         for _ in 0..2 {
             let next = leaf();
             mount.swap(&next.cert_pem, &next.key_pem);
             assert_eq!(watch.look(), Look::Taken);
-            seen.push(certificates.facts().serial);
+            seen.push(certificates.facts().unwrap().serial);
             assert_eq!(watch.look(), Look::Same);
         }
         seen.sort();
@@ -410,13 +475,13 @@ mod tests {
         let first = leaf();
         let mut mount = Mount::new(&first);
         let (certificates, mut watch) = Certificates::from_files(mount.files(), Arc::clone(&metrics)).unwrap();
-        let served = certificates.facts();
+        let served = certificates.facts().unwrap();
 
         mount.swap(&leaf().cert_pem, &leaf().key_pem);
         for _ in 0..3 {
             assert_eq!(watch.look(), Look::Refused);
         }
-        assert_eq!(certificates.facts(), served);
+        assert_eq!(certificates.facts().unwrap(), served);
         assert_eq!(metrics.certificate_errors(), 1);
         assert!(metrics.text().contains("revguard_certificate_last_reload_success 0"));
 
@@ -465,10 +530,10 @@ mod tests {
     fn expiry_is_a_metric() {
         let metrics = Metrics::new();
         let certificates = Certificates::in_memory(&leaf(), &metrics).unwrap();
-        let not_after = certificates.facts().not_after;
+        let not_after = certificates.facts().unwrap().not_after;
         let in_a_day = i64::try_from((SystemTime::now() + DAY).duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
         assert!((not_after - in_a_day).abs() < 60);
-        assert!(certificates.facts().has_names);
+        assert!(certificates.facts().unwrap().has_names);
         assert!(metrics.text().contains(&format!("revguard_certificate_not_after_seconds {not_after}")));
     }
 }

@@ -10,7 +10,10 @@ use clap::{Args, ValueEnum};
 use super::{Failure, Live, input};
 use crate::admission::Settings;
 use crate::admission::tls::Files;
-use crate::run::serve::{Certificate, Service, State};
+use crate::cluster::Access;
+use crate::cluster::secret::Place;
+use crate::run::serve::{Callers, Certificate, Service, State};
+use crate::run::supervise;
 
 #[derive(Args)]
 pub struct Options {
@@ -25,13 +28,25 @@ pub struct Options {
         long,
         value_name = "FILE",
         requires = "tls_key",
-        required_unless_present = "self_signed",
-        conflicts_with = "self_signed"
+        required_unless_present_any = ["self_signed", "tls_secret"],
+        conflicts_with_all = ["self_signed", "tls_secret"]
     )]
     tls_cert: Option<PathBuf>,
     /// Its private key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// The Secret that holds both as tls.crt and tls.key, read by watch; not ready until it does
+    #[arg(long, value_name = "NAME", requires = "namespace", conflicts_with_all = ["self_signed", "standalone"])]
+    tls_secret: Option<String>,
+    /// The namespace of that Secret
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Ask callers for a client certificate that this CA has signed; read again when its content changes
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+    /// A common name or DNS name that the client certificate may carry; without one, any
+    #[arg(long, value_name = "NAME", requires = "client_ca")]
+    client_name: Vec<String>,
     /// Make a certificate in memory; its CA is logged
     #[arg(long)]
     self_signed: bool,
@@ -66,7 +81,7 @@ pub struct Options {
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
-enum LogFormat {
+pub enum LogFormat {
     #[default]
     Text,
     Json,
@@ -74,12 +89,13 @@ enum LogFormat {
 
 pub fn run(options: Options) -> Result<ExitCode, Failure> {
     log(options.log_format, &options.log)?;
-    let certificate = match (options.tls_cert, options.tls_key) {
-        (Some(cert), Some(key)) => Certificate::Files(Files { cert, key }),
+    let certificate = match (options.tls_cert, options.tls_key, options.tls_secret, options.namespace) {
+        (Some(cert), Some(key), ..) => Certificate::Files(Files { cert, key }),
+        (_, _, Some(name), Some(namespace)) => Certificate::Secret(Place { namespace, name }),
         _ => Certificate::SelfSigned(options.name),
     };
     let state = if options.standalone.is_empty() {
-        State::Live { kubeconfig: options.live.kubeconfig, context: options.live.context }
+        State::Live(Access { kubeconfig: options.live.kubeconfig, context: options.live.context })
     } else {
         let input = input::read(&options.standalone, "default")?;
         for problem in &input.problems {
@@ -97,18 +113,22 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     if let Some(n) = options.concurrency {
         settings.concurrency = n as usize;
     }
-    crate::run::serve::run(Service {
+    let dead = crate::run::serve::run(Service {
         settings,
         listen: options.listen,
         health_listen: options.health_listen,
         certificate,
+        callers: options.client_ca.map(|ca| Callers { ca, names: options.client_name }),
         config: options.config,
         state,
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(dead.map_or(ExitCode::SUCCESS, |dead| {
+        eprintln!("error: ended because of a task: {dead}");
+        ExitCode::from(supervise::DEAD_TASK)
+    }))
 }
 
-fn log(format: LogFormat, filter: &str) -> Result<(), Failure> {
+pub fn log(format: LogFormat, filter: &str) -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(filter).map_err(|e| anyhow::anyhow!("--log {filter}: {e}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

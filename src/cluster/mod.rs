@@ -13,6 +13,7 @@ pub mod client;
 pub mod discovery;
 pub mod once;
 pub mod request;
+pub mod secret;
 mod sources;
 pub mod state;
 mod stream;
@@ -27,7 +28,7 @@ use kube::Client;
 use tokio::sync::{Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
-pub use client::{Access, ClientError, connect, install_crypto};
+pub use client::{Access, ClientError, connect, connect_as_kubectl, install_crypto};
 pub use once::{Pods, ReadError, Reading, read_once};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;
@@ -99,8 +100,8 @@ pub fn start(client: Client, shared: Arc<Shared>, telemetry: Arc<dyn Telemetry>,
     });
     let sources = sources::Sources::new(context, wants, suspects, died.clone());
     let mut tasks = JoinSet::new();
-    tasks.spawn(watched("store of the live state", store.run(queue), died.clone()));
-    tasks.spawn(watched("list of sources", sources.run().boxed(), died));
+    tasks.spawn(watched(telemetry::STORE, store.run(queue), died.clone()));
+    tasks.spawn(watched(telemetry::SOURCES, sources.run().boxed(), died));
     tasks.spawn(async move {
         while let Some(death) = deaths.recv().await {
             tracing::error!(task = death.task, why = death.why, "a task of the live state has died");

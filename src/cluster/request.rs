@@ -211,7 +211,7 @@ fn path(row: &KindRow, version: &str, namespace: Option<&Str>) -> String {
 }
 
 /// Percent-encodes everything but unreserved characters.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -247,13 +247,21 @@ impl Question {
             request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let request = request.body(Body::empty()).map_err(|e| Trouble::Unreachable(e.to_string()))?;
-        let answer = tokio::time::timeout(patience, client.send(request)).await;
-        let response = answer.map_err(|_| Trouble::Silent(patience))?.map_err(|e| Trouble::Unreachable(chain(&e)))?;
-        if response.status() == StatusCode::OK {
-            return Ok(Answer { response, patience });
-        }
-        Err(refusal(response, patience).await)
+        exchange(client, request, patience).await
     }
+}
+
+/// Sends any request and waits for the answer's head.
+///
+/// # Errors
+/// Any answer but a success, or none in time.
+pub async fn exchange(client: &Client, request: Request<Body>, patience: Duration) -> Result<Answer, Trouble> {
+    let answer = tokio::time::timeout(patience, client.send(request)).await;
+    let response = answer.map_err(|_| Trouble::Silent(patience))?.map_err(|e| Trouble::Unreachable(chain(&e)))?;
+    if matches!(response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
+        return Ok(Answer { response, patience });
+    }
+    Err(refusal(response, patience).await)
 }
 
 async fn refusal(response: Response<Body>, patience: Duration) -> Trouble {

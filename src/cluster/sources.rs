@@ -15,7 +15,7 @@ use super::Died;
 use super::discovery::{self, Served, groups, is_everywhere, is_in_mesh, watched};
 use super::request::{Collection, Trouble, source_name};
 use super::state::Wants;
-use super::telemetry::Verb;
+use super::telemetry::{BEAT, SOURCES, Verb, essential};
 use super::watch::{Context, Feed, Report};
 use crate::model::{Kind, Str};
 use crate::snapshot::{Event, Source};
@@ -37,6 +37,8 @@ pub struct Sources {
     /// The version in which each kind is read; `None` for what the cluster does not have.
     versions: BTreeMap<Kind, Option<String>>,
     due: BTreeMap<&'static str, Due>,
+    /// Looks at a group that failed in a row.
+    failures: BTreeMap<&'static str, u32>,
     seen_crds: BTreeMap<&'static str, u64>,
     mesh: BTreeSet<Str>,
     /// Namespaces of the mesh beyond the limit; their whole objects count as refused.
@@ -69,6 +71,7 @@ impl Sources {
             running: BTreeMap::new(),
             versions: BTreeMap::new(),
             due: groups().into_iter().map(|g| (g, Due { at: now, step: usize::MAX })).collect(),
+            failures: BTreeMap::new(),
             seen_crds: BTreeMap::new(),
             mesh: BTreeSet::new(),
             beyond: BTreeSet::new(),
@@ -79,6 +82,7 @@ impl Sources {
     /// Keeps the right sources running until the store is gone.
     pub async fn run(mut self) {
         loop {
+            self.context.telemetry.alive(SOURCES);
             let due = self.due.values().map(|d| d.at);
             let next = due.chain(self.leaving.values().copied()).chain([self.next_round]).min();
             tokio::select! {
@@ -92,6 +96,7 @@ impl Sources {
                 }
                 Some(kind) = self.lost.recv() => self.suspect(crate::wire::row(kind).group, Instant::now()),
                 () = tokio::time::sleep_until(next.unwrap_or(self.next_round)) => self.on_time().await,
+                () = tokio::time::sleep(BEAT) => {}
             }
         }
     }
@@ -140,6 +145,7 @@ impl Sources {
         for (group, found) in join_all(looks).await {
             match found {
                 Ok(found) => {
+                    self.failures.remove(group);
                     for (row, served) in found {
                         self.settle(row.kind, served).await;
                     }
@@ -171,12 +177,10 @@ impl Sources {
             }
         }
         tracing::warn!(group, error = %trouble, "cannot ask which kinds this API group has; asking again");
-        let timing = &self.context.timing;
-        let wait = match trouble {
-            Trouble::Forbidden(_) => timing.forbidden,
-            Trouble::Throttled(wait) => *wait,
-            _ => super::telemetry::jitter(timing.most_backoff / 4),
-        };
+        // Until the group is known nothing of it is watched, so a refusal is no reason to wait longer than another trouble.
+        let failures = self.failures.entry(group).or_default();
+        let wait = essential(&self.context.timing, *failures, trouble);
+        *failures += 1;
         self.due.insert(group, Due { at: Instant::now() + wait, step: 0 });
     }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::discovery::{group_of_crd, is_everywhere, is_in_mesh, watched};
 use super::request::source_name;
-use super::telemetry::{Telemetry, Timing};
+use super::telemetry::{BEAT, STORE, Telemetry, Timing};
 use super::watch::Report;
 use crate::admission::webhook::{Published, Shared};
 use crate::model::{Kind, Str};
@@ -104,6 +104,7 @@ impl Store {
     pub async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
+            self.telemetry.alive(STORE);
             tokio::select! {
                 taken = reports.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
@@ -120,6 +121,7 @@ impl Store {
                     }
                 }
                 () = tokio::time::sleep_until(self.next_publication), if self.dirty && self.is_ready() => {}
+                () = tokio::time::sleep(BEAT) => {}
             }
             if self.dirty && self.is_ready() && Instant::now() >= self.next_publication {
                 self.publish();
@@ -200,8 +202,13 @@ impl Store {
     fn publish(&mut self) {
         let snapshot = self.builder.snapshot().clone();
         let objects = watched().map(|r| snapshot.len(r.kind)).sum();
-        let fresh_at = self.heard.values().min().copied();
-        self.shared.state.store(Arc::new(Published { snapshot, fresh_at }));
+        let (mut heard, mut sources) = (BTreeMap::new(), BTreeMap::new());
+        for ((kind, namespace), at) in &self.heard {
+            oldest(heard.entry(*kind), *at);
+            oldest(sources.entry((*kind, namespace.is_some())), *at);
+        }
+        let snapshot = snapshot.heard_at(Arc::new(heard));
+        self.shared.state.store(Arc::new(Published { snapshot, heard: sources }));
         self.dirty = false;
         self.next_publication = Instant::now() + self.timing.publish;
         for ((kind, in_mesh), version) in std::mem::take(&mut self.unpublished) {
@@ -209,6 +216,11 @@ impl Store {
         }
         self.telemetry.published(objects);
     }
+}
+
+/// A kind is as old as the source of it that was silent longest.
+fn oldest<K: Ord>(entry: std::collections::btree_map::Entry<'_, K, Timestamp>, at: Timestamp) {
+    entry.and_modify(|oldest| *oldest = at.min(*oldest)).or_insert(at);
 }
 
 /// Kinds whose objects make a namespace one of the mesh.

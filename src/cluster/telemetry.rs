@@ -12,6 +12,9 @@ pub trait Telemetry: Send + Sync + 'static {
     /// A list or watch failed and will be tried again. A metric may carry the kind, the verb and [`Trouble::word`].
     fn trouble(&self, _source: &Source, _verb: Verb, _trouble: &Trouble) {}
 
+    /// A task went round once more: [`STORE`] or [`SOURCES`].
+    fn alive(&self, _task: &'static str) {}
+
     /// A list was begun: one more than once a source means a repair.
     fn listing(&self, _source: &Source) {}
 
@@ -31,6 +34,13 @@ pub trait Telemetry: Send + Sync + 'static {
     /// The cluster serves a kind only in versions that this build cannot read.
     fn unread_versions(&self, _kind: Kind, _served: &[String]) {}
 }
+
+/// Tasks that say that they are alive.
+pub const STORE: &str = "store of the live state";
+pub const SOURCES: &str = "list of sources";
+
+/// How often they do at least.
+pub(super) const BEAT: Duration = Duration::from_secs(5);
 
 /// Nobody counts.
 pub struct Silent;
@@ -75,6 +85,9 @@ pub struct Timing {
     pub calm: Duration,
     /// Between two attempts at what RBAC refuses.
     pub forbidden: Duration,
+    /// First and longest wait of what everything else waits for (discovery, the serving Secret), whatever the trouble
+    /// is: RBAC that was granted late is noticed within the second of them.
+    pub essential: [Duration; 2],
     /// How long a refusal is doubted: an API server that has just started refuses everything until it has read its
     /// own RBAC, which takes seconds. Until then what was known stays, and it is asked again as after any failure.
     pub doubt: Duration,
@@ -111,6 +124,7 @@ impl Default for Timing {
             most_backoff: s(10),
             calm: s(60),
             forbidden: s(60),
+            essential: [s(1), s(30)],
             doubt: s(20),
             page: 500,
             lists: 4,
@@ -155,6 +169,17 @@ impl<'a> Waits<'a> {
     }
 }
 
+/// How long to wait after this many failures in a row of something essential.
+pub(super) fn essential(timing: &Timing, failures: u32, trouble: &Trouble) -> Duration {
+    let [least, most] = timing.essential;
+    let grown = jitter(least.saturating_mul(1 << failures.min(16)).min(most));
+    match trouble {
+        // Never earlier than asked for.
+        Trouble::Throttled(wait) => grown.max(*wait),
+        _ => grown,
+    }
+}
+
 /// Between one half and the whole of it. The hasher's seed is all the chance that is needed.
 pub(super) fn jitter(whole: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher};
@@ -170,6 +195,18 @@ mod tests {
     fn a_dead_watch_is_noticed_only_after_the_server_should_have_ended_it() {
         let t = Timing::default();
         assert!(t.watch.mul_f64(1.25) < t.idle);
+    }
+
+    #[test]
+    fn what_is_essential_is_asked_for_again_within_half_a_minute() {
+        let timing = Timing::default();
+        let refused = Trouble::Forbidden(String::new());
+        assert!(essential(&timing, 0, &refused) <= Duration::from_secs(1));
+        for failures in 0..100 {
+            let wait = essential(&timing, failures, &refused);
+            assert!(wait >= Duration::from_millis(500) && wait <= Duration::from_secs(30), "{wait:?}");
+        }
+        assert!(essential(&timing, 0, &Trouble::Throttled(Duration::from_secs(9))) >= Duration::from_secs(9));
     }
 
     #[tokio::test]

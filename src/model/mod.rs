@@ -16,7 +16,7 @@ pub mod version;
 pub mod workload;
 
 pub use injection::{Injection, Resolution, WhyNot, resolve};
-pub use injector::{Backend, FailurePolicy, Hook, InjectorConfig, Injectors};
+pub use injector::{Backend, CaBundle, FailurePolicy, Hook, InjectorConfig, Injectors};
 pub use labels::Labels;
 pub use name::{RevisionName, TagName};
 pub use object::{
@@ -38,6 +38,8 @@ pub mod key {
     pub const REV: &str = "istio.io/rev";
     /// Marks an object as a revision tag; the value is the tag's name.
     pub const TAG: &str = "istio.io/tag";
+    /// In a selector: the webhook is switched off, as istioctl does it. Nothing has this label.
+    pub const DEACTIVATED: &str = "istio.io/deactivated";
     /// Pod label (selectors and istiod see it) or annotation (only istiod sees it).
     pub const INJECT: &str = "sidecar.istio.io/inject";
     /// Which injection templates are applied, comma separated.
@@ -60,6 +62,10 @@ pub mod key {
     pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
     /// On an object: which rules it may break, why and until when.
     pub const ALLOW: &str = "revguard.dev/allow";
+    /// On an object that the controller may repair: `off` leaves it alone, `undo` takes the last repair back.
+    pub const REPAIR: &str = "revguard.dev/repair";
+    /// Set with every repair: which rule, when, and the patch that takes it back.
+    pub const REPAIRED: &str = "revguard.dev/repaired";
     /// On an istiod Deployment: it is about to go, nothing new may move to it.
     pub const RETIRING: &str = "revguard.dev/retiring";
     /// Set by Helm on what belongs to a release.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::stale::Stale;
 use super::{Severity, find};
 use crate::model::ListMerge;
 
@@ -28,8 +29,12 @@ pub struct Policy {
     /// UP012: a control plane with a revision changes its version only as a revision of its own.
     pub canary_only: bool,
     pub mutations: Mutations,
+    /// Which flaws of what exists the controller mends. None by default.
+    pub repair: RepairPolicy,
     pub exempt: Exempt,
     pub allow: Allow,
+    /// What an old view means.
+    pub stale: Stale,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +129,27 @@ pub enum Prefer {
     Default,
 }
 
+/// `all`, `none`, or single rules.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum RepairPolicy {
+    Every(Every),
+    Rules(BTreeMap<String, bool>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Every {
+    All,
+    None,
+}
+
+impl Default for RepairPolicy {
+    fn default() -> Self {
+        RepairPolicy::Every(Every::None)
+    }
+}
+
 /// Who is not judged.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
@@ -152,9 +178,15 @@ impl Policy {
             return Ok(Policy::default());
         }
         let policy: Policy = crate::wire::manifest::from_yaml(text)?;
-        for (key, codes) in
-            [("rules", policy.rules.keys().collect::<Vec<_>>()), ("strict", policy.strict.iter().collect())]
-        {
+        let repaired = match &policy.repair {
+            RepairPolicy::Every(_) => Vec::new(),
+            RepairPolicy::Rules(rules) => rules.keys().collect(),
+        };
+        for (key, codes) in [
+            ("rules", policy.rules.keys().collect::<Vec<_>>()),
+            ("strict", policy.strict.iter().collect()),
+            ("repair", repaired),
+        ] {
             if let Some(code) = codes.iter().find(|c| find(c).is_none()) {
                 return Err(format!("{key}: there is no rule {code}; `revguard rules` lists them"));
             }
@@ -165,6 +197,15 @@ impl Policy {
             return Err(format!("mutations.NS005: {name:?} is no name of a revision or tag"));
         }
         Ok(policy)
+    }
+
+    /// The controller may mend what this rule finds. In `mode: audit` nothing is written.
+    pub fn repairs(&self, code: &str) -> bool {
+        self.mode != Mode::Audit
+            && match &self.repair {
+                RepairPolicy::Every(every) => *every == Every::All,
+                RepairPolicy::Rules(rules) => rules.get(code) == Some(&true),
+            }
     }
 
     /// What a finding of this severity comes to; `None` drops it.

@@ -41,6 +41,7 @@ impl Demo {
             // Nobody has to be moved elsewhere when the story ends.
             settings: Settings { drain: Duration::ZERO, quiet: Duration::ZERO, ..Settings::default() },
             certificates,
+            callers: None,
             reviewer: Arc::new(Webhook { shared, clock: Timestamp::now, observe }),
             metrics,
             health: Health::new(&[Condition::Listener]),

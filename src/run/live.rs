@@ -1,26 +1,35 @@
 //! A live cluster's state: watched, counted, and part of readiness and liveness.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::admission::webhook::Shared;
-use crate::cluster::{self, Access, Readiness, Telemetry, Timing, Trouble, Verb, source_name};
+use crate::cluster::{self, Readiness, Telemetry, Timing, Trouble, Verb, source_name};
 use crate::model::Kind;
 use crate::snapshot::Source;
-use crate::telemetry::{Condition, Health, Metrics};
+use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
 use crate::wire::kinds::label;
 
 /// Pods are read twice: metadata everywhere, whole objects in the namespaces of the mesh.
 const PODS_IN_MESH: &str = "pods-in-mesh";
 
+/// The store and the list of sources go round at least every few seconds; a look at the API server's groups may wait for
+/// several answers of 30 s each, one after the other.
+const SILENCE: [(&str, Duration); 2] =
+    [(cluster::telemetry::STORE, Duration::from_secs(60)), (cluster::telemetry::SOURCES, Duration::from_secs(300))];
+
 struct Counted {
     metrics: Arc<Metrics>,
+    beats: Vec<(&'static str, Heartbeat)>,
 }
 
 impl Telemetry for Counted {
+    fn alive(&self, task: &'static str) {
+        self.beats.iter().filter(|(name, _)| *name == task).for_each(|(_, heartbeat)| heartbeat.beat());
+    }
+
     fn trouble(&self, source: &Source, verb: Verb, trouble: &Trouble) {
         self.metrics.watch_error(label(source.0));
         tracing::warn!(source = source_name(source), verb = verb.word(), error = %trouble, "the API server was not understood");
@@ -36,8 +45,7 @@ impl Telemetry for Counted {
     }
 
     fn seen(&self, kind: Kind, in_mesh: bool, version: u64) {
-        let name = if in_mesh && kind == Kind::Pod { PODS_IN_MESH } else { label(kind) };
-        self.metrics.snapshot_version(name, i64::try_from(version).unwrap_or(i64::MAX));
+        self.metrics.snapshot_version(source_label(kind, in_mesh), i64::try_from(version).unwrap_or(i64::MAX));
     }
 
     fn too_many_mesh_namespaces(&self, found: usize, read: usize) {
@@ -57,25 +65,22 @@ impl Telemetry for Counted {
     }
 }
 
+fn source_label(kind: Kind, in_mesh: bool) -> &'static str {
+    if in_mesh && kind == Kind::Pod { PODS_IN_MESH } else { label(kind) }
+}
+
 /// Starts the watches; readiness follows them, and liveness ends with them.
-///
-/// # Errors
-/// A cluster that cannot be found at all: no kubeconfig, no service account.
-pub async fn start(
-    kubeconfig: Option<PathBuf>,
-    context: Option<String>,
-    shared: &Arc<Shared>,
-    metrics: &Arc<Metrics>,
-    health: &Arc<Health>,
-) -> anyhow::Result<()> {
-    let client = cluster::connect(&Access { kubeconfig, context }).await?;
-    let telemetry = Arc::new(Counted { metrics: Arc::clone(metrics) });
+pub fn start(client: kube::Client, shared: &Arc<Shared>, metrics: &Arc<Metrics>, health: &Arc<Health>) {
+    let beats = SILENCE.map(|(task, silence)| (task, health.task(task, Some(silence)))).into();
+    let telemetry = Arc::new(Counted { metrics: Arc::clone(metrics), beats });
     let handle = cluster::start(client, Arc::clone(shared), telemetry, Timing::default());
     let state = Arc::clone(shared);
     metrics.before_scrape(move |m| {
-        if let Some(at) = state.state.load().fresh_at {
-            let age = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
-            m.snapshot_age("oldest", age);
+        let (now, limit) = (Timestamp::now(), state.policy.load().stale.age.0);
+        for ((kind, in_mesh), at) in &state.state.load().heard {
+            let (name, age) = (source_label(*kind, *in_mesh), now.duration_since(*at));
+            m.snapshot_age(name, Duration::try_from(age).unwrap_or_default());
+            m.snapshot_stale(name, age > limit);
         }
     });
     let mut readiness = handle.readiness();
@@ -88,6 +93,8 @@ pub async fn start(
             tokio::select! {
                 died = handle.join() => {
                     tracing::error!(error = %died, "the live state has ended; the process must be restarted");
+                    // /healthz names it, and the supervisor ends the process.
+                    ready.died(&died.task, &died.why);
                     break;
                 }
                 changed = readiness.changed() => {
@@ -97,8 +104,6 @@ pub async fn start(
                 }
             }
         }
-        // Dropped here, the heartbeat makes /healthz say so and the kubelet restart the pod.
         drop(alive);
     });
-    Ok(())
 }

@@ -3,10 +3,13 @@
 //! Each part is built elsewhere and knows little of the others; here they are connected, watched and ended in order. No
 //! decision about the mesh is made here.
 
+pub mod controller;
 pub mod demo;
 mod live;
 mod observe;
 pub mod policy;
+mod secret;
 pub mod serve;
+pub mod supervise;
 
 pub use observe::observer;

@@ -6,11 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::policy;
+use super::secret::Listener;
+use super::supervise::Supervisor;
+use crate::admission::callers;
 use crate::admission::drain::signalled;
 use crate::admission::self_signed::Authority;
 use crate::admission::tls::{self, Certificates, Files};
 use crate::admission::webhook::{Shared, Webhook};
 use crate::admission::{Serving, Settings, bind, probes, serve};
+use crate::cluster::secret::{self, Place};
+use crate::cluster::{self, Access, Timing};
 use crate::rules::Policy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Metrics};
@@ -23,24 +28,31 @@ pub struct Service {
     pub listen: SocketAddr,
     pub health_listen: SocketAddr,
     pub certificate: Certificate,
+    pub callers: Option<Callers>,
     pub config: Option<PathBuf>,
     pub state: State,
 }
 
 pub enum Certificate {
     Files(Files),
+    /// Read by watch.
+    Secret(Place),
     /// Made in memory for these names.
     SelfSigned(Vec<String>),
+}
+
+/// Whose client certificates are asked for.
+pub struct Callers {
+    pub ca: PathBuf,
+    /// Empty: everybody's that the CA has signed.
+    pub names: Vec<String>,
 }
 
 /// Where the cluster is known from.
 pub enum State {
     /// Manifests, read once.
     Manifests(Box<Snapshot>),
-    Live {
-        kubeconfig: Option<PathBuf>,
-        context: Option<String>,
-    },
+    Live(Access),
 }
 
 /// A certificate in memory lives as long as the process; ten years outlast any.
@@ -49,49 +61,54 @@ const IN_MEMORY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A task that polls every few seconds and says nothing for so long is stuck.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT, and drains.
+/// How long after its drain a process may take to end before it is ended.
+const END: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT, and drains; `Some` names the task whose death was the reason.
 ///
 /// # Errors
 /// Whatever keeps the server from starting.
-pub fn run(service: Service) -> anyhow::Result<()> {
+pub fn run(service: Service) -> anyhow::Result<Option<String>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(service.settings.worker_threads())
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    runtime.block_on(start(service))
+    let ended = runtime.block_on(start(service));
+    // A worker that is stuck must not keep the process.
+    runtime.shutdown_timeout(END);
+    ended
 }
 
-async fn start(service: Service) -> anyhow::Result<()> {
+async fn start(service: Service) -> anyhow::Result<Option<String>> {
     crate::cluster::install_crypto();
     let metrics = Arc::new(Metrics::new());
     let health = Health::new(&[Condition::Listener, Condition::Certificate, Condition::State, Condition::Running]);
-    let certificates = match service.certificate {
-        Certificate::Files(files) => {
-            let (certificates, watch) = Certificates::from_files(files, Arc::clone(&metrics))?;
-            tokio::spawn(watch.run(tls::POLL, health.task("certificate", Some(SILENCE))));
-            certificates
+    let client = match &service.state {
+        State::Live(access) => Some(cluster::connect(access).await?),
+        State::Manifests(_) => None,
+    };
+    let certificates = certificates(service.certificate, client.as_ref(), &metrics, &health)?;
+    let callers = match service.callers {
+        Some(Callers { ca, names }) => {
+            let (callers, watch) = callers::Callers::from_file(&ca, names)?;
+            tokio::spawn(watch.run(tls::POLL, health.task("authorities of clients", Some(SILENCE))));
+            Some(callers)
         }
-        Certificate::SelfSigned(names) => {
-            let ca = Authority::new(IN_MEMORY)?;
-            tracing::info!(names = names.join(","), ca = ca.pem(), "certificate made in memory");
-            Certificates::in_memory(&ca.leaf(&names, IN_MEMORY)?, &metrics)?
-        }
+        None => None,
     };
     let start = match &service.state {
         State::Manifests(snapshot) => (**snapshot).clone(),
-        State::Live { .. } => Snapshot::live(),
+        State::Live(_) => Snapshot::live(),
     };
     let shared = Shared::new(start, Policy::default());
     if let Some(file) = &service.config {
         let file = policy::File::open(file, Arc::clone(&shared), Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
         tokio::spawn(file.run(policy::POLL, health.task("policy", Some(SILENCE))));
     }
-    match service.state {
-        State::Manifests(_) => health.set(Condition::State, Ok(())),
-        State::Live { kubeconfig, context } => {
-            super::live::start(kubeconfig, context, &shared, &metrics, &health).await?;
-        }
+    match client {
+        None => health.set(Condition::State, Ok(())),
+        Some(client) => super::live::start(client, &shared, &metrics, &health),
     }
     let listener = bind::bind(service.listen, "--listen")?;
     let probes = bind::bind(service.health_listen, "--health-listen")?;
@@ -106,19 +123,58 @@ async fn start(service: Service) -> anyhow::Result<()> {
         // A dropped sender ends the probes as well.
         let _ = probes_end.await;
     })?;
+    let grace = service.settings.drain + service.settings.hard_stop + END;
+    let mut supervisor = Supervisor::start(Arc::clone(&health), grace)?;
     let observe = super::observer(Arc::clone(&metrics));
     let reviewer = Arc::new(Webhook { shared, clock: Timestamp::now, observe });
     let signal = signalled();
-    let serving = Serving { settings: service.settings, certificates, reviewer, metrics, health };
+    let serving = Serving { settings: service.settings, certificates, callers, reviewer, metrics, health };
+    let mut dead = None;
     serve(listener, serving, async {
-        match signal.await {
-            Ok(signal) => tracing::info!(signal, "asked to end"),
-            Err(error) => tracing::error!(%error, "signals cannot be received"),
+        tokio::select! {
+            signal = signal => match signal {
+                Ok(signal) => tracing::info!(signal, "asked to end"),
+                Err(error) => tracing::error!(%error, "signals cannot be received"),
+            },
+            died = supervisor.died() => dead = Some(died),
         }
     })
     .await?;
+    drop(supervisor);
     let _ = end_probes.send(());
     // The thread ends by itself once its sender is used; a panic in it was logged by its own hook.
     let _ = probes.join();
-    Ok(())
+    Ok(dead)
+}
+
+/// The serving certificate, and the task that keeps it current.
+fn certificates(
+    from: Certificate,
+    client: Option<&kube::Client>,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+) -> anyhow::Result<Arc<Certificates>> {
+    Ok(match from {
+        Certificate::Files(files) => {
+            let (certificates, watch) = Certificates::from_files(files, Arc::clone(metrics))?;
+            tokio::spawn(watch.run(tls::POLL, health.task("certificate", Some(SILENCE))));
+            certificates
+        }
+        Certificate::Secret(place) => {
+            let client =
+                client.context("--tls-secret needs a live cluster; with --standalone give --tls-cert and --tls-key")?;
+            let certificates = Certificates::empty();
+            let (metrics, health) = (Arc::clone(metrics), Arc::clone(health));
+            let timing = Timing::default();
+            let heartbeat = health.task("watch of the serving Secret", Some(timing.idle + timing.answer * 3));
+            let mut listener = Listener::new(place.clone(), Arc::clone(&certificates), metrics, health);
+            tokio::spawn(secret::follow(client.clone(), place, timing, heartbeat, move |told| listener.hear(told)));
+            certificates
+        }
+        Certificate::SelfSigned(names) => {
+            let ca = Authority::new(IN_MEMORY)?;
+            tracing::info!(names = names.join(","), ca = ca.pem(), "certificate made in memory");
+            Certificates::in_memory(&ca.leaf(&names, IN_MEMORY)?, metrics)?
+        }
+    })
 }

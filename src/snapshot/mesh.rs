@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{Known, Snapshot};
 use crate::model::{
     Backend, Kind, ListMerge, Object, Resolution, RevisionName, Service, Template, Version, Workload,
-    injector::DEFAULT_INJECTOR, key, resolve,
+    injector::{Conflict, DEFAULT_INJECTOR},
+    key, resolve,
 };
 
 /// One control plane, from whatever evidence there is.
@@ -135,6 +136,18 @@ impl Snapshot {
         Ok(self.istiods()?.any(|w| w.istiod_revision().as_ref() == Some(revision) && w.ready.unwrap_or(0) > 0))
     }
 
+    /// Ready endpoints of a revision's istiod; `None` if it has no Service here.
+    pub fn ready_endpoints(&self, revision: &RevisionName) -> Known<Option<u32>> {
+        let name = revision.istiod();
+        let mut own = self.services()?.filter(|s| s.meta.name == name.as_str());
+        let Some(service) = own.next() else { return Ok(None) };
+        Ok(match self.service_answers(service)? {
+            Answers::Ready(n) => Some(n),
+            Answers::Nobody => Some(0),
+            Answers::Elsewhere | Answers::Missing => None,
+        })
+    }
+
     /// A live injector serves pods that ask for `name`.
     pub fn is_served(&self, name: &str) -> Known<bool> {
         Ok(self.injectors()?.serves(name))
@@ -244,6 +257,37 @@ impl Snapshot {
             (None, None) => false,
         });
         tags.extend(sail.map(|t| t.meta.name.to_string()));
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
+    /// Names that more than one injector answers to, in the namespaces that there are.
+    pub fn injector_conflicts(&self) -> Known<Vec<Conflict>> {
+        Ok(self.injectors()?.conflicts(self.raw(Kind::Namespace).map(|o| &o.meta().labels)))
+    }
+
+    /// The revision of the istiods behind a webhook, by the pods that its Service selects; by the Service's label where no
+    /// workload of its is seen. `None` if it is not one istiod, or not to be told.
+    pub fn serving_revision(&self, backend: &Backend) -> Option<RevisionName> {
+        let Backend::Service { namespace, name, .. } = backend else { return None };
+        let service = self.service(namespace, name).ok().flatten()?;
+        let behind = self.workloads_in(namespace).filter(|(_, w)| service.selects(&w.template.labels));
+        let mut found: Vec<RevisionName> = behind.filter_map(|(_, w)| w.istiod_revision()).collect();
+        found.sort();
+        found.dedup();
+        match found.len() {
+            0 => service.meta.labels.value(key::REV).map(RevisionName::new),
+            1 => found.pop(),
+            _ => None,
+        }
+    }
+
+    /// Every tag, by any evidence, sorted.
+    pub fn tags(&self) -> Vec<String> {
+        let labelled = self.raw(Kind::MutatingWebhook).chain(self.raw(Kind::Service)).map(Object::meta);
+        let mut tags: Vec<String> = labelled.filter_map(|m| m.labels.value(key::TAG).map(str::to_owned)).collect();
+        tags.extend(self.sails(Kind::SailTag).map(|t| t.meta.name.to_string()));
         tags.sort();
         tags.dedup();
         tags

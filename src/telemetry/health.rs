@@ -41,6 +41,8 @@ impl Condition {
 pub struct Health {
     conditions: Mutex<BTreeMap<Condition, Result<(), String>>>,
     tasks: Mutex<BTreeMap<&'static str, Arc<Task>>>,
+    /// Tasks that have no heartbeat and were reported dead, with the reason.
+    died: Mutex<BTreeMap<String, String>>,
     start: Instant,
 }
 
@@ -70,6 +72,7 @@ impl Health {
                 required.iter().map(|condition| (*condition, Err("not reported yet".to_owned()))).collect(),
             ),
             tasks: Mutex::default(),
+            died: Mutex::default(),
             start: Instant::now(),
         })
     }
@@ -77,6 +80,11 @@ impl Health {
     /// Sets a condition; the error says what is missing, for an operator.
     pub fn set(&self, condition: Condition, state: Result<(), String>) {
         lock(&self.conditions).insert(condition, state);
+    }
+
+    /// Whether this condition holds.
+    pub fn holds(&self, condition: Condition) -> bool {
+        lock(&self.conditions).get(&condition).is_some_and(Result::is_ok)
     }
 
     /// Whether every condition holds.
@@ -104,10 +112,18 @@ impl Health {
         Heartbeat { name, task, health: Arc::clone(self) }
     }
 
+    /// Reports the death of a task that somebody else watches over.
+    pub fn died(&self, task: &str, why: &str) {
+        lock(&self.died).insert(task.to_owned(), why.to_owned());
+    }
+
     /// `Ok` with the body of a 200, or `Err` with one line per dead or silent task.
     pub fn alive(&self) -> Result<String, String> {
         let now = self.elapsed();
         let mut dead = String::new();
+        for (name, why) in lock(&self.died).iter() {
+            let _ = writeln!(dead, "{name}: {why}");
+        }
         for (name, task) in lock(&self.tasks).iter() {
             // Writing to a String cannot fail.
             if task.ended.load(Ordering::Acquire) {
@@ -184,6 +200,8 @@ mod tests {
         assert!(health.alive().is_ok());
         drop(died);
         assert_eq!(health.alive(), Err("not alive\nwatch: the task ended\n".to_owned()));
+        health.died("watch of pods", "panic: boom");
+        assert!(health.alive().is_err_and(|said| said.contains("watch of pods: panic: boom\n")));
     }
 
     #[test]

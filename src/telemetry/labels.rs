@@ -147,3 +147,39 @@ label! {
         Audit = "audit",
     }
 }
+
+label! {
+    /// Which loop of the controller.
+    Loop {
+        /// Scans what exists.
+        Audit = "audit",
+        /// Mends what policy allows.
+        Repair = "repair",
+        /// Writes policy reports.
+        Reports = "reports",
+        /// Writes Events.
+        Events = "events",
+        /// Writes the MeshState.
+        MeshState = "mesh_state",
+        /// Keeps the parameters of the admission policy.
+        Guard = "guard",
+        /// Collects the week's tally.
+        Tally = "tally",
+        /// Keeps certificates and CA bundles.
+        Certificates = "certificates",
+    }
+}
+
+label! {
+    /// What became of a repair.
+    RepairResult {
+        /// Made.
+        Done = "done",
+        /// The object had changed, or somebody else leads: looked at again.
+        Moved = "moved",
+        /// Refused by the API server, by policy, or because it cannot be taken back.
+        Refused = "refused",
+        /// Taken back, because somebody asked for it.
+        Undone = "undone",
+    }
+}

@@ -16,7 +16,8 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use super::labels::{Action, Closed, Full, Outcome, Path, Port};
+pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+use super::mesh::Mesh;
 use super::table::*;
 pub use super::table::{ALL, Def, Kind, docs};
 
@@ -52,6 +53,15 @@ pub struct Metrics {
     snapshot_version: IntGaugeVec,
     snapshot_age: GaugeVec,
     watch_errors: IntCounterVec,
+    snapshot_stale: IntGaugeVec,
+    ca_not_after: IntGauge,
+    ca_bundle_current: IntGaugeVec,
+    ca_bundle_restored: IntCounter,
+    leader: IntGauge,
+    reconcile_errors: Vec<IntCounter>,
+    repairs: IntCounterVec,
+    /// What the audit saw, on the replica that leads.
+    pub mesh: Mesh,
     ready: IntGauge,
     before_scrape: Mutex<Vec<BeforeScrape>>,
 }
@@ -80,6 +90,7 @@ impl Metrics {
         let connections_opened = counters(&registry, CONNECTIONS_OPENED);
         let connections_closed = counters(&registry, CONNECTIONS_CLOSED);
         let accept_errors = counters(&registry, ACCEPT_ERRORS);
+        let reconcile_errors = counters(&registry, RECONCILE_ERRORS);
         int_gauges(&registry, BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let cert_reload_success = int_gauge(&registry, CERT_RELOAD_SUCCESS);
         let policy_reload_success = int_gauge(&registry, POLICY_RELOAD_SUCCESS);
@@ -112,6 +123,14 @@ impl Metrics {
             snapshot_version: int_gauges(&registry, SNAPSHOT_VERSION),
             snapshot_age: gauges(&registry, SNAPSHOT_AGE),
             watch_errors: counters(&registry, WATCH_ERRORS),
+            snapshot_stale: int_gauges(&registry, SNAPSHOT_STALE),
+            ca_not_after: int_gauge(&registry, CA_NOT_AFTER),
+            ca_bundle_current: int_gauges(&registry, CA_BUNDLE_CURRENT),
+            ca_bundle_restored: counter(&registry, CA_BUNDLE_RESTORED),
+            leader: int_gauge(&registry, LEADER),
+            reconcile_errors: each(Loop::ALL, |l| reconcile_errors.with_label_values(&[l.as_str()])),
+            repairs: counters(&registry, REPAIRS),
+            mesh: Mesh::new(&registry),
             ready: int_gauge(&registry, READY),
             before_scrape: Mutex::new(Vec::new()),
             registry,
@@ -253,6 +272,46 @@ impl Metrics {
         self.watch_errors.with_label_values(&[kind]).inc();
     }
 
+    /// Whether a kind is older than the policy allows. Call this from [`Metrics::before_scrape`].
+    pub fn snapshot_stale(&self, kind: &'static str, stale: bool) {
+        self.snapshot_stale.with_label_values(&[kind]).set(i64::from(stale));
+    }
+
+    /// The CA of the serving certificate expires at `not_after` seconds since 1970.
+    pub fn ca(&self, not_after: i64) {
+        self.ca_not_after.set(not_after);
+    }
+
+    /// Whether the bundles of our configuration of this kind verify what is served.
+    pub fn ca_bundle_current(&self, configuration: &'static str, current: bool) {
+        self.ca_bundle_current.with_label_values(&[configuration]).set(i64::from(current));
+    }
+
+    /// A caBundle that was changed by hand was put back.
+    pub fn ca_bundle_restored(&self) {
+        self.ca_bundle_restored.inc();
+    }
+
+    /// Whether this replica of the controller may write.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// A repair was attempted. `code` comes from the rule's static metadata.
+    pub fn repair(&self, code: &'static str, result: RepairResult) {
+        self.repairs.with_label_values(&[code, result.as_str()]).inc();
+    }
+
+    /// A read or write of the controller failed.
+    pub fn reconcile_error(&self, of: Loop) {
+        self.reconcile_errors[of as usize].inc();
+    }
+
+    /// How many reads and writes of a loop failed.
+    pub fn reconcile_errors(&self, of: Loop) -> u64 {
+        self.reconcile_errors[of as usize].get()
+    }
+
     /// Whether /readyz would answer 200.
     pub fn ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
@@ -292,23 +351,23 @@ fn opts(def: Def) -> Opts {
     Opts::new(def.name, def.help)
 }
 
-fn counter(registry: &Registry, def: Def) -> IntCounter {
+pub(super) fn counter(registry: &Registry, def: Def) -> IntCounter {
     register(registry, IntCounter::with_opts(opts(def)))
 }
 
-fn counters(registry: &Registry, def: Def) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, def: Def) -> IntCounterVec {
     register(registry, IntCounterVec::new(opts(def), def.labels))
 }
 
-fn int_gauge(registry: &Registry, def: Def) -> IntGauge {
+pub(super) fn int_gauge(registry: &Registry, def: Def) -> IntGauge {
     register(registry, IntGauge::with_opts(opts(def)))
 }
 
-fn int_gauges(registry: &Registry, def: Def) -> IntGaugeVec {
+pub(super) fn int_gauges(registry: &Registry, def: Def) -> IntGaugeVec {
     register(registry, IntGaugeVec::new(opts(def), def.labels))
 }
 
-fn gauges(registry: &Registry, def: Def) -> GaugeVec {
+pub(super) fn gauges(registry: &Registry, def: Def) -> GaugeVec {
     register(registry, prometheus::core::GenericGaugeVec::new(opts(def), def.labels))
 }
 
@@ -322,20 +381,34 @@ fn histograms(registry: &Registry, def: Def) -> HistogramVec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::mesh::{Figures, RevisionFigures};
 
     /// Everything that can be set, set once; open label sets with as many values as we have
     /// kinds and rules, and then some.
     fn touched() -> Metrics {
         const KINDS: [&str; 40] = numbered!("Kind");
         let metrics = Metrics::new();
+        metrics.ca_bundle_current("ValidatingWebhookConfiguration", true);
         for kind in KINDS {
             metrics.snapshot_version(kind, 1);
             metrics.snapshot_age(kind, Duration::from_secs(1));
             metrics.watch_error(kind);
+            metrics.snapshot_stale(kind, false);
             for action in Action::ALL {
                 metrics.finding(kind, *action);
             }
+            RepairResult::ALL.iter().for_each(|result| metrics.repair(kind, *result));
         }
+        let names = || KINDS.iter().map(|n| ((*n).to_owned(), true)).collect();
+        metrics.mesh.set(&Figures {
+            revisions: vec![RevisionFigures { name: "r".into(), endpoints: Some(1), ..RevisionFigures::default() }],
+            validators: names(),
+            injectors: names(),
+            findings: KINDS.iter().map(|code| ((*code, "error"), 1)).collect(),
+            exemptions: KINDS.iter().map(|code| (*code, 1)).collect(),
+            ..Figures::default()
+        });
+        metrics.mesh.present("ValidatingWebhookConfiguration/revguard", true);
         metrics
     }
 
@@ -352,7 +425,7 @@ mod tests {
     fn the_number_of_series_is_bounded() {
         let text = touched().text();
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
-        assert!(series < 500, "{series} series");
+        assert!(series < 900, "{series} series");
     }
 
     #[test]
@@ -388,7 +461,8 @@ mod tests {
             assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
             assert!(def.help.ends_with('.'), "{}", def.name);
             for label in def.labels {
-                assert!(!["namespace", "name", "user", "object", "message"].contains(label), "{}", def.name);
+                // `name` is a closed or bounded set of cluster-wide configurations; docs/metrics.md says which.
+                assert!(!["namespace", "user", "object", "message"].contains(label), "{}", def.name);
                 assert!(docs().contains(&format!("| `{label}` |")), "{label}");
             }
         }

@@ -148,8 +148,14 @@ impl Server {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "--listen").unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let serving =
-            Serving { settings, certificates, reviewer, metrics: Arc::clone(&metrics), health: Arc::clone(&health) };
+        let serving = Serving {
+            settings,
+            certificates,
+            callers: None,
+            reviewer,
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+        };
         let task = tokio::spawn(async move {
             serve(listener, serving, async {
                 let _ = stopped.await;

@@ -82,6 +82,7 @@ impl Guard {
         let serving = Serving {
             settings: Settings { drain: Duration::ZERO, quiet: Duration::ZERO, ..Settings::default() },
             certificates,
+            callers: None,
             reviewer: Arc::clone(&gate) as Arc<dyn Reviewer>,
             metrics,
             health: Health::new(&[Condition::Listener]),

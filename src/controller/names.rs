@@ -1,0 +1,46 @@
+//! Names of everything that belongs to one installation, from the release's full name.
+
+/// The namespace and full name of an installation, and what is named after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Where it is installed.
+    pub namespace: String,
+    /// Full name of the release; the webhook configurations are called just that.
+    pub release: String,
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $suffix:literal;)+) => {
+        impl Names {
+            $($(#[$doc])* pub fn $name(&self) -> String { format!("{}{}", self.release, $suffix) })+
+        }
+    };
+}
+
+names! {
+    /// Deployment, Service and ServiceAccount of the webhook.
+    webhook = "-webhook";
+    /// Deployment and ServiceAccount of the controller, and its Lease.
+    controller = "-controller";
+    /// Secret of the certificate authority.
+    ca = "-ca";
+    /// Secret of the serving certificate.
+    tls = "-webhook-tls";
+    /// ConfigMap with the parameters of the admission policy.
+    guard = "-guard";
+    /// ConfigMap with the week's tally.
+    report = "-report";
+    /// ConfigMap with copies of what repairs removed.
+    undo = "-undo";
+}
+
+impl Names {
+    pub fn new(namespace: &str, release: &str) -> Names {
+        Names { namespace: namespace.to_owned(), release: release.to_owned() }
+    }
+
+    /// The user name of a ServiceAccount of ours, as admission sees it.
+    pub fn user(&self, account: &str) -> String {
+        format!("system:serviceaccount:{}:{account}", self.namespace)
+    }
+}
