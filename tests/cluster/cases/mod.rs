@@ -266,6 +266,12 @@ fn compare_object(case: &Case, golden: &str, answer: Answer) -> Result<()> {
             ensure!(stored == wanted, "{at}: stored {stored:?}, wanted {wanted:?}\n{golden}");
         }
     }
+    let hooks = |object: &Value| -> Vec<Value> {
+        let containers = object.pointer(&format!("{template}/spec/containers")).and_then(Value::as_array);
+        containers.into_iter().flatten().map(|c| c["lifecycle"].clone()).collect()
+    };
+    let (stored, wanted) = (hooks(&stored), hooks(&wanted));
+    ensure!(stored == wanted, "lifecycle: stored {stored:?}, wanted {wanted:?}\n{golden}");
     Ok(())
 }
 
