@@ -5,6 +5,7 @@ pub mod access;
 pub mod audit;
 pub mod certificates;
 pub mod events;
+pub mod guard;
 pub mod lease;
 pub mod mesh_state;
 pub mod names;

@@ -16,7 +16,7 @@ use crate::admission::{bind, probes};
 use crate::cluster::{self, Access};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
-use crate::controller::{Candidate, Names, Terms, Writer, certificates};
+use crate::controller::{Candidate, Names, Terms, Writer, certificates, guard};
 use crate::rules::Policy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
@@ -130,6 +130,8 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
         until_known(&known, &heartbeat).await;
         auditor.run(heartbeat, Arc::new(Notify::new())).await;
     });
+    let heartbeat = health.task("guard", Some(SILENCE));
+    tokio::spawn(guard::run(writer.clone(), Arc::clone(shared), control.names.clone(), heartbeat));
     let heartbeat = health.task("certificates", Some(control.certificates.pause * 3 + SILENCE));
     tokio::spawn(certificates::run(control.certificates.clone(), writer.clone(), heartbeat));
 }

@@ -7,7 +7,7 @@ mod cfg001_ignored_config;
 mod cp001_service_in_use;
 mod cp002_istiod_in_use;
 mod cp003_installation_in_use;
-mod in_use;
+pub(super) mod in_use;
 mod tag001_broken_tag;
 mod tag002_long_tag;
 
