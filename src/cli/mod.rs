@@ -11,6 +11,7 @@ pub mod report;
 pub mod resolve;
 mod serve;
 mod table;
+mod week;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ enum Command {
     Resolve(resolve::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
+    /// What would have been denied in the last week, by rule and writer, and which exemptions stand
+    Report(week::Options),
     /// List the rules
     Rules(RulesOptions),
     /// Explain a rule: what, why, what to do, when to allow
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),
+        Command::Report(options) => week::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {

@@ -14,6 +14,7 @@ pub mod reports;
 pub mod resource;
 pub mod send;
 pub mod undo;
+pub mod week;
 pub mod write;
 
 pub use lease::{Candidate, Leadership, Terms};

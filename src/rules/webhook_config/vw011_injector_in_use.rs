@@ -21,10 +21,11 @@
 //! of a break-glass group.
 
 use crate::model::injector::DEFAULT_INJECTOR;
-use crate::model::{InjectorConfig, Object, RevisionName, ValidatorConfig};
+use crate::model::{InjectorConfig, Object, RevisionName, TagName, ValidatorConfig};
 use crate::rules::control_plane::in_use::Loss;
 use crate::rules::{Check, Finding, Found, Rule, Severity, View};
 use crate::snapshot::Known;
+use crate::snapshot::usage::Use;
 
 pub static RULE: Rule = Rule {
     code: "VW011",
@@ -58,8 +59,38 @@ fn injector(config: &InjectorConfig, view: &View<'_>) -> Found {
     users.dedup();
     let Some(revision) = revision.filter(|_| !users.is_empty()) else { return Ok(Vec::new()) };
     let doing = format!("deleting MutatingWebhookConfiguration {}", config.meta.name);
-    loss(&revision, doing, &config.meta, view).map(|found| found.into_iter().collect())
+    let found = loss(&revision, doing.clone(), &config.meta, view)?;
+    let Some(tag) = tag else { return Ok(found.into_iter().collect()) };
+    // A tag's users are few of the revision's, and are moved without touching the others.
+    Ok(found.map(|_| unserved(&tag, &doing, &revision, &users)).into_iter().collect())
 }
+
+fn unserved(tag: &TagName, doing: &str, revision: &RevisionName, users: &[Use]) -> Finding {
+    let shown: Vec<String> = users.iter().take(NAMED).map(Use::to_string).collect();
+    let more = users.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let mut fix: Vec<String> = users
+        .iter()
+        .filter_map(|user| match user {
+            Use::Namespace { name, .. } => {
+                Some(format!("kubectl label namespace {name} istio.io/rev={revision} istio-injection- --overwrite"))
+            }
+            _ => None,
+        })
+        .take(NAMED)
+        .collect();
+    fix.push(format!(
+        "(or point the tag elsewhere instead of removing it: istioctl tag set {tag} --revision REVISION --overwrite)"
+    ));
+    Finding::deny("metadata.name", format!("tag {tag}")).says(
+        format!("{doing} would leave unserved who asks for tag {tag}: {}{more}.", shown.join("; ")),
+        "their new pods would start without a sidecar and outside mTLS.",
+        fix.join("\n"),
+    )
+}
+
+/// Users that a message names before it counts the rest.
+const NAMED: usize = 5;
 
 /// The validator of what names the revision. The one of everything else is VW010's.
 fn validator(config: &ValidatorConfig, view: &View<'_>) -> Found {
