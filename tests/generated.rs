@@ -55,6 +55,7 @@ fn the_policy_page_is_a_policy() {
         "mutations",
         "exempt",
         "allow",
+        "stale",
     ] {
         assert!(example.contains(&format!("{key}:")), "{key}");
     }

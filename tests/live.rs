@@ -181,8 +181,8 @@ async fn bookmarks_alone_keep_the_view_fresh() {
     let api = mesh().await;
     let live = run(&api, quick());
     live.ready().await;
-    let first = live.shared.state.load().fresh_at.unwrap();
-    live.until("a fresher view", |_| live.shared.state.load().fresh_at.unwrap() > first).await;
+    let first = live.shared.state.load().heard.values().copied().min().unwrap();
+    live.until("a fresher view", |_| live.shared.state.load().heard.values().copied().min().unwrap() > first).await;
     let version = api.put("apps/deployments", deployment("shop", "later", false));
     live.noted("a bookmark of another kind", |n| n.versions.get(&(Kind::Namespace, false)) >= Some(&version)).await;
 }

@@ -12,6 +12,7 @@ mod names;
 pub mod patch;
 pub mod policy;
 pub mod request;
+pub mod stale;
 pub mod view;
 
 mod control_plane;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::stale::Stale;
 use super::{Severity, find};
 use crate::model::ListMerge;
 
@@ -28,6 +29,8 @@ pub struct Policy {
     pub repair: RepairPolicy,
     pub exempt: Exempt,
     pub allow: Allow,
+    /// What an old view means.
+    pub stale: Stale,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
