@@ -20,7 +20,7 @@ fn auditing() -> impl Iterator<Item = &'static Rule> {
 fn every_case_says_what_is_expected() {
     let mut failures = Vec::new();
     let all = Case::all();
-    for case in &all {
+    for case in all {
         let audit = case.audit();
         let mut expected = case.head.expect.clone();
         expected.sort();
@@ -47,8 +47,8 @@ fn every_case_says_what_is_expected() {
 #[test]
 fn every_rule_finds_something_and_lets_near_misses_be() {
     for rule in auditing() {
-        let own: Vec<Case> = Case::all().into_iter().filter(|c| c.rule() == rule.code).collect();
-        let speaks = |c: &&Case| c.head.expect.iter().any(|e| e.starts_with(rule.code));
+        let own: Vec<&Case> = Case::all().iter().filter(|c| c.rule() == rule.code).collect();
+        let speaks = |c: &&&Case| c.head.expect.iter().any(|e| e.starts_with(rule.code));
         let (loud, quiet) = (own.iter().filter(speaks).count(), own.iter().filter(|c| !speaks(c)).count());
         assert!(loud >= 1, "{}: no flawed world", rule.code);
         assert!(quiet >= 2, "{}: needs a clean world and a near miss, has {quiet}", rule.code);

@@ -154,8 +154,8 @@ fn removal(
     let held = match config.tag() {
         Some(tag) => {
             let mut halves = scene.cluster.raw(Kind::Service).map(Object::meta);
-            // What the default tag has replaced would be missed (MW006).
-            let replaced = tag.as_str() == "default" && scene.cluster.injector_configs().any(is_switched_off);
+            // With the default tag gone, the unnamed revision would be the default, or be missed (MW006).
+            let replaced = tag.as_str() == "default" && scene.cluster.injector_configs().any(is_unnamed);
             let own = |m: &crate::model::Meta| m.labels.is(key::REV, revision.as_str()) && m.helm_release().is_none();
             replaced || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
         }
@@ -168,8 +168,8 @@ fn removal(
     Ok(Some(Repair { object: injector(&config.meta.name), change: Change::Delete, says }))
 }
 
-fn is_switched_off(config: &InjectorConfig) -> bool {
-    config.is_canonical() && config.hooks.iter().any(Hook::is_deactivated)
+fn is_unnamed(config: &InjectorConfig) -> bool {
+    config.is_canonical() && config.revision().is_some_and(|r| r.is_default())
 }
 
 /// The label names a revision that nothing else speaks of, and somebody else answers.

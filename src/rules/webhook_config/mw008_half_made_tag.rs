@@ -6,7 +6,7 @@
 //!
 //! * the webhook configuration and the Service lead to different revisions, or only the Service is there: error;
 //! * the Service is missing (only where the control plane is known to be 1.28 or newer, and not for tags of Helm): warning;
-//! * the tag `default` has no validator although control planes have theirs: error.
+//! * the tag `default` has no validator although control planes have theirs: warning.
 //!
 //! ## Why
 //! Pods are injected by what the webhook configuration says, istiod believes the Service: proxies and configuration end up
@@ -253,7 +253,7 @@ fn without_validator(scene: &Scene<'_>, hook: &InjectorConfig) -> Option<Flaw> {
         let create = Change::Create(default_validator(&revision, &home));
         Repair { object: validator(DEFAULT_VALIDATOR), change: create, says }
     });
-    let flaw = Flaw::of(Level::Error, injector(&hook.meta.name), "no validator").says(
+    let flaw = Flaw::of(Level::Warning, injector(&hook.meta.name), "no validator").says(
         format!("the tag default leads to {revision}, and no validator judges what names no revision."),
         "mistakes in VirtualServices, Gateways and the like are only found by the proxies that they break.",
         set("default", &revision),
