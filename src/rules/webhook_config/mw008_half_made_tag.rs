@@ -123,7 +123,9 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
     // Whoever asks is answered by a revision of that name (MW004), or by the unnamed one.
     let served = scene.injectors.serves(tag) || tag == "default" && scene.injectors.default_hook().is_some();
     let sail = scene.cluster.sails(Kind::SailTag).any(|t| t.meta.name == tag);
-    if served || sail {
+    // MW004 speaks of a tag with the name of a revision, which is not to be completed.
+    let taken = tag != "default" && scene.cluster.revisions().is_ok_and(|all| all.iter().any(|r| r.as_str() == tag));
+    if served || sail || taken {
         return None;
     }
     let usage = scene.cluster.asking_for(tag);
