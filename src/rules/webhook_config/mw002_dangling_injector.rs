@@ -122,7 +122,7 @@ fn asking(cluster: &Snapshot, config: &InjectorConfig) -> Option<usize> {
 
 /// Where a tag is to lead, if that is certain: where its Service leads, else the only control plane that answers.
 fn target(scene: &Scene<'_>, config: &InjectorConfig) -> Known<Option<(RevisionName, Home)>> {
-    let Some(tag) = config.tag() else { return Ok(None) };
+    let Some(tag) = config.tag().filter(|t| !scene.is_taken(t.as_str())) else { return Ok(None) };
     // Its own istiod may only be starting again.
     if config.revision().is_some_and(|r| scene.is_running(&r) && scene.running.len() > 1) {
         return Ok(None);
@@ -157,7 +157,7 @@ fn removal(
             // With the default tag gone, the unnamed revision would be the default, or be missed (MW006).
             let replaced = tag.as_str() == "default" && scene.cluster.injector_configs().any(is_unnamed);
             let own = |m: &crate::model::Meta| m.labels.is(key::REV, revision.as_str()) && m.helm_release().is_none();
-            replaced || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
+            replaced || scene.is_taken(tag.as_str()) || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
         }
         None => !scene.cluster.tags_of(&revision).is_empty(),
     };

@@ -81,6 +81,7 @@ fn disagreement(scene: &Scene<'_>, tag: &str, hook: &InjectorConfig, service: &S
     // MW002 leads a webhook configuration away from a Service that is gone.
     let dangling = hook.hooks.iter().any(|h| h.istio && scene.cluster.answers(&h.backend).is_ok_and(scene::is_dead));
     let repair = match (home_of_hook, home_of_service) {
+        _ if scene.is_taken(tag) => None,
         (None, Some(home)) if !scene.is_running(&by_hook) && !dangling => {
             let says = format!("tag {tag}: {} follows its Service to {by_service}", hook.meta.name);
             Some(scene::patch(injector(&hook.meta.name), scene::retarget(hook, &by_service, &home), says))
@@ -124,8 +125,7 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
     let served = scene.injectors.serves(tag) || tag == "default" && scene.injectors.default_hook().is_some();
     let sail = scene.cluster.sails(Kind::SailTag).any(|t| t.meta.name == tag);
     // MW004 speaks of a tag with the name of a revision, which is not to be completed.
-    let taken = tag != "default" && scene.cluster.revisions().is_ok_and(|all| all.iter().any(|r| r.as_str() == tag));
-    if served || sail || taken {
+    if served || sail || scene.is_taken(tag) {
         return None;
     }
     let usage = scene.cluster.asking_for(tag);
