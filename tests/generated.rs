@@ -53,6 +53,7 @@ fn the_policy_page_is_a_policy() {
         "canaryMinorSkip",
         "gatewayLists",
         "mutations",
+        "repair",
         "exempt",
         "allow",
         "stale",

@@ -10,7 +10,9 @@ mod output;
 pub mod report;
 pub mod resolve;
 mod serve;
+mod status;
 mod table;
+mod uninstall;
 mod week;
 
 use std::io::Write;
@@ -32,8 +34,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage, \
-     3 a task of serve or controller died or was stuck; its name is the last line.";
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check), still in use (uninstall-check) or an unexpected verdict (demo), \
+     2 bad input or usage, 3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -45,6 +47,10 @@ enum Command {
     Check(check::Options),
     /// Say who injects every pod and pod template
     Resolve(resolve::Options),
+    /// Show revisions, tags, who uses them, validators, and what is wrong
+    Status(status::Options),
+    /// Say whether a control plane can be removed, and how
+    UninstallCheck(uninstall::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
     /// What would have been denied in the last week, by rule and writer, and which exemptions stand
@@ -106,7 +112,7 @@ impl Live {
         let access = cluster::Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let reading = runtime.block_on(async {
-            let client = cluster::connect(&access).await?;
+            let client = cluster::connect_as_kubectl(&access).await?;
             let read = cluster::read_once(&client, pods);
             tokio::pin!(read);
             // Silence for longer than this makes people reach for Ctrl-C.
@@ -137,6 +143,8 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),
         Command::Report(options) => week::run(&options),
+        Command::Status(options) => status::run(&options),
+        Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {
