@@ -30,7 +30,7 @@ fn walks() -> (u64, usize) {
 /// Plays one world by chance; the first broken promise with the events that led to it.
 fn walk(seed: u64, steps: usize, broken: Broken) -> Result<World, String> {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    let mut world = if seed % 3 == 0 { World::new(broken, seed) } else { World::installed(broken, seed) };
+    let mut world = if seed.is_multiple_of(3) { World::new(broken, seed) } else { World::installed(broken, seed) };
     let mut trace = VecDeque::new();
     for _ in 0..steps {
         let events = world.events();
