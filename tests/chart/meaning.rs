@@ -323,6 +323,12 @@ fn webhooks_ask() -> Result<()> {
         ("install.istio.io", "istiooperators", "DELETE"),
         ("sailoperator.io", "istiorevisiontags", "DELETE"),
         ("admin.gloo.solo.io", "gatewaylifecyclemanagers", "DELETE"),
+        ("", "configmaps", "DELETE"),
+        ("", "serviceaccounts", "DELETE"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings", "DELETE"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "DELETE"),
+        ("autoscaling", "horizontalpodautoscalers", "DELETE"),
+        ("policy", "poddisruptionbudgets", "CREATE"),
     ] {
         if !asks(&validating, group, resource, operation) {
             wrong.insert(format!("{operation} {group} {resource}"));
