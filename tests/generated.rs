@@ -52,9 +52,12 @@ fn the_policy_page_is_a_policy() {
         "separateGateways",
         "canaryMinorSkip",
         "gatewayLists",
+        "gatewayOrder",
+        "canaryOnly",
         "mutations",
         "exempt",
         "allow",
+        "stale",
     ] {
         assert!(example.contains(&format!("{key}:")), "{key}");
     }

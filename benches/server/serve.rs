@@ -49,7 +49,7 @@ pub fn main(args: &[String]) {
     let addr = listener.local_addr().expect("bound");
     match kind.as_str() {
         "noop" => {
-            let tls = certificates.server_config().expect("a configuration");
+            let tls = certificates.server_config(None).expect("a configuration");
             runtime.spawn(noop(listener, TlsAcceptor::from(Arc::new(tls))));
         }
         ours => {

@@ -1,6 +1,7 @@
 //! The text a person reads: denials of four lines, warnings of one.
 
 use crate::rules::allow::Standing;
+use crate::rules::stale::{Means, Old};
 use crate::rules::{Judged, Verdict};
 
 /// Longest warning. The API server drops nothing below 256 characters, and a terminal shows this much.
@@ -8,7 +9,20 @@ pub const MAX_WARNING: usize = 120;
 
 /// The whole denial; empty if nothing is denied.
 pub fn denial(verdict: &Verdict) -> String {
-    verdict.denied().map(block).collect::<Vec<_>>().join("\n")
+    let mut blocks: Vec<String> = verdict.denied().map(block).collect();
+    if let Some(old) = verdict.stale.filter(|_| verdict.is_too_old()) {
+        blocks.push(too_old(&old));
+    }
+    blocks.join("\n")
+}
+
+/// The view is too old to say yes.
+fn too_old(old: &Old) -> String {
+    format!(
+        "[stale-view] {old}, so nobody can say that this write is right.\n  why:   policy stale refuses what is judged by \
+         a view of that age.\n  fix:   kubectl get --raw /readyz\n         try again when the API server answers watches; \
+         revguard_watch_errors_total says what it did not\n  more:  docs/policy.md, A view that is old"
+    )
 }
 
 /// One finding in four parts.
@@ -36,6 +50,9 @@ pub fn warnings(verdict: &Verdict) -> Vec<String> {
         if j.action == crate::rules::Action::Warn {
             lines.push(line(&format!("[{} {}] {}", j.rule.code, j.rule.name, j.finding.what)));
         }
+    }
+    if let Some(old) = verdict.stale.filter(|old| old.means == Means::Warn) {
+        lines.push(line(&format!("[stale-view] {old}: findings only warn")));
     }
     lines.dedup();
     lines

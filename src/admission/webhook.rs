@@ -1,5 +1,6 @@
 //! The webhook: bytes in, verdict, bytes out. The only part of admission that knows both the codec and the rules.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,25 @@ use jiff::Timestamp;
 use super::response::{self, Cause, Details, Response, Status};
 use super::review::{self, Unreadable};
 use super::{Endpoint, Reply, Reviewer, message};
+use crate::model::Kind;
 use crate::rules::allow::Standing;
 use crate::rules::{Action, Mode, Patch, Policy, Verdict, judge, judge::mend};
 use crate::snapshot::{Snapshot, Unknown};
+use crate::wire::kinds::label;
 
 /// A snapshot as it was published.
 pub struct Published {
     pub snapshot: Snapshot,
-    /// When the oldest of its sources last heard from the API server; `None` for manifests, which do not age.
-    pub fresh_at: Option<Timestamp>,
+    /// When each kind was last heard of, whole objects of namespaces of the mesh apart; empty for manifests, which do not
+    /// age.
+    pub heard: BTreeMap<(Kind, bool), Timestamp>,
+}
+
+impl Published {
+    /// A snapshot that does not age.
+    pub fn of(snapshot: Snapshot) -> Published {
+        Published { snapshot, heard: BTreeMap::new() }
+    }
 }
 
 /// What reviews read; replaced as a whole, never changed in place.
@@ -31,7 +42,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(snapshot: Snapshot, policy: Policy) -> Arc<Self> {
         Arc::new(Shared {
-            state: ArcSwap::from_pointee(Published { snapshot, fresh_at: None }),
+            state: ArcSwap::from_pointee(Published::of(snapshot)),
             policy: ArcSwap::from_pointee(policy),
         })
     }
@@ -109,7 +120,7 @@ impl Reviewer for Webhook {
             return not_ready(unknown);
         }
         see(Outcome::Verdict(&verdict));
-        ok(&answer(uid.clone(), &verdict, state.fresh_at.map(|at| now.duration_since(at))))
+        ok(&answer(uid.clone(), &verdict, now))
     }
 }
 
@@ -141,8 +152,8 @@ fn not_ready(unknown: &Unknown) -> Reply {
 }
 
 /// The answer to a validation.
-pub fn answer(uid: String, verdict: &Verdict, age: Option<jiff::SignedDuration>) -> Response {
-    let denied = verdict.denied().next().is_some();
+pub fn answer(uid: String, verdict: &Verdict, now: Timestamp) -> Response {
+    let denied = !verdict.is_allowed();
     let status = denied.then(|| Status {
         status: "Failure",
         message: message::denial(verdict),
@@ -164,15 +175,17 @@ pub fn answer(uid: String, verdict: &Verdict, age: Option<jiff::SignedDuration>)
         allowed: !denied,
         status,
         warnings: message::warnings(verdict),
-        audit_annotations: audit(verdict, age),
+        audit_annotations: audit(verdict, now),
         ..Response::default()
     }
 }
 
 /// Audit annotations: which rules spoke, what was let through and why, how old the view was.
-fn audit(verdict: &Verdict, age: Option<jiff::SignedDuration>) -> Vec<(&'static str, String)> {
+fn audit(verdict: &Verdict, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut out = Vec::new();
-    if verdict.judged.is_empty() {
+    if let Some(old) = verdict.stale {
+        out.push(("snapshot-stale", format!("{}: {old}", old.means.as_str())));
+    } else if verdict.judged.is_empty() {
         return out;
     }
     for (key, action) in [("denied", Action::Deny), ("warned", Action::Warn), ("audited", Action::Audit)] {
@@ -192,8 +205,9 @@ fn audit(verdict: &Verdict, age: Option<jiff::SignedDuration>) -> Vec<(&'static 
     if !exempted.is_empty() {
         out.push(("exempted", exempted.join("; ")));
     }
-    if let Some(age) = age {
-        out.push(("snapshot-age-ms", age.as_millis().max(0).to_string()));
+    if let Some((kind, heard)) = verdict.oldest {
+        let age = now.duration_since(heard).as_secs_f64().max(0.0);
+        out.push(("snapshot-age", format!("{} {age:.3}s", label(kind))));
     }
     out
 }

@@ -202,8 +202,13 @@ impl Store {
     fn publish(&mut self) {
         let snapshot = self.builder.snapshot().clone();
         let objects = watched().map(|r| snapshot.len(r.kind)).sum();
-        let fresh_at = self.heard.values().min().copied();
-        self.shared.state.store(Arc::new(Published { snapshot, fresh_at }));
+        let (mut heard, mut sources) = (BTreeMap::new(), BTreeMap::new());
+        for ((kind, namespace), at) in &self.heard {
+            oldest(heard.entry(*kind), *at);
+            oldest(sources.entry((*kind, namespace.is_some())), *at);
+        }
+        let snapshot = snapshot.heard_at(Arc::new(heard));
+        self.shared.state.store(Arc::new(Published { snapshot, heard: sources }));
         self.dirty = false;
         self.next_publication = Instant::now() + self.timing.publish;
         for ((kind, in_mesh), version) in std::mem::take(&mut self.unpublished) {
@@ -211,6 +216,11 @@ impl Store {
         }
         self.telemetry.published(objects);
     }
+}
+
+/// A kind is as old as the source of it that was silent longest.
+fn oldest<K: Ord>(entry: std::collections::btree_map::Entry<'_, K, Timestamp>, at: Timestamp) {
+    entry.and_modify(|oldest| *oldest = at.min(*oldest)).or_insert(at);
 }
 
 /// Kinds whose objects make a namespace one of the mesh.
@@ -241,7 +251,7 @@ mod tests {
         assert!(
             nothing.contains(&"pods".to_owned()) && nothing.contains(&"istiooperators.install.istio.io".to_owned())
         );
-        assert!(!nothing.contains(&"configmaps".to_owned()), "no namespace of the mesh is known yet");
+        assert!(!nothing.iter().any(|s| s.starts_with("endpointslices")), "no namespace of the mesh is known yet");
         let text = Readiness::Waiting(nothing).to_string();
         assert!(text.starts_with("waiting for the first list of namespaces, ") && text.ends_with(" more"), "{text}");
     }

@@ -21,13 +21,13 @@ pub use labels::Labels;
 pub use name::{RevisionName, TagName};
 pub use object::{
     ConfigMap, Crd, EndpointSlice, GatewayConfig, Hpa, Id, IstioConfig, Kind, Lifecycle, Meta, Namespace, Object,
-    Owner, Pod, Sail, Service, ServicePort,
+    Owner, Pdb, Pod, Sail, Service, ServicePort,
 };
 pub use operator::{ListMerge, Listed, Operator, Rendered};
 pub use selector::{Selector, SelectorError};
 pub use text::Str;
 pub use validator::{Validator, ValidatorConfig};
-pub use version::Version;
+pub use version::{Release, Version};
 pub use workload::{Container, Template, Workload};
 
 /// Label and annotation keys that decide something, spelled once.

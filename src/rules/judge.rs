@@ -5,6 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::allow::{self, Standing};
 use super::request::Typed;
+use super::stale::{self, Means};
 use super::{Check, Finding, Fix, Found, Old, Operation, Patch, Policy, RULES, Request, Rule, Severity, View};
 use crate::model::object::Owner;
 use crate::model::{Backend, Kind, Object};
@@ -49,6 +50,10 @@ pub struct Verdict {
     pub not_ready: Option<Unknown>,
     /// Why nothing was judged at all.
     pub exempt: Option<&'static str>,
+    /// Of the kinds that rules have looked at the one that was silent longest, and since when.
+    pub oldest: Option<(Kind, Timestamp)>,
+    /// One of them is older than the policy allows; of several what means most.
+    pub stale: Option<stale::Old>,
 }
 
 impl Verdict {
@@ -61,7 +66,12 @@ impl Verdict {
     }
 
     pub fn is_allowed(&self) -> bool {
-        self.not_ready.is_none() && self.denied().next().is_none()
+        self.not_ready.is_none() && self.denied().next().is_none() && !self.is_too_old()
+    }
+
+    /// The view is too old to let the write pass, says the policy.
+    pub fn is_too_old(&self) -> bool {
+        self.stale.is_some_and(|old| old.means == Means::Deny)
     }
 }
 
@@ -71,7 +81,8 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
         return Verdict { exempt: Some(why), ..Verdict::default() };
     }
     let id = request.id();
-    let view = View::new(snapshot, &id, policy, request.operation, &request.user);
+    let (traced, reads) = snapshot.traced();
+    let view = View::new(&traced, &id, policy, request.operation, &request.user);
     let exemptions = allow::parse(&request.object.meta().annotations);
     let today = now.to_zoned(TimeZone::UTC).date();
     let mut verdict = Verdict::default();
@@ -85,9 +96,19 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
             }
             Err(_) => continue,
         };
+        let old = note_age(&mut verdict, policy.stale.of_rule(rule, most), &traced, reads.take(), now)
+            .filter(|_| !is_untouched(rule, request));
+        if let Some(old) = old
+            && verdict.stale.is_none_or(|worst| worst.means < old.means)
+        {
+            verdict.stale = Some(old);
+        }
         for (finding, was_there) in found.into_iter().zip(was_there) {
             let severity = if was_there { Severity::Warn } else { finding.severity };
             let Some(mut action) = policy.action(rule.code, severity) else { continue };
+            if let Some(old) = old {
+                action = action.min(old.means.most());
+            }
             if was_there {
                 // `strict` must not turn the ratchet's warning back into a denial.
                 action = action.min(Action::Warn);
@@ -107,6 +128,21 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
     verdict
 }
 
+/// Notes how old what a rule has looked at is; `Some` if it is older than the policy allows.
+fn note_age(
+    verdict: &mut Verdict,
+    of_rule: stale::OfRule<'_>,
+    snapshot: &Snapshot,
+    reads: u64,
+    now: Timestamp,
+) -> Option<stale::Old> {
+    let (kind, heard) = snapshot.oldest(reads)?;
+    if verdict.oldest.is_none_or(|(_, oldest)| heard < oldest) {
+        verdict.oldest = Some((kind, heard));
+    }
+    of_rule.judge(kind, heard, now)
+}
+
 /// The patches that policy switches on, in the order of the catalogue. The object must be one that is created or updated.
 ///
 /// Nothing is mended that would not be enforced: a rule that is off, an object that is exempt from it, an update that
@@ -121,7 +157,8 @@ pub fn mend(
         return Ok(Vec::new());
     }
     let id = request.id();
-    let view = View::new(snapshot, &id, policy, request.operation, &request.user);
+    let (traced, reads) = snapshot.traced();
+    let view = View::new(&traced, &id, policy, request.operation, &request.user);
     let exemptions = allow::parse(&request.object.meta().annotations);
     let today = now.to_zoned(TimeZone::UTC).date();
     let holds =
@@ -133,6 +170,11 @@ pub fn mend(
             Err(unknown) if unknown.why == WhyUnknown::Listing => return Err(unknown),
             Err(_) => continue,
         };
+        // What may be wrong is not written into somebody's object.
+        let oldest = traced.oldest(reads.take());
+        if oldest.is_some_and(|(_, heard)| now.duration_since(heard) > policy.stale.age.0) {
+            continue;
+        }
         for finding in found {
             let enforced = policy.action(rule.code, finding.severity).is_some_and(|a| a > Action::Audit);
             let Fix::Patch(operations, _) = finding.fix else { continue };
@@ -196,6 +238,7 @@ fn check(rule: &'static Rule, request: &Request<'_>, view: &View<'_>, stored: bo
             (_, Check::Workload(f)) => run(*f, object, request, view, stored),
             (_, Check::Service(f)) => run(*f, object, request, view, stored),
             (_, Check::Hpa(f)) => run(*f, object, request, view, stored),
+            (_, Check::Pdb(f)) => run(*f, object, request, view, stored),
             (_, Check::Operator(f)) => run(*f, object, request, view, stored),
             (_, Check::Sail(f)) => run(*f, object, request, view, stored),
             (_, Check::Lifecycle(f)) => run(*f, object, request, view, stored),

@@ -12,6 +12,7 @@ mod names;
 pub mod patch;
 pub mod policy;
 pub mod request;
+pub mod stale;
 pub mod view;
 
 mod control_plane;
@@ -21,7 +22,7 @@ mod upgrade;
 mod webhook_config;
 mod workload;
 
-use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Sail, Service, Workload};
+use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Pdb, Sail, Service, Workload};
 use crate::snapshot::{Known, Snapshot};
 
 pub use catalogue::{RULES, find};
@@ -59,6 +60,8 @@ pub enum Check {
     Workload(fn(&Workload, Old<'_, Workload>, &View<'_>) -> Found),
     Service(fn(&Service, Old<'_, Service>, &View<'_>) -> Found),
     Hpa(fn(&Hpa, Old<'_, Hpa>, &View<'_>) -> Found),
+    /// Disruption budgets.
+    Pdb(fn(&Pdb, Old<'_, Pdb>, &View<'_>) -> Found),
     Operator(fn(&Operator, Old<'_, Operator>, &View<'_>) -> Found),
     /// `Istio`, `IstioRevision`, `IstioRevisionTag`.
     Sail(fn(&Sail, Old<'_, Sail>, &View<'_>) -> Found),

@@ -45,8 +45,7 @@ impl Telemetry for Counted {
     }
 
     fn seen(&self, kind: Kind, in_mesh: bool, version: u64) {
-        let name = if in_mesh && kind == Kind::Pod { PODS_IN_MESH } else { label(kind) };
-        self.metrics.snapshot_version(name, i64::try_from(version).unwrap_or(i64::MAX));
+        self.metrics.snapshot_version(source_label(kind, in_mesh), i64::try_from(version).unwrap_or(i64::MAX));
     }
 
     fn too_many_mesh_namespaces(&self, found: usize, read: usize) {
@@ -66,6 +65,10 @@ impl Telemetry for Counted {
     }
 }
 
+fn source_label(kind: Kind, in_mesh: bool) -> &'static str {
+    if in_mesh && kind == Kind::Pod { PODS_IN_MESH } else { label(kind) }
+}
+
 /// Starts the watches; readiness follows them, and liveness ends with them.
 pub fn start(client: kube::Client, shared: &Arc<Shared>, metrics: &Arc<Metrics>, health: &Arc<Health>) {
     let beats = SILENCE.map(|(task, silence)| (task, health.task(task, Some(silence)))).into();
@@ -73,9 +76,11 @@ pub fn start(client: kube::Client, shared: &Arc<Shared>, metrics: &Arc<Metrics>,
     let handle = cluster::start(client, Arc::clone(shared), telemetry, Timing::default());
     let state = Arc::clone(shared);
     metrics.before_scrape(move |m| {
-        if let Some(at) = state.state.load().fresh_at {
-            let age = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
-            m.snapshot_age("oldest", age);
+        let (now, limit) = (Timestamp::now(), state.policy.load().stale.age.0);
+        for ((kind, in_mesh), at) in &state.state.load().heard {
+            let (name, age) = (source_label(*kind, *in_mesh), now.duration_since(*at));
+            m.snapshot_age(name, Duration::try_from(age).unwrap_or_default());
+            m.snapshot_stale(name, age > limit);
         }
     });
     let mut readiness = handle.readiness();

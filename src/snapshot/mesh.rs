@@ -170,7 +170,9 @@ impl Snapshot {
             }
         }
         let mesh = format!("istio-{name}");
-        if let Some(c) = self.raw(Kind::ConfigMap).find(|o| o.meta().name == mesh.as_str()) {
+        // A copy that somebody made for a gateway says nothing of what is to come; the chart's own has the label.
+        let is_charts = |o: &&Object| o.meta().name == mesh.as_str() && o.meta().labels.is(key::REV, name);
+        if let Some(c) = self.raw(Kind::ConfigMap).find(is_charts) {
             return Some(format!("ConfigMap {}/{mesh}", c.meta().namespace));
         }
         for o in self.raw(Kind::IstioOperator) {

@@ -5,8 +5,10 @@
 //! [`Unknown`], never an empty list. It holds no clock and watches nothing.
 
 pub mod builder;
+pub mod heard;
 pub mod mesh;
 mod pods;
+pub mod sail;
 pub mod serving;
 pub mod usage;
 
@@ -15,11 +17,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Backend, ConfigMap, EndpointSlice, GatewayConfig, Id, InjectorConfig, Injectors, Kind, Labels, Namespace, Object,
-    Operator, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
+    Backend, ConfigMap, EndpointSlice, GatewayConfig, Hpa, Id, InjectorConfig, Injectors, Kind, Labels, Namespace,
+    Object, Operator, Pdb, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
 };
 
 pub use builder::{Builder, Event};
+pub use heard::{Heard, Reads};
 
 /// The answer to a question about the cluster.
 pub type Known<T> = Result<T, Unknown>;
@@ -83,7 +86,8 @@ enum Origin {
 /// See the module's documentation.
 #[derive(Clone)]
 pub struct Snapshot {
-    maps: Vec<OrdMap<Place, Arc<Object>>>,
+    /// Shared until one of them changes: a review clones the whole to trace what it reads.
+    maps: Arc<Vec<OrdMap<Place, Arc<Object>>>>,
     knowledge: OrdMap<Source, Knowledge>,
     origin: Origin,
     injectors: Arc<Injectors>,
@@ -91,19 +95,23 @@ pub struct Snapshot {
     gateways: OrdSet<(Kind, Place)>,
     /// Running pods by the revision that injected them, then namespace and workload.
     runs: OrdMap<(Str, Str, Str), u32>,
+    heard: Heard,
+    reads: Option<Arc<Reads>>,
 }
 
 impl Snapshot {
     /// Nothing known yet, of a live cluster.
     pub fn live() -> Self {
         Snapshot {
-            maps: (0..Kind::COUNT).map(|_| OrdMap::new()).collect(),
+            maps: Arc::new((0..Kind::COUNT).map(|_| OrdMap::new()).collect()),
             knowledge: OrdMap::new(),
             origin: Origin::Live,
             injectors: Arc::default(),
             istiods: OrdSet::new(),
             gateways: OrdSet::new(),
             runs: OrdMap::new(),
+            heard: Heard::default(),
+            reads: None,
         }
     }
 
@@ -163,7 +171,7 @@ impl Snapshot {
             _ => {}
         }
         let injector = matches!(object, Object::Injector(_));
-        self.maps[id.kind.index()].insert(place, Arc::new(object));
+        Arc::make_mut(&mut self.maps)[id.kind.index()].insert(place, Arc::new(object));
         if injector {
             self.index_injectors();
         }
@@ -171,7 +179,7 @@ impl Snapshot {
 
     pub(crate) fn remove(&mut self, id: &Id) {
         let place = (id.namespace.clone(), id.name.clone());
-        let Some(old) = self.maps[id.kind.index()].remove(&place) else { return };
+        let Some(old) = Arc::make_mut(&mut self.maps)[id.kind.index()].remove(&place) else { return };
         match &*old {
             Object::Pod(pod) => self.count(pod, false),
             Object::Workload(kind, _) => {
@@ -220,6 +228,7 @@ impl Snapshot {
 
     /// What is known of a kind, or of whole objects of a kind in one namespace.
     pub fn knows(&self, kind: Kind, namespace: Option<&str>) -> Known<()> {
+        self.note(kind);
         let own = namespace.and_then(|ns| self.knowledge.get(&(kind, Some(Str::from(ns)))));
         // Offline there is one source for everything; live, whole pods of a namespace are a source of their own.
         let all = || self.knowledge.get(&(kind, None)).filter(|_| self.is_offline() || namespace.is_none());
@@ -237,21 +246,33 @@ impl Snapshot {
 
     /// Objects of a kind, by namespace and name, whatever is known of the kind.
     pub fn raw(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.maps[kind.index()].values().map(|o| &**o)
+        self.of(kind).values().map(|o| &**o)
     }
 
     /// Objects of a kind in one namespace.
     pub fn raw_in<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
         let from = (Str::from(namespace), Str::default());
-        self.maps[kind.index()].range(from..).take_while(move |((ns, _), _)| *ns == namespace).map(|(_, o)| &**o)
+        self.of(kind).range(from..).take_while(move |((ns, _), _)| *ns == namespace).map(|(_, o)| &**o)
     }
 
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
-        self.maps[kind.index()].get(&(Str::from(namespace), Str::from(name))).map(|o| &**o)
+        self.of(kind).get(&(Str::from(namespace), Str::from(name))).map(|o| &**o)
     }
 
     pub fn len(&self, kind: Kind) -> usize {
-        self.maps[kind.index()].len()
+        self.of(kind).len()
+    }
+
+    /// Where every look at objects of a kind begins.
+    fn of(&self, kind: Kind) -> &OrdMap<Place, Arc<Object>> {
+        self.note(kind);
+        &self.maps[kind.index()]
+    }
+
+    fn note(&self, kind: Kind) {
+        if let Some(reads) = &self.reads {
+            reads.note(kind);
+        }
     }
 
     pub fn namespace(&self, name: &str) -> Known<Option<&Namespace>> {
@@ -342,12 +363,31 @@ impl Snapshot {
         Ok(slices.filter(|s: &&EndpointSlice| s.service() == service).map(|s| s.ready).sum())
     }
 
+    /// Mesh configurations are known of every namespace, what else there is only of those of the mesh.
     pub fn config_map(&self, namespace: &str, name: &str) -> Known<Option<&ConfigMap>> {
-        self.knows(Kind::ConfigMap, Some(namespace))?;
+        self.knows(Kind::ConfigMap, (!ConfigMap::is_mesh_config(name)).then_some(namespace))?;
         Ok(match self.get(Kind::ConfigMap, namespace, name) {
             Some(Object::ConfigMap(c)) => Some(c),
             _ => None,
         })
+    }
+
+    /// Autoscalers of a namespace.
+    pub fn hpas_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Hpa>> {
+        self.knows(Kind::Hpa, Some(namespace))?;
+        Ok(self.raw_in(Kind::Hpa, namespace).filter_map(|o| match o {
+            Object::Hpa(h) => Some(&**h),
+            _ => None,
+        }))
+    }
+
+    /// Disruption budgets of a namespace.
+    pub fn pdbs_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pdb>> {
+        self.knows(Kind::Pdb, Some(namespace))?;
+        Ok(self.raw_in(Kind::Pdb, namespace).filter_map(|o| match o {
+            Object::Pdb(p) => Some(&**p),
+            _ => None,
+        }))
     }
 
     pub fn workload(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Workload> {
@@ -395,6 +435,7 @@ impl Snapshot {
 
     /// How many running pods a revision injected, by namespace and workload.
     pub fn runs(&self, revision: &str) -> impl Iterator<Item = (&Str, &Str, u32)> {
+        self.note(Kind::Pod);
         let from = (Str::from(revision), Str::default(), Str::default());
         let revision = revision.to_owned();
         self.runs

@@ -21,12 +21,34 @@ pub struct Usage {
 /// One user of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Use {
-    Namespace { name: Str, asks: String },
-    Template { kind: Kind, namespace: Str, name: Str, asks: String },
-    Pods { namespace: Str, workload: Str, count: u32 },
-    Tag { name: String },
-    Validator { name: Str },
-    Config { kind: Kind, namespace: Str, name: Str },
+    Namespace {
+        name: Str,
+        asks: String,
+    },
+    Template {
+        kind: Kind,
+        namespace: Str,
+        name: Str,
+        asks: String,
+    },
+    Pods {
+        namespace: Str,
+        workload: Str,
+        count: u32,
+    },
+    Tag {
+        name: String,
+    },
+    Validator {
+        name: Str,
+    },
+    Config {
+        kind: Kind,
+        namespace: Str,
+        name: Str,
+    },
+    /// It injects wherever nothing is said.
+    ByDefault,
 }
 
 impl fmt::Display for Use {
@@ -47,6 +69,7 @@ impl fmt::Display for Use {
             Use::Config { kind, namespace, name } => {
                 write!(f, "{} {namespace}/{name} is pinned to it", row(*kind).name)
             }
+            Use::ByDefault => f.write_str("it injects wherever nothing is said (enableNamespacesByDefault)"),
         }
     }
 }
@@ -77,7 +100,7 @@ impl Usage {
             Use::Namespace { name, .. } => Some(format!("namespace {name}")),
             Use::Config { kind, namespace, name } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
             Use::Template { kind, namespace, name, .. } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
-            Use::Pods { .. } => None,
+            Use::Pods { .. } | Use::ByDefault => None,
         };
         self.uses.iter().filter_map(name).collect()
     }

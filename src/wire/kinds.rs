@@ -15,6 +15,7 @@ pub enum Reader {
     EndpointSlice,
     ConfigMap,
     Hpa,
+    Pdb,
     Injector,
     Validator,
     Operator,
@@ -101,8 +102,9 @@ pub static KINDS: [KindRow; Kind::COUNT] = [
     kind(Kind::Pod, "", "Pod", "pods", &["v1"], Namespaced, Reader::Pod, Watch::MetadataAndInMesh, "which revision injected what runs, which pods serve a gateway"),
     kind(Kind::Service, "", "Service", "services", &["v1"], Namespaced, Reader::Service, Watch::Whole, "tags, the Services of istiods and gateways"),
     kind(Kind::EndpointSlice, "discovery.k8s.io", "EndpointSlice", "endpointslices", &["v1"], Namespaced, Reader::EndpointSlice, Watch::InMesh(""), "whether an istiod answers"),
-    kind(Kind::ConfigMap, "", "ConfigMap", "configmaps", &["v1"], Namespaced, Reader::ConfigMap, Watch::InMesh(REV), "injection templates, mesh configuration of a revision"),
-    kind(Kind::Hpa, "autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["v2", "v1"], Namespaced, Reader::Hpa, Watch::Never, "one that may scale an istiod to zero is judged when written"),
+    kind(Kind::ConfigMap, "", "ConfigMap", "configmaps", &["v1"], Namespaced, Reader::ConfigMap, Watch::MetadataAndInMesh, "injection templates; whether a namespace has the mesh configuration of a revision and the root certificate. Only the names of Istio's own are kept"),
+    kind(Kind::Hpa, "autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["v2", "v1"], Namespaced, Reader::Hpa, Watch::InMesh(""), "whether a gateway's pods have an autoscaler already"),
+    kind(Kind::Pdb, "policy", "PodDisruptionBudget", "poddisruptionbudgets", &["v1"], Namespaced, Reader::Pdb, Watch::InMesh(""), "whether a gateway's pods have a disruption budget already"),
     kind(Kind::MutatingWebhook, "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", &["v1"], Cluster, Reader::Injector, Watch::Whole, "injectors and tags: who injects a pod"),
     kind(Kind::ValidatingWebhook, "admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &["v1"], Cluster, Reader::Validator, Watch::Whole, "the validator that every write of Istio configuration depends on"),
     kind(Kind::IstioOperator, "install.istio.io", "IstioOperator", "istiooperators", &["v1alpha1"], Namespaced, Reader::Operator, Watch::Whole, "which custom resource renders which gateway"),
@@ -161,8 +163,8 @@ impl KindRow {
 
     /// The name under which kubectl finds it: `deployment`, `gateways.gateway.networking.k8s.io`.
     pub fn kubectl(&self) -> String {
-        let unambiguous =
-            self.group.is_empty() || matches!(self.group, "apps" | "batch" | "autoscaling" | "discovery.k8s.io");
+        let unambiguous = self.group.is_empty()
+            || matches!(self.group, "apps" | "batch" | "autoscaling" | "policy" | "discovery.k8s.io");
         if unambiguous { self.name.to_lowercase() } else { format!("{}.{}", self.plural, self.group) }
     }
 }

@@ -201,7 +201,7 @@ impl Case {
         if let Some(unknown) = &verdict.not_ready {
             return Err(unknown.to_string());
         }
-        Ok(self.outcome(&serde_json::to_value(answer("u".into(), &verdict, None)).unwrap()))
+        Ok(self.outcome(&serde_json::to_value(answer("u".into(), &verdict, Self::now())).unwrap()))
     }
 
     /// Depth 2: the bytes that an API server sends, and those that it gets.

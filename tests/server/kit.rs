@@ -151,7 +151,7 @@ impl Server {
         let serving = Serving {
             settings,
             certificates,
-            callers,
+            callers: None,
             reviewer,
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),

@@ -89,7 +89,7 @@ impl World {
 
     fn publish(&self, change: impl FnOnce(&Snapshot) -> Snapshot) {
         let snapshot = change(&self.shared.state.load().snapshot);
-        self.shared.state.store(Arc::new(Published { snapshot, fresh_at: None }));
+        self.shared.state.store(Arc::new(Published::of(snapshot)));
     }
 
     /// The stored object with `changes` merged in (RFC 7386), and the stored one.

@@ -6,6 +6,12 @@
 //! `IstioRevisionTag` whose name is still asked for, and the entry of Gloo's `GatewayLifecycleManager` that is the active
 //! gateway of a cluster. What "in use" means stands on the page of CP001.
 //!
+//! Sail's resources are denied by Sail's own rules, which its condition `InUse` shows and by which it prunes: an IstioRevisionTag
+//! whose status names the revision; a namespace that refers to it by `istio-injection=enabled` (to `default`) or `istio.io/rev`, also
+//! one that is switched off; pods that it injected; pods that ask for it in a namespace that refers to none; `default` with
+//! `enableNamespacesByDefault`. What uses a revision beyond that (a tag of istioctl, a validator, pinned configuration) gives a
+//! warning. Pods that failed or are being deleted are not counted here, although Sail counts them.
+//!
 //! Deleting an `IstioOperator` is denied only if somebody acts on it: a Deployment of the in-cluster operator, or a
 //! finalizer. Otherwise it is a file that was stored once, and a warning is enough.
 //!
@@ -38,8 +44,11 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
     match object {
         Object::Sail(Kind::SailTag, tag) => tag_deleted(tag, view),
         Object::Sail(kind, sail) => {
-            let revisions = sail_revisions(*kind, sail, view.before());
-            lost(object, "metadata.name", revisions, Severity::Deny, view)
+            let mut findings = Vec::new();
+            for revision in sail_revisions(*kind, sail, view.before()) {
+                findings.extend(sail_lost(object, &revision, view)?);
+            }
+            Ok(findings)
         }
         Object::Operator(operator) if operator.has_pilot() && !operator.is_inert() => {
             let revision = RevisionName::new(operator.revision.as_deref().unwrap_or(""));
@@ -51,7 +60,7 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
             lost(object, "metadata.name", revisions(lifecycle), Severity::Deny, view)
         }
         Object::Lifecycle(Kind::GatewayLifecycle, lifecycle) => {
-            let active = lifecycle.installations.iter().find(|i| i.active);
+            let active = lifecycle.installations.iter().find(|i| i.is_active());
             let gone = |i: &Installation| gateway_gone(i, &lifecycle.meta, "metadata.name", Severity::Warn);
             Ok(active.map(gone).into_iter().collect())
         }
@@ -65,8 +74,8 @@ fn shortened(new: &Lifecycle, old: Old<'_, Lifecycle>, view: &View<'_>) -> Found
     let kept = revisions(new);
     let taken: Vec<RevisionName> = revisions(old).into_iter().filter(|r| !kept.contains(r)).collect();
     if view.kind() == Kind::GatewayLifecycle {
-        let was = old.installations.iter().find(|i| i.active && taken.contains(&revision(i)));
-        let gone = was.filter(|_| !new.installations.iter().any(|i| i.active));
+        let was = old.installations.iter().find(|i| i.is_active() && taken.contains(&revision(i)));
+        let gone = was.filter(|_| !new.installations.iter().any(Installation::is_active));
         return Ok(gone
             .map(|i| gateway_gone(i, &new.meta, "spec.installations", Severity::Deny))
             .into_iter()
@@ -101,6 +110,22 @@ fn lost(object: &Object, field: &'static str, gone: Vec<RevisionName>, most: Sev
     Ok(findings)
 }
 
+/// Sail itself says whether a revision is in use; what else uses it is worth a warning.
+fn sail_lost(object: &Object, revision: &RevisionName, view: &View<'_>) -> Found {
+    let cluster = view.before();
+    let own = match object {
+        Object::Sail(_, sail) => sail.by_default,
+        _ => false,
+    };
+    let by_default = own || cluster.sails(Kind::SailRevision).any(|r| r.meta.name == revision.as_str() && r.by_default);
+    let usage = cluster.sail_usage_of_revision(revision.as_str(), by_default);
+    let most = if usage.is_used() { Severity::Deny } else { Severity::Warn };
+    let meta = object.meta();
+    let doing = format!("deleting {} {}", crate::wire::row(object.kind()).name, meta.name);
+    let (field, value, besides) = ("metadata.name", revision.to_string(), usage.uses);
+    Ok(Loss { revision, doing, field, value, meta, most, besides }.finding(view)?.into_iter().collect())
+}
+
 /// Revisions that go when a Sail resource goes: an `Istio` takes what it owns with it.
 fn sail_revisions(kind: Kind, sail: &Sail, cluster: &Snapshot) -> Vec<RevisionName> {
     if kind == Kind::SailRevision {
@@ -122,7 +147,11 @@ fn sail_revisions(kind: Kind, sail: &Sail, cluster: &Snapshot) -> Vec<RevisionNa
 /// A tag of Sail is the source of its webhooks and Service, so that nobody who asks for it is served without it.
 fn tag_deleted(tag: &Sail, view: &View<'_>) -> Found {
     let name = &tag.meta.name;
-    let usage = view.before().asking_for(name);
+    let mut usage = view.before().sail_usage_of_tag(tag);
+    let severity = if usage.is_used() { Severity::Deny } else { Severity::Warn };
+    if severity == Severity::Warn {
+        usage = view.before().asking_for(name);
+    }
     if !usage.is_used() {
         return match usage.unknown.into_iter().find(|u| u.why == WhyUnknown::Listing) {
             Some(unknown) => Err(unknown),
@@ -148,7 +177,7 @@ fn tag_deleted(tag: &Sail, view: &View<'_>) -> Found {
     } else {
         fix.push(format!("(or move them with the tag: point it elsewhere with kubectl edit {})", view.kubectl()));
     }
-    Ok(vec![Finding::deny("metadata.name", name.as_str()).says(
+    Ok(vec![Finding::deny("metadata.name", name.as_str()).severity(severity).says(
         format!("deleting IstioRevisionTag {name} would leave unserved who asks for it: {}.", usage.sentence(5)),
         "the operator removes the tag's webhooks and Service: new pods would start without a sidecar and outside mTLS.",
         fix.join("\n"),

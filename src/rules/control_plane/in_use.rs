@@ -26,6 +26,9 @@ pub struct Loss<'a> {
 
 /// Users that a sentence names before it counts the rest.
 const NAMED: usize = 5;
+/// What ends a use that no label shows.
+const BY_DEFAULT: &str =
+    "(in use while spec.values.sidecarInjectorWebhook.enableNamespacesByDefault of its Istio or IstioRevision is true)";
 /// Commands that a fix spells out.
 const SPELLED: usize = 8;
 
@@ -145,7 +148,9 @@ impl Loss<'_> {
 fn why(usage: &Usage) -> String {
     let mut parts = Vec::new();
     let any = |f: fn(&Use) -> bool| usage.uses.iter().any(f);
-    if any(|u| matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. })) {
+    if any(|u| {
+        matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. } | Use::ByDefault)
+    }) {
         parts.push(
             "pods that ask for it would not start or start without a sidecar, and running proxies would get no new \
              configuration and no new certificates",
@@ -257,6 +262,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
             }
+            Use::ByDefault => lines.push(BY_DEFAULT.to_owned()),
             Use::Tag { .. } | Use::Validator { .. } => {}
         }
     }
@@ -303,6 +309,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
             }
+            Use::ByDefault => all.push(BY_DEFAULT.to_owned()),
         }
     }
     all.extend(without_covered(restarts));

@@ -11,14 +11,21 @@ mod gw002_rendered_twice;
 mod gw003_mixed_operator;
 mod gw004_underspecified_operator;
 mod gw006_gateway_ahead;
+mod gw007_no_mesh_config;
+mod gw008_no_root_certificate;
 mod gw009_gateway_to_zero;
 mod gw010_gateway_in_use;
 mod gw011_gateway_service_cut;
 mod gw012_same_selector;
+mod gw014_abrupt_stop;
+mod gw017_selects_nothing;
+mod gw018_second_autoscaler;
 mod gw020_gateway_pruned;
 
 #[cfg(test)]
 mod unknown;
+#[cfg(test)]
+mod worlds;
 
 pub static ALL: &[&Rule] = &[
     &gw001_owner_changed::RULE,
@@ -26,10 +33,15 @@ pub static ALL: &[&Rule] = &[
     &gw003_mixed_operator::RULE,
     &gw004_underspecified_operator::RULE,
     &gw006_gateway_ahead::RULE,
+    &gw007_no_mesh_config::RULE,
+    &gw008_no_root_certificate::RULE,
     &gw009_gateway_to_zero::RULE,
     &gw010_gateway_in_use::RULE,
     &gw011_gateway_service_cut::RULE,
     &gw012_same_selector::RULE,
+    &gw014_abrupt_stop::RULE,
+    &gw017_selects_nothing::RULE,
+    &gw018_second_autoscaler::RULE,
     &gw020_gateway_pruned::RULE,
 ];
 

@@ -145,21 +145,31 @@ fn removal(
     answers: Answers,
 ) -> Known<Option<Repair>> {
     let Some(revision) = config.revision() else { return Ok(None) };
-    let gone = answers == Answers::Missing && !scene.is_running(&revision) && is_forgotten(scene.cluster, &revision);
+    let gone =
+        answers == Answers::Missing && !scene.is_running(&revision) && scene::is_forgotten(scene.cluster, &revision);
     if asking != Some(0) || !gone || config.hooks.iter().any(|h| !h.istio) {
+        return Ok(None);
+    }
+    // What leads to the injector of a revision, or is the other half of a tag, is not to be left hanging in the air.
+    let held = match config.tag() {
+        Some(tag) => {
+            let mut halves = scene.cluster.raw(Kind::Service).map(Object::meta);
+            // What the default tag has replaced would be missed (MW006).
+            let replaced = tag.as_str() == "default" && scene.cluster.injector_configs().any(is_switched_off);
+            let own = |m: &crate::model::Meta| m.labels.is(key::REV, revision.as_str()) && m.helm_release().is_none();
+            replaced || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
+        }
+        None => !scene.cluster.tags_of(&revision).is_empty(),
+    };
+    if held {
         return Ok(None);
     }
     let says = format!("{} is removed: nothing is left of {revision}, and nobody asks for it", config.meta.name);
     Ok(Some(Repair { object: injector(&config.meta.name), change: Change::Delete, says }))
 }
 
-/// No object but webhook configurations and tags speaks of the revision, not even as one to come.
-fn is_forgotten(cluster: &Snapshot, revision: &RevisionName) -> bool {
-    let services = cluster.raw(Kind::Service).map(Object::meta);
-    let named = { services }.any(|m| m.labels.is(key::REV, revision.as_str()) && !m.labels.has(key::TAG));
-    let maps = cluster.raw(Kind::ConfigMap).any(|o| o.meta().name == format!("istio{}", revision.suffix()).as_str());
-    let planes = cluster.control_planes().map_or(true, |all| all.contains_key(revision));
-    !named && !maps && !planes && cluster.runs(revision.as_str()).next().is_none()
+fn is_switched_off(config: &InjectorConfig) -> bool {
+    config.is_canonical() && config.hooks.iter().any(Hook::is_deactivated)
 }
 
 /// The label names a revision that nothing else speaks of, and somebody else answers.
@@ -168,7 +178,7 @@ fn unknown(scene: &Scene<'_>, config: &InjectorConfig) -> Known<Option<Flaw>> {
     let mut serving =
         config.hooks.iter().filter(|h| h.istio).filter_map(|h| scene.cluster.serving_revision(&h.backend));
     let Some(behind) = serving.next().filter(|r| *r != named && scene.is_running(r)) else { return Ok(None) };
-    if serving.any(|r| r != behind) || scene.is_running(&named) || !is_forgotten(scene.cluster, &named) {
+    if serving.any(|r| r != behind) || scene.is_running(&named) || !scene::is_forgotten(scene.cluster, &named) {
         return Ok(None);
     }
     let name = config.meta.name.as_str();

@@ -34,11 +34,11 @@ fn audit(cluster: &Snapshot, _: &Policy) -> Known<Vec<Flaw>> {
     }
     let off = cluster.injector_configs().filter(|c| {
         let mut own = c.hooks.iter().filter(|h| h.istio).peekable();
-        c.is_canonical() && own.peek().is_some() && { own }.all(|h| h.is_deactivated())
+        let unnamed = c.revision().is_some_and(|r| r.is_default());
+        unnamed && c.is_canonical() && own.peek().is_some() && { own }.all(|h| h.is_deactivated())
     });
     Ok({ off }
         .map(|config| {
-            let revision = config.revision().map_or_else(|| "default".to_owned(), |r| r.to_string());
             let asking = cluster.asking_for("default").uses.len();
             let users = match asking {
                 0 => String::new(),
@@ -48,7 +48,7 @@ fn audit(cluster: &Snapshot, _: &Policy) -> Known<Vec<Flaw>> {
             Flaw::of(Level::Error, injector(&config.meta.name), "deactivated").says(
                 format!("{} is switched off, and no tag default answers in its place{users}.", config.meta.name),
                 "pods of namespaces with istio-injection=enabled start without a sidecar, outside of mTLS.",
-                format!("istioctl tag set default --revision {revision}"),
+                "istioctl tag set default --revision default",
             )
         })
         .collect())

@@ -128,21 +128,24 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
     }
     let usage = scene.cluster.asking_for(tag);
     let asked = usage.uses.len() + usage.idle.len();
-    let home = scene.home(&revision);
-    let (fix, repair) = match home {
+    let delete = || {
+        let says = format!("tag {tag}: Service {} is removed; it was all that was left", service.meta.name);
+        let free = asked == 0 && usage.unknown.is_empty() && service.meta.helm_release().is_none();
+        free.then(|| Repair { object: service_id(service), change: Change::Delete, says })
+    };
+    let (fix, repair) = match scene.home(&revision) {
         Some(home) if asked > 0 => {
             let name = format!("istio-revision-tag-{tag}");
             let says = format!("tag {tag}: {name} is made, leading to {revision} as its Service does");
             let create = Change::Create(webhooks(&name, tag, &revision, &home));
             (set(tag, &revision), Some(Repair { object: injector(&name), change: create, says }))
         }
-        Some(_) => {
-            let says = format!("tag {tag}: Service {} is removed; it was all that was left", service.meta.name);
-            let known = usage.unknown.is_empty() && service.meta.helm_release().is_none();
-            let delete = Repair { object: service_id(service), change: Change::Delete, says };
-            (format!("istioctl tag remove {tag}\n(or {})", set(tag, &revision)), known.then_some(delete))
+        Some(_) => (format!("istioctl tag remove {tag}\n(or {})", set(tag, &revision)), delete()),
+        // Its istiod may only be starting again.
+        None if scene.is_running(&revision) => (set(tag, &revision), None),
+        None => {
+            (format!("istioctl tag remove {tag}"), delete().filter(|_| scene::is_forgotten(scene.cluster, &revision)))
         }
-        None => (format!("istioctl tag remove {tag}"), None),
     };
     let users = if asked == 0 { "nobody asks for it" } else { "pods that ask for it start without a sidecar" };
     let flaw = Flaw::of(Level::Error, service_id(service), format!("{tag} without webhooks")).says(

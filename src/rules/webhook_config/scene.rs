@@ -4,8 +4,10 @@
 
 use serde_json::json;
 
+use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{
-    Backend, CaBundle, Hook, Id, InjectorConfig, Injectors, Kind, Labels, RevisionName, Validator, ValidatorConfig, key,
+    Backend, CaBundle, Hook, Id, InjectorConfig, Injectors, Kind, Labels, Object, RevisionName, Validator,
+    ValidatorConfig, key,
 };
 use crate::rules::{Change, Patch, Repair};
 use crate::snapshot::mesh::Answers;
@@ -136,9 +138,11 @@ impl<'a> Scene<'a> {
         all.next().filter(|_| all.next().is_none())
     }
 
-    /// The default injector and the revision of the istiods behind it.
+    /// The default injector that is meant, and the revision of the istiods behind it: where two answer (MW003), the tag.
     pub fn default(&self) -> Option<(&'a Hook, Option<RevisionName>)> {
-        let hook = self.injectors.default_hook()?;
+        let serving = self.injectors.serving(DEFAULT_INJECTOR, &Labels::default());
+        let tag = serving.iter().find(|h| h.tag.as_ref().is_some_and(|t| t.as_str() == "default"));
+        let hook = tag.or(serving.last())?;
         Some((hook, self.cluster.serving_revision(&hook.backend)))
     }
 
@@ -218,4 +222,13 @@ pub fn deactivate(config: &InjectorConfig) -> Vec<Patch> {
 /// yet.
 pub fn is_trusted(ca: CaBundle, home: &Home) -> bool {
     ca == home.ca || ca == CaBundle::Empty
+}
+
+/// No object but webhook configurations and tags speaks of the revision, not even as one to come.
+pub fn is_forgotten(cluster: &Snapshot, revision: &RevisionName) -> bool {
+    let services = cluster.raw(Kind::Service).map(Object::meta);
+    let named = { services }.any(|m| m.labels.is(key::REV, revision.as_str()) && !m.labels.has(key::TAG));
+    let maps = cluster.raw(Kind::ConfigMap).any(|o| o.meta().name == format!("istio{}", revision.suffix()).as_str());
+    let planes = cluster.control_planes().map_or(true, |all| all.contains_key(revision));
+    !named && !maps && !planes && cluster.runs(revision.as_str()).next().is_none()
 }

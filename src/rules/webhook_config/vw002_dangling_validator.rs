@@ -92,9 +92,10 @@ fn target(scene: &Scene<'_>, j: &Judge<'_>) -> Option<(RevisionName, scene::Home
     if !is_default || j.config.webhooks.len() != 1 {
         return None;
     }
-    let found = match scene.default() {
-        Some((_, revision)) => revision.and_then(|r| scene.home(&r).map(|home| (r, home))),
-        None => scene.only_home(),
+    let default = scene.default().and_then(|(_, revision)| revision);
+    let found = match default {
+        Some(revision) if scene.is_running(&revision) => scene.home(&revision).map(|home| (revision, home)),
+        _ => scene.only_home(),
     };
     found.filter(|(_, home)| is_trusted(j.webhook.ca, home))
 }

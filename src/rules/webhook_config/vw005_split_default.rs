@@ -21,7 +21,7 @@
 //! For the hours of an upgrade in which the default tag moves first.
 
 use super::scene::{self, Judge, Scene, is_trusted};
-use crate::model::{Backend, Hook};
+use crate::model::{Backend, FailurePolicy, Hook};
 use crate::rules::{Check, Flaw, Level, Policy, Rule};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
@@ -38,11 +38,10 @@ pub static RULE: Rule = Rule {
 fn audit(cluster: &Snapshot, _: &Policy) -> Known<Vec<Flaw>> {
     let scene = Scene::of(cluster)?;
     let (Some(judge), Some((hook, _))) = (scene.default_validator(), scene.default()) else { return Ok(Vec::new()) };
-    // VW002 speaks of a validator that nobody serves, MW002 of such an injector.
-    if judge.is_dead()
-        || judge.answers == Answers::Elsewhere
-        || !matches!(cluster.answers(&hook.backend)?, Answers::Ready(_))
-    {
+    // VW002 speaks of a validator that refuses everything, MW002 of such an injector.
+    let refuses = judge.is_dead() && judge.webhook.failure_policy == FailurePolicy::Fail;
+    let outside = judge.answers == Answers::Elsewhere;
+    if refuses || outside || !matches!(cluster.answers(&hook.backend)?, Answers::Ready(_)) {
         return Ok(Vec::new());
     }
     Ok(flaw(&scene, judge, hook).into_iter().collect())
@@ -82,7 +81,8 @@ fn flaw(scene: &Scene<'_>, judge: &Judge<'_>, hook: &Hook) -> Option<Flaw> {
         "Istio configuration is judged by one version and carried out by another.",
         format!("istioctl tag set default --revision {to} --overwrite"),
     );
-    Some(flaw.with(repair))
+    // A validator that nobody answers and that refuses nothing (VW004) only matters here if it can follow.
+    (!judge.is_dead() || repair.is_some()).then(|| flaw.with(repair))
 }
 
 fn same_service(a: &Backend, b: &Backend) -> bool {

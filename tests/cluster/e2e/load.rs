@@ -67,6 +67,10 @@ impl Load {
         self.state.done.load(Ordering::SeqCst)
     }
 
+    pub fn lost(&self) -> u64 {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
     /// Waits for so many further answers.
     pub async fn more(&self, calls: u64) -> Result<()> {
         let goal = self.done() + calls;

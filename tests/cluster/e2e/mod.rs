@@ -5,10 +5,12 @@
 //! who may do everything; the administrator only sets the stage and is not judged.
 
 mod bad_input;
+mod certificates;
 mod life;
 mod load;
 mod outage;
 mod rotation;
+mod serving;
 mod verbs;
 
 use std::path::PathBuf;
@@ -31,10 +33,18 @@ use crate::harness::registration::{Hook, Kind as Registered, Registration, settl
 use crate::harness::{ControlPlane, Options, crds};
 
 pub fn tests() -> Vec<Trial> {
-    [bad_input::tests(), verbs::tests(), life::tests(), outage::tests(), rotation::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        bad_input::tests(),
+        verbs::tests(),
+        life::tests(),
+        outage::tests(),
+        rotation::tests(),
+        certificates::tests(),
+        serving::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 const HOOK: &str = "guard.revguard.dev";

@@ -83,7 +83,7 @@ async fn audited(env: &Env) -> Result<()> {
                 && entry.response_status.code == 403
                 && entry.user().username == "jane"
                 && note("denied").is_some_and(|codes| codes == "NS001")
-                && note("snapshot-age-ms").is_some_and(|age| age.parse::<u64>().is_ok())
+                && note("snapshot-age").is_some_and(|age| age.ends_with('s') && age.contains(' '))
         });
         found.map(drop).ok_or_else(|| "no such entry".to_owned())
     })

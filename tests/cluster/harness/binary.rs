@@ -76,21 +76,29 @@ pub struct Binary {
 impl Binary {
     /// Starts on free ports and returns once it listens; it may not be ready yet.
     pub async fn start(folder: &Path, kubeconfig: &Path, secret: &Secret, more: &[&str]) -> Result<Binary> {
-        Binary::launch(folder, ("--kubeconfig", kubeconfig), secret, more).await
+        Binary::launch(folder, ("--kubeconfig", kubeconfig), Some(secret), more).await
+    }
+
+    /// The same with a certificate that the arguments name, such as `--tls-secret`.
+    pub async fn bare(folder: &Path, kubeconfig: &Path, more: &[&str]) -> Result<Binary> {
+        Binary::launch(folder, ("--kubeconfig", kubeconfig), None, more).await
     }
 
     /// The same over manifests, with no cluster at hand.
     pub async fn standalone(folder: &Path, manifests: &Path, secret: &Secret, more: &[&str]) -> Result<Binary> {
-        Binary::launch(folder, ("--standalone", manifests), secret, more).await
+        Binary::launch(folder, ("--standalone", manifests), Some(secret), more).await
     }
 
-    async fn launch(folder: &Path, state: (&str, &Path), secret: &Secret, more: &[&str]) -> Result<Binary> {
+    async fn launch(folder: &Path, state: (&str, &Path), secret: Option<&Secret>, more: &[&str]) -> Result<Binary> {
         let name = format!("revguard-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(PROGRAM);
         command.env_clear().current_dir(folder).arg("serve").arg(state.0).arg(state.1);
         command.args(["--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--log-format", "json"]);
-        command.arg("--tls-cert").arg(secret.folder.join("tls.crt"));
-        command.arg("--tls-key").arg(secret.folder.join("tls.key")).args(more);
+        if let Some(secret) = secret {
+            command.arg("--tls-cert").arg(secret.folder.join("tls.crt"));
+            command.arg("--tls-key").arg(secret.folder.join("tls.key"));
+        }
+        command.args(more);
         let log = folder.join(format!("{name}.log"));
         let mut process = Process::spawn(&name, command, log.clone())?;
         let (address, health) = wait_until(START, "where revguard listens", || {
@@ -146,6 +154,11 @@ impl Binary {
             if seen >= version as f64 { Ok(()) } else { Err(format!("{seen}")) }
         })
         .await
+    }
+
+    /// What it has logged so far.
+    pub fn said(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.process.log())?)
     }
 
     /// Serial number of the certificate that a new connection is shown.

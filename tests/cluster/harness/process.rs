@@ -129,6 +129,15 @@ impl Process {
         }
     }
 
+    /// Waits until the process ends by itself.
+    pub async fn end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        wait_until(limit, "the end of a process", || {
+            let status = self.child.try_wait();
+            async move { status.map_err(|error| error.to_string())?.ok_or_else(|| "it runs".to_owned()) }
+        })
+        .await
+    }
+
     /// SIGKILL to the whole group, and waits for the end.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::KILL);
