@@ -305,6 +305,7 @@ fn webhooks_ask() -> Result<()> {
                 Check::Workload(_) => &workloads,
                 Check::Service(_) => &[Kind::Service],
                 Check::Hpa(_) => &[Kind::Hpa],
+                Check::Pdb(_) => &[Kind::Pdb],
                 Check::Operator(_) => &[Kind::IstioOperator],
                 Check::Sail(_) => &[Kind::SailIstio, Kind::SailRevision, Kind::SailTag],
                 Check::Lifecycle(_) => &[Kind::IstioLifecycle, Kind::GatewayLifecycle],
