@@ -18,6 +18,7 @@ pub mod view;
 mod control_plane;
 mod gateway;
 mod namespace;
+mod shift;
 mod upgrade;
 mod webhook_config;
 mod workload;

@@ -4,6 +4,7 @@
 //! costs microseconds. It knows what it does not know: every question about a kind that is not fully read answers
 //! [`Unknown`], never an empty list. It holds no clock and watches nothing.
 
+pub mod attach;
 pub mod builder;
 pub mod heard;
 pub mod mesh;
@@ -160,7 +161,8 @@ impl Snapshot {
         self.remove(&id);
         match &object {
             Object::Pod(pod) => self.count(pod, true),
-            Object::Workload(kind, w) => {
+            // What a Deployment makes is not another one of its kind.
+            Object::Workload(kind, w) if as_own_workload(&object).is_some() => {
                 if w.is_istiod() {
                     self.istiods.insert((*kind, place.clone()));
                 }
@@ -447,6 +449,11 @@ impl Snapshot {
     /// The same of every revision, in its order.
     pub fn all_runs(&self) -> impl Iterator<Item = (&Str, &Str, &Str, u32)> {
         self.runs.iter().map(|((revision, ns, w), n)| (revision, ns, w, *n))
+    }
+
+    /// Running injected pods of a namespace: revision, workload, how many.
+    pub fn runs_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Str, &'a Str, u32)> {
+        self.runs.iter().filter(move |((_, ns, _), _)| *ns == namespace).map(|((r, _, w), n)| (r, w, *n))
     }
 
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.
