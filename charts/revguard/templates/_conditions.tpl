@@ -48,14 +48,6 @@ has(o.spec) && (has(o.spec.jobTemplate) ? [o.spec.jobTemplate.spec.template] : h
 {{- include "revguard.cel.both" (printf "%s || (%s)" (include "revguard.cel.marked" "o.metadata") (include "revguard.cel.template" $template)) -}}
 {{- end -}}
 
-{{- /*
-Or what counts pods: whether those are a gateway's, nothing in an autoscaler or disruption budget tells. They are seldom written,
-and asked about where a dead webhook lets them through.
-*/ -}}
-{{- define "revguard.cel.touchesOrCounts" -}}
-request.resource.group in ['autoscaling', 'policy'] || {{ include "revguard.cel.touches" . }}
-{{- end -}}
-
 {{- define "revguard.cel.markedObject" -}}
 {{- include "revguard.cel.both" (include "revguard.cel.marked" "o.metadata") -}}
 {{- end -}}
