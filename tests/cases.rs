@@ -7,6 +7,7 @@ mod case_table;
 
 use case_table::{Case, Outcome};
 use revguard::model::Kind;
+use revguard::rules::{Check, RULES, Rule};
 use revguard::snapshot::Snapshot;
 
 #[test]
@@ -41,9 +42,15 @@ fn every_case_as_bytes() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Rules that judge writes. Those that judge what exists have a table of their own.
+fn judging() -> impl Iterator<Item = &'static Rule> {
+    let judges = |r: &&Rule| r.checks.iter().any(|c| !matches!(c, Check::Audit(_)));
+    RULES.iter().copied().filter(judges)
+}
+
 #[test]
 fn a_rule_switched_off_makes_its_cases_fail() {
-    for rule in revguard::rules::RULES.iter() {
+    for rule in judging() {
         let named = Case::all().into_iter().filter(|c| c.expect.iter().chain(&c.warns).any(|code| code == rule.code));
         let mut seen = 0;
         for mut case in named {
@@ -58,7 +65,7 @@ fn a_rule_switched_off_makes_its_cases_fail() {
 
 #[test]
 fn every_rule_has_what_it_stops_and_what_it_lets_pass() {
-    for rule in revguard::rules::RULES.iter() {
+    for rule in judging() {
         let folder = rule.code.to_lowercase();
         let own: Vec<Case> = Case::all().into_iter().filter(|c| c.rule() == folder).collect();
         let quiet = own.iter().filter(|c| !c.expect.iter().chain(&c.warns).any(|code| code == rule.code)).count();

@@ -24,6 +24,19 @@ fn docs_are_what_the_program_prints() {
     assert!(stale.is_empty(), "UPDATE=1 cargo test --test generated; stale: {stale:?}");
 }
 
+/// Roles and custom resource definitions in the chart are those of the program.
+#[test]
+fn the_chart_holds_what_the_program_needs() {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/revguard");
+    if std::env::var_os("UPDATE").is_some() {
+        revguard::cli::docs::write_chart(&chart).unwrap();
+    }
+    let current = |path: &str, text: &str| std::fs::read_to_string(chart.join(path)).unwrap_or_default() == text;
+    let stale: Vec<String> =
+        revguard::cli::docs::chart_files().into_iter().filter(|(p, t)| !current(p, t)).map(|(p, _)| p).collect();
+    assert!(stale.is_empty(), "UPDATE=1 cargo test --test generated; stale: {stale:?}");
+}
+
 /// The policy page shows every key, and its example is one that the program reads.
 #[test]
 fn the_policy_page_is_a_policy() {
@@ -39,6 +52,8 @@ fn the_policy_page_is_a_policy() {
         "separateGateways",
         "canaryMinorSkip",
         "gatewayLists",
+        "gatewayOrder",
+        "canaryOnly",
         "mutations",
         "exempt",
         "allow",
@@ -47,7 +62,9 @@ fn the_policy_page_is_a_policy() {
         assert!(example.contains(&format!("{key}:")), "{key}");
     }
     let error = revguard::rules::Policy::parse("nonsense: 1").unwrap_err();
-    for key in error.split('`').skip(3).step_by(2) {
+    let known =
+        error.split_once("one of ").and_then(|(_, rest)| rest.split_once(" at line")).expect("a list of keys").0;
+    for key in known.split(", ") {
         assert!(example.contains(&format!("{key}:")), "the program knows {key}, the page does not: {error}");
     }
 }

@@ -185,7 +185,7 @@ fn revision(
                 if gateway { users.gateways.push(format!("{namespace}/{name}")) } else { users.templates += 1 }
             }
             Use::Config { .. } => users.config += 1,
-            Use::Pods { .. } | Use::Tag { .. } | Use::Validator { .. } => {}
+            Use::Pods { .. } | Use::Tag { .. } | Use::Validator { .. } | Use::ByDefault => {}
         }
     }
     let gateways: BTreeSet<String> = snapshot
@@ -229,8 +229,13 @@ fn tags(snapshot: &Snapshot) -> Vec<Tag> {
 
 fn injectors(snapshot: &Snapshot, unknown: &mut BTreeSet<String>) -> Vec<Injector> {
     let Some(all) = note(snapshot.injectors(), unknown) else { return Vec::new() };
-    let conflicting: BTreeSet<String> =
-        all.conflicts().into_iter().flat_map(|c| c.configs).map(|c| c.to_string()).collect();
+    let conflicting: BTreeSet<String> = snapshot
+        .injector_conflicts()
+        .unwrap_or_default()
+        .into_iter()
+        .flat_map(|c| c.configs)
+        .map(|c| c.to_string())
+        .collect();
     let live = all.live();
     snapshot
         .injector_configs()

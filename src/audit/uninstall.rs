@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::model::{Id, Kind, Object, RevisionName, key};
+use crate::model::{Id, Kind, Meta, Object, Operator, RevisionName, Sail, Workload, key};
 use crate::snapshot::Snapshot;
+use crate::snapshot::usage::Use;
 use crate::wire::row;
 
 /// The answer of `revguard uninstall-check`.
@@ -52,10 +53,22 @@ pub enum Installer {
 /// Looks at everything that a revision's control plane is made of, and at everything that needs it.
 pub fn check(snapshot: &Snapshot, revision: &RevisionName) -> Uninstall {
     let usage = snapshot.usage(revision);
-    let parts = parts(snapshot, revision);
     let installer = installer(snapshot, revision);
-    let notes = usage.idle.iter().map(|u| format!("{u}, but has 0 replicas"));
-    let leaving = usage.leaving.iter().map(|u| format!("{u}, but its owner is gone"));
+    let parts = parts(snapshot, revision, &installer);
+    let goes_along = |user: &Use| match user {
+        // A tag of the same release goes with it; one that is asked for is missed.
+        Use::Tag { name } => {
+            let mut marked = [Kind::MutatingWebhook, Kind::Service].into_iter().flat_map(|k| snapshot.raw(k));
+            let own = { &mut marked }.filter(|o| o.meta().labels.is(key::TAG, name)).all(|o| parts.contains(&o.id()));
+            own && !snapshot.asking_for(name).is_used()
+        }
+        _ => false,
+    };
+    let used: Vec<String> = usage.uses.iter().filter(|u| !goes_along(u)).map(ToString::to_string).collect();
+    let mut notes: Vec<String> = usage.idle.iter().map(|u| format!("{u}, but has 0 replicas")).collect();
+    notes.extend(usage.leaving.iter().map(|u| format!("{u}, but its owner is gone")));
+    notes.push("ServiceAccounts, Roles and their bindings go as well; they are not read".to_owned());
+    notes.push("remote clusters (Secrets labelled istio/multiCluster=true) were not looked at".to_owned());
     let mut unknown: Vec<String> = usage.unknown.iter().map(ToString::to_string).collect();
     unknown.sort();
     unknown.dedup();
@@ -63,11 +76,11 @@ pub fn check(snapshot: &Snapshot, revision: &RevisionName) -> Uninstall {
         revision: revision.to_string(),
         found: !parts.is_empty(),
         command: command(&installer, revision),
-        installer,
         deletes: parts.iter().map(shown).collect(),
-        used: usage.uses.iter().map(ToString::to_string).collect(),
-        notes: notes.chain(leaving).collect(),
-        safe: usage.uses.is_empty() && unknown.is_empty() && !parts.is_empty(),
+        safe: used.is_empty() && unknown.is_empty() && !parts.is_empty(),
+        installer,
+        used,
+        notes,
         unknown,
     }
 }
@@ -77,52 +90,89 @@ fn shown(id: &Id) -> String {
     if id.namespace.is_empty() { format!("{kind} {}", id.name) } else { format!("{kind} {}/{}", id.namespace, id.name) }
 }
 
-/// What was installed with the control plane.
-fn parts(snapshot: &Snapshot, revision: &RevisionName) -> Vec<Id> {
-    let kinds = [Kind::Deployment, Kind::Service, Kind::ConfigMap, Kind::MutatingWebhook, Kind::ValidatingWebhook];
-    let mut all: Vec<Id> = Vec::new();
-    for o in kinds.into_iter().flat_map(|k| snapshot.raw(k)) {
-        let m = o.meta();
-        let own =
-            m.labels.value(key::REV).is_some_and(|r| RevisionName::new(r) == *revision) && !m.labels.has(key::TAG);
-        let istio = match o {
-            Object::Workload(_, w) => w.is_istiod() && w.istiod_revision().as_ref() == Some(revision),
-            Object::Service(_) => own && m.labels.is("app", "istiod"),
-            Object::Injector(c) => own && c.is_canonical(),
-            Object::Validator(c) => own && c.webhooks.iter().any(|w| w.istio) && m.name.starts_with("istio-validator"),
-            Object::ConfigMap(_) => own,
-            _ => false,
-        };
-        if istio {
-            all.push(o.id());
-        }
+/// Kinds that control planes and gateways are made of, of those that are read.
+const PARTS: [Kind; 8] = [
+    Kind::Deployment,
+    Kind::DaemonSet,
+    Kind::Service,
+    Kind::ConfigMap,
+    Kind::EnvoyFilter,
+    Kind::MutatingWebhook,
+    Kind::ValidatingWebhook,
+    Kind::SailRevision,
+];
+
+/// What `istioctl uninstall --revision` takes by this label; gateways of the revision are among it.
+const COMPONENTS: [&str; 5] = ["Pilot", "IngressGateways", "EgressGateways", "Cni", "Ztunnel"];
+
+/// What was installed with the control plane, and goes with it.
+fn parts(snapshot: &Snapshot, revision: &RevisionName, installer: &Installer) -> Vec<Id> {
+    let all = PARTS.into_iter().flat_map(|k| snapshot.raw(k));
+    all.filter(|o| is_part(o, revision) || is_taken(o.meta(), revision, installer)).map(Object::id).collect()
+}
+
+fn is_part(object: &Object, revision: &RevisionName) -> bool {
+    let m = object.meta();
+    let own = m.labels.value(key::REV).is_some_and(|r| RevisionName::new(r) == *revision) && !m.labels.has(key::TAG);
+    match object {
+        Object::Workload(_, w) => w.istiod_revision().as_ref() == Some(revision),
+        Object::Service(_) => own && m.labels.is("app", "istiod"),
+        Object::Injector(c) => own && c.is_canonical(),
+        Object::Validator(c) => own && c.webhooks.iter().any(|w| w.istio) && m.name.starts_with("istio-validator"),
+        Object::ConfigMap(_) => own,
+        Object::Sail(_, s) => s.meta.name == revision.as_str(),
+        _ => false,
     }
-    all
+}
+
+/// The command takes it whatever it is.
+fn is_taken(meta: &Meta, revision: &RevisionName, installer: &Installer) -> bool {
+    match installer {
+        Installer::Helm { release, namespace } => meta.helm_release() == Some((release.as_str(), namespace.as_str())),
+        Installer::Istioctl => {
+            let component = meta.labels.value(key::COMPONENT).is_some_and(|c| COMPONENTS.contains(&c));
+            component && meta.labels.is(key::REV, revision.as_str())
+        }
+        _ => false,
+    }
 }
 
 fn installer(snapshot: &Snapshot, revision: &RevisionName) -> Installer {
     for kind in [Kind::SailIstio, Kind::SailRevision] {
-        let active = |s: &crate::model::Sail| s.active.as_deref() == Some(revision.as_str());
+        let active = |s: &Sail| s.active.as_deref() == Some(revision.as_str());
         if let Some(s) = snapshot.sails(kind).find(|s| s.meta.name == revision.as_str() || active(s)) {
+            // An Istio makes its revisions anew; what it no longer needs it removes by itself.
             return Installer::Sail { kind: row(kind).name, name: s.meta.name.to_string() };
         }
     }
-    let mut istiods =
-        snapshot.istiods().into_iter().flatten().filter(|w| w.istiod_revision().as_ref() == Some(revision));
-    let Some(istiod) = istiods.next() else { return Installer::Unknown };
+    let own = |w: &&Workload| w.istiod_revision().as_ref() == Some(revision);
+    let Some(istiod) = snapshot.istiods().into_iter().flatten().find(own) else { return Installer::Unknown };
     if let Some((release, namespace)) = istiod.meta.helm_release() {
         return Installer::Helm { release: release.to_owned(), namespace: namespace.to_owned() };
     }
-    if istiod.meta.labels.has(key::OWNER) { Installer::Istioctl } else { Installer::Unknown }
+    let operators = snapshot.operators().into_iter().flatten();
+    let named = |o: &&Operator| RevisionName::new(o.revision.as_deref().unwrap_or("")) == *revision;
+    if let Some(o) = { operators }.find(|o| o.has_pilot() && !o.is_inert() && named(o)) {
+        return Installer::Operator { name: o.meta.name.to_string(), namespace: o.meta.namespace.to_string() };
+    }
+    // Charts write `unknown` where nobody owns what they render.
+    let owned = istiod.meta.labels.value(key::OWNER).is_some_and(|owner| owner != "unknown");
+    if owned || istiod.meta.labels.has("operator.istio.io/managed") { Installer::Istioctl } else { Installer::Unknown }
 }
 
 fn command(installer: &Installer, revision: &RevisionName) -> String {
     match installer {
         Installer::Helm { release, namespace } => format!("helm uninstall {release} -n {namespace}"),
-        Installer::Sail { kind, name } => format!("kubectl delete {} {name}", kind.to_lowercase()),
+        Installer::Sail { kind: "Istio", name } => format!(
+            "kubectl delete istios.sailoperator.io {name}\n(that removes all of its revisions; one that is not in use goes by itself)"
+        ),
+        Installer::Sail { name, .. } => format!("kubectl delete istiorevisions.sailoperator.io {name}"),
         Installer::Operator { name, namespace } => {
             format!("kubectl delete istiooperators.install.istio.io -n {namespace} {name}")
         }
-        Installer::Istioctl | Installer::Unknown => format!("istioctl uninstall --revision {revision}"),
+        Installer::Istioctl => format!("istioctl uninstall --revision {revision}"),
+        Installer::Unknown => format!(
+            "istioctl uninstall --revision {revision}\n(nothing says who installed it: where Argo CD or Flux did, remove it there)"
+        ),
     }
 }

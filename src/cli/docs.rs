@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::controller::access::{self, Role};
 use crate::rules::RULES;
-use crate::wire::kinds::{KINDS, Watch};
 
 /// Every generated page: path below `docs/`, text.
 pub fn pages() -> Vec<(String, String)> {
@@ -12,7 +12,7 @@ pub fn pages() -> Vec<(String, String)> {
         RULES.iter().map(|r| (format!("rules/{}.md", r.code), format!("{}\n", r.doc().trim_end()))).collect();
     pages.push(("rules/README.md".into(), rules()));
     pages.push(("cli.md".into(), cli()));
-    pages.push(("access.md".into(), access()));
+    pages.push(("access.md".into(), access::docs()));
     pages.push(("metrics.md".into(), crate::telemetry::metrics::docs()));
     pages
 }
@@ -22,7 +22,11 @@ pub fn pages() -> Vec<(String, String)> {
 /// # Errors
 /// A page that cannot be written.
 pub fn write(folder: &Path) -> anyhow::Result<()> {
-    for (path, text) in pages() {
+    store(folder, pages())
+}
+
+fn store(folder: &Path, files: Vec<(String, String)>) -> anyhow::Result<()> {
+    for (path, text) in files {
         let file = folder.join(path);
         if let Some(parent) = file.parent() {
             std::fs::create_dir_all(parent)?;
@@ -64,22 +68,26 @@ fn section(out: &mut String, command: &mut clap::Command, name: &str) {
     }
 }
 
-fn access() -> String {
-    let mut out = String::from(
-        "# Access\n\nWhat is read of a live cluster, and why. Nothing is written.\n\n| group | resource | verbs | how | why |\n|---|---|---|---|---|\n",
-    );
-    for row in KINDS.iter().filter(|r| r.watch != Watch::Never) {
-        let group = if row.group.is_empty() { "core" } else { row.group };
-        let how = match row.watch {
-            Watch::Whole => "whole objects, read leanly".to_owned(),
-            Watch::Metadata => "metadata".to_owned(),
-            Watch::MetadataWhere(label) => format!("metadata of those labelled `{label}`"),
-            Watch::InMesh("") => "whole objects, only in namespaces with an istiod or a gateway".to_owned(),
-            Watch::InMesh(label) => format!("those labelled `{label}`, only in namespaces with an istiod or a gateway"),
-            Watch::MetadataAndInMesh => "metadata; whole objects in namespaces with an istiod or a gateway".to_owned(),
-            Watch::Never => continue,
-        };
-        let _ = writeln!(out, "| {group} | {} | list, watch | {how} | {} |", row.plural, row.why);
+/// Generated files of the chart: path below `charts/revguard`, text.
+pub fn chart_files() -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> =
+        Role::ALL.iter().map(|role| (format!("files/{}", role.file()), access::rules(*role))).collect();
+    for (name, mut definition) in crate::api::definitions() {
+        // Helm never upgrades what stands in its own crds/ folder, and must not take everybody's objects along when it
+        // removes a release.
+        definition["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep".into();
+        let text = serde_json::to_string_pretty(&definition).expect("a definition is plain data");
+        // JSON is YAML. It is a template as well, and whoever writes two braces into a description should hear of it.
+        assert!(!text.contains("{{"), "{name}: Helm would read this as an action");
+        files.push((format!("templates/crds/{name}.yaml"), format!("{text}\n")));
     }
-    out
+    files
+}
+
+/// Writes them all.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_chart(chart: &Path) -> anyhow::Result<()> {
+    store(chart, chart_files())
 }

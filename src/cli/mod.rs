@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod check;
+mod controller;
 mod demo;
 pub mod docs;
 pub mod input;
@@ -9,14 +10,17 @@ mod output;
 pub mod report;
 pub mod resolve;
 mod serve;
+mod status;
 mod table;
+mod uninstall;
 
+use std::ffi::OsStr;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster;
 use crate::rules::{self, Policy};
@@ -30,17 +34,23 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check) or an unexpected verdict (demo), 2 bad input or usage, \
-     3 a task of serve died or was stuck; its name is the last line.";
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check), still in use (uninstall-check) or an unexpected verdict (demo), \
+     2 bad input or usage, 3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Serve the admission webhooks
     Serve(Box<serve::Options>),
+    /// Audit, report and mend; one replica leads, the others wait
+    Controller(Box<controller::Options>),
     /// Judge manifests before they are applied
     Check(check::Options),
     /// Say who injects every pod and pod template
     Resolve(resolve::Options),
+    /// Show revisions, tags, who uses them, validators, and what is wrong
+    Status(status::Options),
+    /// Say whether a control plane can be removed, and how
+    UninstallCheck(uninstall::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
     /// List the rules
@@ -100,7 +110,7 @@ impl Live {
         let access = cluster::Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let reading = runtime.block_on(async {
-            let client = cluster::connect(&access).await?;
+            let client = cluster::connect_as_kubectl(&access).await?;
             let read = cluster::read_once(&client, pods);
             tokio::pin!(read);
             // Silence for longer than this makes people reach for Ctrl-C.
@@ -124,11 +134,16 @@ type Failure = anyhow::Error;
 
 /// Parses the process's arguments and runs.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let matches = Cli::command().bin_name(called(std::env::args_os().next().as_deref())).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let outcome = match cli.command {
         Command::Serve(options) => serve::run(*options),
+        Command::Controller(options) => controller::run(*options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),
+        Command::Status(options) => status::run(&options),
+        Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {
@@ -142,6 +157,16 @@ pub fn main() -> ExitCode {
         eprintln!("error: {e:#}");
         ExitCode::from(2)
     })
+}
+
+/// What a person types. kubectl finds a program `kubectl-revguard` in the PATH and runs it as `kubectl revguard`.
+fn called(program: Option<&OsStr>) -> &'static str {
+    let stem = program.and_then(|p| Path::new(p).file_stem());
+    if stem.is_some_and(|s| s == "kubectl-revguard" || s == "kubectl_revguard") {
+        "kubectl revguard"
+    } else {
+        "revguard"
+    }
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) is no error.

@@ -81,7 +81,7 @@ pub struct Options {
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
-enum LogFormat {
+pub enum LogFormat {
     #[default]
     Text,
     Json,
@@ -128,7 +128,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     }))
 }
 
-fn log(format: LogFormat, filter: &str) -> Result<(), Failure> {
+pub fn log(format: LogFormat, filter: &str) -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(filter).map_err(|e| anyhow::anyhow!("--log {filter}: {e}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

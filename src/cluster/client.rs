@@ -49,11 +49,29 @@ pub fn install_crypto() {
 /// # Errors
 /// A kubeconfig, context, certificate or service account that is missing or cannot be read.
 pub async fn connect(access: &Access) -> Result<Client, ClientError> {
-    install_crypto();
-    let mut config = match (&access.kubeconfig, &access.context) {
+    let config = match (&access.kubeconfig, &access.context) {
         (None, None) => Config::incluster().map_err(ClientError::NotInCluster)?,
         (path, context) => from_file(path.as_deref(), context.as_deref()).await?,
     };
+    client(config)
+}
+
+/// The same in the order of kubectl: `$KUBECONFIG` and `~/.kube/config` come before the pod's own service account.
+///
+/// # Errors
+/// See [`connect`].
+pub async fn connect_as_kubectl(access: &Access) -> Result<Client, ClientError> {
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+    let has_file = std::env::var_os("KUBECONFIG").is_some_and(|v| !v.is_empty()) || home.is_some_and(|f| f.exists());
+    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if *access == Access::default() && (has_file || !in_cluster) {
+        return client(from_file(None, None).await?);
+    }
+    connect(access).await
+}
+
+fn client(mut config: Config) -> Result<Client, ClientError> {
+    install_crypto();
     // Watches wait and repeat by themselves, with jitter and with a metric; a second, hidden loop below would
     // multiply with theirs.
     config.default_retry = false;

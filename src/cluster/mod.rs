@@ -28,7 +28,7 @@ use kube::Client;
 use tokio::sync::{Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
-pub use client::{Access, ClientError, connect, install_crypto};
+pub use client::{Access, ClientError, connect, connect_as_kubectl, install_crypto};
 pub use once::{Pods, ReadError, Reading, read_once};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;

@@ -1,11 +1,18 @@
 //! The controller: thin loops around pure decisions. One replica leads, and only the leader writes; every write has a
 //! precondition, so that a leader that has lost its lease without knowing it changes nothing that moved on.
 
+pub mod access;
+pub mod audit;
 pub mod certificates;
+pub mod events;
 pub mod lease;
+pub mod mesh_state;
 pub mod names;
+pub mod repair;
+pub mod reports;
 pub mod resource;
 pub mod send;
+pub mod undo;
 pub mod write;
 
 pub use lease::{Candidate, Leadership, Terms};

@@ -24,6 +24,24 @@ pub enum FailurePolicy {
     Ignore,
 }
 
+/// `clientConfig.caBundle`: whom the API server trusts to be the backend. The bytes are nobody's business, only whether two
+/// are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaBundle {
+    /// Nothing: the API server trusts its own roots, which know no istiod.
+    #[default]
+    Empty,
+    /// Something that holds no certificate.
+    Broken,
+    /// A hash of it.
+    Of(u64),
+}
+
+/// Is either selector one that istioctl writes to switch a webhook off?
+pub fn is_deactivated(selectors: [&Selector; 2]) -> bool {
+    selectors.iter().any(|s| s.accepted(key::DEACTIVATED).next().is_some())
+}
+
 /// One webhook of one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
@@ -37,10 +55,19 @@ pub struct Hook {
     pub object_selector: Selector,
     pub backend: Backend,
     pub failure_policy: FailurePolicy,
+    pub ca: CaBundle,
+    /// It has `matchConditions`, so that its selectors alone do not say whom it is called for.
+    pub conditional: bool,
     /// Its rules name the creation of Pods. Without that it is never called for one.
     pub pods: bool,
     /// An Istio injector. istiod finds its own webhooks by this name suffix (`webhookpatch.go`).
     pub istio: bool,
+}
+
+impl Hook {
+    pub fn is_deactivated(&self) -> bool {
+        is_deactivated([&self.namespace_selector, &self.object_selector])
+    }
 }
 
 /// Name suffix of every Istio injector webhook since 1.4.
@@ -111,6 +138,17 @@ impl Injectors {
     /// Istio webhooks that serve pods asking for `name`, found by evaluating their selectors on such pods. `around`
     /// are the other labels of the namespace that asks (an injector may select on those, too).
     pub fn serving<'a>(&'a self, name: &str, around: &Labels) -> Vec<&'a Hook> {
+        let mut found: Vec<&Hook> = Vec::new();
+        for hook in self.serving_all(name, around) {
+            if !found.iter().any(|f| f.config == hook.config) {
+                found.push(hook);
+            }
+        }
+        found
+    }
+
+    /// The same with every webhook of a configuration that has several.
+    fn serving_all<'a>(&'a self, name: &str, around: &Labels) -> Vec<&'a Hook> {
         let bare = around.without(key::REV).without(key::INJECTION);
         let none = Labels::default();
         let (by_namespace, by_pod) = if name == DEFAULT_INJECTOR {
@@ -118,15 +156,11 @@ impl Injectors {
         } else {
             (bare.with(key::REV, name), Labels::from([(key::REV, name)]))
         };
-        let mut found: Vec<&Hook> = Vec::new();
-        for hook in self.hooks().filter(|h| h.istio) {
-            let serves = hook.namespace_selector.matches(&by_namespace) && hook.object_selector.matches(&none)
-                || hook.namespace_selector.matches(&bare) && hook.object_selector.matches(&by_pod);
-            if serves && !found.iter().any(|f| f.config == hook.config) {
-                found.push(hook);
-            }
-        }
-        found
+        let serves = |hook: &&Hook| {
+            hook.namespace_selector.matches(&by_namespace) && hook.object_selector.matches(&none)
+                || hook.namespace_selector.matches(&bare) && hook.object_selector.matches(&by_pod)
+        };
+        self.hooks().filter(|h| h.istio).filter(serves).collect()
     }
 
     /// Is there an injector for pods that ask for `name`?
@@ -178,16 +212,40 @@ impl Injectors {
         found
     }
 
-    /// Names that more than one configuration answers to.
-    pub fn conflicts(&self) -> Vec<Conflict> {
-        let mut found = Vec::new();
+    /// Names that more than one configuration answers to, in a namespace of any of these label sets. A webhook with
+    /// conditions of its own may never be called together with another.
+    pub fn conflicts<'a>(&self, namespaces: impl Iterator<Item = &'a Labels>) -> Vec<Conflict> {
+        let keys = self.other_keys();
+        let mut arounds: Vec<Labels> = vec![Labels::default()];
+        if !keys.is_empty() {
+            arounds.extend(namespaces.map(|l| l.filtered(|k| keys.iter().any(|key| key == k))));
+            arounds.sort();
+            arounds.dedup();
+        }
+        let mut found: Vec<Conflict> = Vec::new();
         for name in self.asked() {
-            let configs: Vec<Str> = self.serving(&name, &Labels::default()).iter().map(|h| h.config.clone()).collect();
-            if configs.len() > 1 {
-                found.push(Conflict { name, configs });
+            for around in &arounds {
+                let serving = self.serving_all(&name, around);
+                let mut configs: Vec<Str> =
+                    serving.iter().filter(|h| !h.conditional).map(|h| h.config.clone()).collect();
+                configs.dedup();
+                let conflict = Conflict { name: name.clone(), configs };
+                if conflict.configs.len() > 1 && !found.contains(&conflict) {
+                    found.push(conflict);
+                }
             }
         }
         found
+    }
+
+    /// Keys of namespaces that Istio's injectors select by, besides those that ask for a name.
+    fn other_keys(&self) -> Vec<Str> {
+        let all =
+            self.hooks().filter(|h| h.istio).flat_map(|h| h.namespace_selector.keys().cloned().collect::<Vec<_>>());
+        let mut keys: Vec<Str> = all.filter(|k| !matches!(k.as_str(), key::REV | key::INJECTION)).collect();
+        keys.sort();
+        keys.dedup();
+        keys
     }
 
     /// Every name that some webhook's selectors speak of, and the default injector's.

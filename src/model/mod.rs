@@ -16,18 +16,18 @@ pub mod version;
 pub mod workload;
 
 pub use injection::{Injection, Resolution, WhyNot, resolve};
-pub use injector::{Backend, FailurePolicy, Hook, InjectorConfig, Injectors};
+pub use injector::{Backend, CaBundle, FailurePolicy, Hook, InjectorConfig, Injectors};
 pub use labels::Labels;
 pub use name::{RevisionName, TagName};
 pub use object::{
     ConfigMap, Crd, EndpointSlice, GatewayConfig, Hpa, Id, IstioConfig, Kind, Lifecycle, Meta, Namespace, Object,
-    Owner, Pod, Sail, Service, ServicePort,
+    Owner, Pdb, Pod, Redirection, Sail, Service, ServicePort,
 };
 pub use operator::{ListMerge, Listed, Operator, Rendered};
 pub use selector::{Selector, SelectorError};
 pub use text::Str;
 pub use validator::{Validator, ValidatorConfig};
-pub use version::Version;
+pub use version::{Release, Version};
 pub use workload::{Container, Template, Workload};
 
 /// Label and annotation keys that decide something, spelled once.
@@ -38,6 +38,8 @@ pub mod key {
     pub const REV: &str = "istio.io/rev";
     /// Marks an object as a revision tag; the value is the tag's name.
     pub const TAG: &str = "istio.io/tag";
+    /// In a selector: the webhook is switched off, as istioctl does it. Nothing has this label.
+    pub const DEACTIVATED: &str = "istio.io/deactivated";
     /// Pod label (selectors and istiod see it) or annotation (only istiod sees it).
     pub const INJECT: &str = "sidecar.istio.io/inject";
     /// Which injection templates are applied, comma separated.
@@ -54,6 +56,12 @@ pub mod key {
     pub const OWNER_NAMESPACE: &str = "install.operator.istio.io/owning-resource-namespace";
     /// Set by istiod on what it deploys for a Gateway API Gateway.
     pub const GATEWAY_MANAGED: &str = "gateway.istio.io/managed";
+    /// Gateway that istiod deployed the object for.
+    pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+    /// Its class, beside [`GATEWAY_NAME`].
+    pub const GATEWAY_CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
+    /// Pod annotation, set by the CNI node agent: `enabled` where ztunnel takes the traffic.
+    pub const REDIRECTION: &str = "ambient.istio.io/redirection";
     /// On an IstioOperator: the in-cluster operator leaves it alone.
     pub const IGNORE_RECONCILE: &str = "install.istio.io/ignoreReconcile";
     /// Every namespace has it; set by the API server.

@@ -50,6 +50,52 @@ pub struct Flaw {
     pub repair: Option<Repair>,
 }
 
+impl Flaw {
+    /// Begins a flaw; its words are still to come, so that none of them is forgotten.
+    pub fn of(level: Level, object: Id, value: impl Into<String>) -> Draft {
+        Draft { level, object, value: value.into(), grace: INSTALLING }
+    }
+
+    #[must_use]
+    pub fn with(mut self, repair: Option<Repair>) -> Flaw {
+        self.repair = repair;
+        self
+    }
+}
+
+/// Installers write one object after the other, and an istiod takes its time to start.
+pub const INSTALLING: SignedDuration = SignedDuration::from_secs(60);
+
+/// A flaw without words.
+pub struct Draft {
+    level: Level,
+    object: Id,
+    value: String,
+    grace: SignedDuration,
+}
+
+impl Draft {
+    /// Another grace than an installation's.
+    #[must_use]
+    pub fn after(mut self, seconds: i64) -> Draft {
+        self.grace = SignedDuration::from_secs(seconds);
+        self
+    }
+
+    pub fn says(self, what: impl Into<String>, why: impl Into<Cow<'static, str>>, fix: impl Into<String>) -> Flaw {
+        Flaw {
+            level: self.level,
+            object: self.object,
+            value: self.value,
+            what: what.into(),
+            why: why.into(),
+            fix: fix.into(),
+            grace: self.grace,
+            repair: None,
+        }
+    }
+}
+
 /// One write that mends a flaw. It is carried out with the object's uid and resourceVersion as precondition, so that
 /// what changed since it was looked at is looked at again.
 #[derive(Clone, Debug, PartialEq, Eq)]

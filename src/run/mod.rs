@@ -3,6 +3,7 @@
 //! Each part is built elsewhere and knows little of the others; here they are connected, watched and ended in order. No
 //! decision about the mesh is made here.
 
+pub mod controller;
 pub mod demo;
 mod live;
 mod observe;

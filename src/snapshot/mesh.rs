@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{Known, Snapshot};
 use crate::model::{
     Backend, Kind, ListMerge, Object, Resolution, RevisionName, Service, Template, Version, Workload,
-    injector::DEFAULT_INJECTOR, key, resolve,
+    injector::{Conflict, DEFAULT_INJECTOR},
+    key, resolve,
 };
 
 /// One control plane, from whatever evidence there is.
@@ -169,7 +170,9 @@ impl Snapshot {
             }
         }
         let mesh = format!("istio-{name}");
-        if let Some(c) = self.raw(Kind::ConfigMap).find(|o| o.meta().name == mesh.as_str()) {
+        // A copy that somebody made for a gateway says nothing of what is to come; the chart's own has the label.
+        let is_charts = |o: &&Object| o.meta().name == mesh.as_str() && o.meta().labels.is(key::REV, name);
+        if let Some(c) = self.raw(Kind::ConfigMap).find(is_charts) {
             return Some(format!("ConfigMap {}/{mesh}", c.meta().namespace));
         }
         for o in self.raw(Kind::IstioOperator) {
@@ -257,6 +260,27 @@ impl Snapshot {
         tags.sort();
         tags.dedup();
         tags
+    }
+
+    /// Names that more than one injector answers to, in the namespaces that there are.
+    pub fn injector_conflicts(&self) -> Known<Vec<Conflict>> {
+        Ok(self.injectors()?.conflicts(self.raw(Kind::Namespace).map(|o| &o.meta().labels)))
+    }
+
+    /// The revision of the istiods behind a webhook, by the pods that its Service selects; by the Service's label where no
+    /// workload of its is seen. `None` if it is not one istiod, or not to be told.
+    pub fn serving_revision(&self, backend: &Backend) -> Option<RevisionName> {
+        let Backend::Service { namespace, name, .. } = backend else { return None };
+        let service = self.service(namespace, name).ok().flatten()?;
+        let behind = self.workloads_in(namespace).filter(|(_, w)| service.selects(&w.template.labels));
+        let mut found: Vec<RevisionName> = behind.filter_map(|(_, w)| w.istiod_revision()).collect();
+        found.sort();
+        found.dedup();
+        match found.len() {
+            0 => service.meta.labels.value(key::REV).map(RevisionName::new),
+            1 => found.pop(),
+            _ => None,
+        }
     }
 
     /// Every tag, by any evidence, sorted.

@@ -4,10 +4,12 @@
 //! costs microseconds. It knows what it does not know: every question about a kind that is not fully read answers
 //! [`Unknown`], never an empty list. It holds no clock and watches nothing.
 
+pub mod attach;
 pub mod builder;
 pub mod heard;
 pub mod mesh;
 mod pods;
+pub mod sail;
 pub mod serving;
 pub mod usage;
 
@@ -16,8 +18,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Backend, ConfigMap, EndpointSlice, GatewayConfig, Id, InjectorConfig, Injectors, Kind, Labels, Namespace, Object,
-    Operator, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
+    Backend, ConfigMap, EndpointSlice, GatewayConfig, Hpa, Id, InjectorConfig, Injectors, Kind, Labels, Namespace,
+    Object, Operator, Pdb, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
 };
 
 pub use builder::{Builder, Event};
@@ -129,6 +131,11 @@ impl Snapshot {
         self.origin != Origin::Live
     }
 
+    /// It was read from manifests that nobody has claimed to be the whole cluster.
+    pub fn is_of_manifests(&self) -> bool {
+        self.origin == Origin::Manifests
+    }
+
     /// The cluster as it would be with this object written.
     #[must_use]
     pub fn with(&self, object: Object) -> Snapshot {
@@ -154,7 +161,8 @@ impl Snapshot {
         self.remove(&id);
         match &object {
             Object::Pod(pod) => self.count(pod, true),
-            Object::Workload(kind, w) => {
+            // What a Deployment makes is not another one of its kind.
+            Object::Workload(kind, w) if as_own_workload(&object).is_some() => {
                 if w.is_istiod() {
                     self.istiods.insert((*kind, place.clone()));
                 }
@@ -357,12 +365,31 @@ impl Snapshot {
         Ok(slices.filter(|s: &&EndpointSlice| s.service() == service).map(|s| s.ready).sum())
     }
 
+    /// Mesh configurations are known of every namespace, what else there is only of those of the mesh.
     pub fn config_map(&self, namespace: &str, name: &str) -> Known<Option<&ConfigMap>> {
-        self.knows(Kind::ConfigMap, Some(namespace))?;
+        self.knows(Kind::ConfigMap, (!ConfigMap::is_mesh_config(name)).then_some(namespace))?;
         Ok(match self.get(Kind::ConfigMap, namespace, name) {
             Some(Object::ConfigMap(c)) => Some(c),
             _ => None,
         })
+    }
+
+    /// Autoscalers of a namespace.
+    pub fn hpas_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Hpa>> {
+        self.knows(Kind::Hpa, Some(namespace))?;
+        Ok(self.raw_in(Kind::Hpa, namespace).filter_map(|o| match o {
+            Object::Hpa(h) => Some(&**h),
+            _ => None,
+        }))
+    }
+
+    /// Disruption budgets of a namespace.
+    pub fn pdbs_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pdb>> {
+        self.knows(Kind::Pdb, Some(namespace))?;
+        Ok(self.raw_in(Kind::Pdb, namespace).filter_map(|o| match o {
+            Object::Pdb(p) => Some(&**p),
+            _ => None,
+        }))
     }
 
     pub fn workload(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Workload> {
@@ -422,6 +449,11 @@ impl Snapshot {
     /// The same of every revision, in its order.
     pub fn all_runs(&self) -> impl Iterator<Item = (&Str, &Str, &Str, u32)> {
         self.runs.iter().map(|((revision, ns, w), n)| (revision, ns, w, *n))
+    }
+
+    /// Running injected pods of a namespace: revision, workload, how many.
+    pub fn runs_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Str, &'a Str, u32)> {
+        self.runs.iter().filter(move |((_, ns, _), _)| *ns == namespace).map(|((r, _, w), n)| (r, w, *n))
     }
 
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.

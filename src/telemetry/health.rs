@@ -82,6 +82,11 @@ impl Health {
         lock(&self.conditions).insert(condition, state);
     }
 
+    /// Whether this condition holds.
+    pub fn holds(&self, condition: Condition) -> bool {
+        lock(&self.conditions).get(&condition).is_some_and(Result::is_ok)
+    }
+
     /// Whether every condition holds.
     pub fn is_ready(&self) -> bool {
         lock(&self.conditions).values().all(Result::is_ok)

@@ -169,3 +169,17 @@ label! {
         Certificates = "certificates",
     }
 }
+
+label! {
+    /// What became of a repair.
+    RepairResult {
+        /// Made.
+        Done = "done",
+        /// The object had changed, or somebody else leads: looked at again.
+        Moved = "moved",
+        /// Refused by the API server, by policy, or because it cannot be taken back.
+        Refused = "refused",
+        /// Taken back, because somebody asked for it.
+        Undone = "undone",
+    }
+}

@@ -6,8 +6,9 @@
 
 pub mod health;
 mod labels;
+pub mod mesh;
 pub mod metrics;
-mod table;
+pub mod table;
 
 pub use health::{Condition, Health, Heartbeat};
 pub use metrics::Metrics;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port};
+use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
 
 /// One metric as an operator reads of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +195,90 @@ pub(super) const RECONCILE_ERRORS: Def = Def {
     help: "Reads and writes of the controller that failed, by loop. One that somebody else was faster than is none.",
     labels: &["loop"],
 };
+pub(super) const REPAIRS: Def = Def {
+    name: "revguard_repairs_total",
+    kind: Kind::Counter,
+    help: "Repairs by rule and by what became of them.",
+    labels: &["code", "result"],
+};
+pub(super) const REVISION_INFO: Def = Def {
+    name: "revguard_revision_info",
+    kind: Kind::Gauge,
+    help: "Always 1: a control plane, its version and whether an istiod of it answers (true, false, unknown).",
+    labels: &["revision", "version", "ready"],
+};
+pub(super) const PODS: Def = Def {
+    name: "revguard_pods",
+    kind: Kind::Gauge,
+    help: "Running pods by the revision that injected them; _unknown is a revision that is not installed, _none no proxy.",
+    labels: &["revision", "kind"],
+};
+pub(super) const NAMESPACES: Def = Def {
+    name: "revguard_namespaces",
+    kind: Kind::Gauge,
+    help: "Namespaces that ask for a revision, by its name or through a tag.",
+    labels: &["revision"],
+};
+pub(super) const ENDPOINTS: Def = Def {
+    name: "revguard_revision_ready_endpoints",
+    kind: Kind::Gauge,
+    help: "Ready endpoints of a revision's istiod. Absent for one that is elsewhere or cannot be looked at.",
+    labels: &["revision"],
+};
+pub(super) const DEFAULT_VALIDATORS: Def = Def {
+    name: "revguard_default_validators",
+    kind: Kind::Gauge,
+    help: "Webhook configurations that judge Istio configuration which names no revision. One is right.",
+    labels: &[],
+};
+pub(super) const VALIDATOR_DANGLING: Def = Def {
+    name: "revguard_validator_dangling",
+    kind: Kind::Gauge,
+    help: "1 if nobody answers behind a validator, 0 otherwise.",
+    labels: &["name"],
+};
+pub(super) const INJECTOR_DANGLING: Def = Def {
+    name: "revguard_injector_dangling",
+    kind: Kind::Gauge,
+    help: "1 if nobody answers behind a live injector, 0 otherwise.",
+    labels: &["name"],
+};
+pub(super) const INJECTORS_CONFLICTING: Def = Def {
+    name: "revguard_injectors_conflicting",
+    kind: Kind::Gauge,
+    help: "Injectors that answer to a name which another one answers to as well.",
+    labels: &[],
+};
+pub(super) const AUDIT_FINDINGS: Def = Def {
+    name: "revguard_audit_findings",
+    kind: Kind::Gauge,
+    help: "Findings about what exists, by rule and level, once their grace is over.",
+    labels: &["code", "level"],
+};
+pub(super) const AUDIT_DURATION: Def = Def {
+    name: "revguard_audit_duration_seconds",
+    kind: Kind::Gauge,
+    help: "How long the last audit took.",
+    labels: &[],
+};
+pub(super) const AUDIT_SUCCESS: Def = Def {
+    name: "revguard_audit_last_success_seconds",
+    kind: Kind::Gauge,
+    help: "When the last audit ended, in seconds since 1970. 0 on a replica that does not lead.",
+    labels: &[],
+};
+pub(super) const EXEMPTION_EXPIRES: Def = Def {
+    name: "revguard_exemption_expires_seconds",
+    kind: Kind::Gauge,
+    help: "When the next exemption of a rule ends, in seconds since 1970.",
+    labels: &["code"],
+};
+pub(super) const CONFIGURATION_PRESENT: Def = Def {
+    name: "revguard_webhook_configuration_present",
+    kind: Kind::Gauge,
+    help: "1 if revguard's own webhook configuration is in the cluster, 0 if it was removed. It is never made again by us.",
+    labels: &["name"],
+};
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
 pub(super) const BUILD_INFO: Def = Def {
@@ -232,6 +316,20 @@ pub const ALL: &[Def] = &[
     CA_BUNDLE_RESTORED,
     LEADER,
     RECONCILE_ERRORS,
+    REPAIRS,
+    REVISION_INFO,
+    PODS,
+    NAMESPACES,
+    ENDPOINTS,
+    DEFAULT_VALIDATORS,
+    VALIDATOR_DANGLING,
+    INJECTOR_DANGLING,
+    INJECTORS_CONFLICTING,
+    AUDIT_FINDINGS,
+    AUDIT_DURATION,
+    AUDIT_SUCCESS,
+    EXEMPTION_EXPIRES,
+    CONFIGURATION_PRESENT,
     READY,
     BUILD_INFO,
 ];
@@ -240,8 +338,9 @@ pub const ALL: &[Def] = &[
 pub fn docs() -> String {
     let mut out = String::from(
         "# Metrics\n\n\
-         Served on `/metrics` of the probe port. Every label has a closed set of values; no label\n\
-         ever carries the name of a namespace, an object or a user.\n\n\
+         Served on `/metrics` of the probe port. Every label has a closed set of values or a bounded\n\
+         one (control planes and webhook configurations, of which a mesh has a handful); no label ever\n\
+         carries the name of a namespace, a workload or a user.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for def in ALL {
@@ -264,11 +363,16 @@ pub fn docs() -> String {
         ("port", values(Port::ALL, Port::as_str)),
         ("reason", values(Closed::ALL, Closed::as_str)),
         ("action", values(Action::ALL, Action::as_str)),
+        ("result", values(RepairResult::ALL, RepairResult::as_str)),
+        ("level", "`info`, `warning`, `error`, `critical`".to_owned()),
+        ("ready", "`true`, `false`, `unknown`".to_owned()),
+        ("revision", "names of control planes, at most 50; the rest is `_other`".to_owned()),
+        ("name", "names of webhook configurations, at most 50; the rest is `_other`".to_owned()),
         ("loop", values(Loop::ALL, Loop::as_str)),
         ("name", "`ValidatingWebhookConfiguration`, `MutatingWebhookConfiguration`".to_owned()),
         ("code", "the codes of the rules".to_owned()),
-        ("kind", "the kinds that are watched".to_owned()),
-        ("version", "the version of this binary".to_owned()),
+        ("kind", "the kinds that are watched; of pods `workload` and `gateway`".to_owned()),
+        ("version", "of this binary, or of a control plane".to_owned()),
     ] {
         let _ = writeln!(out, "| `{label}` | {values} |");
     }

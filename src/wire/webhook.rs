@@ -1,14 +1,17 @@
 //! Mutating and validating webhook configurations, and label selectors.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::meta::ObjectMeta;
-use super::tree::list;
+use super::tree::{Text, list, or_default};
 use crate::model::injection::is_injector_name;
 use crate::model::validator::CONFIG_GROUPS;
 use crate::model::{
-    Backend, FailurePolicy, Hook, InjectorConfig, Labels, Meta, Object, RevisionName, Selector, SelectorError, Str,
-    TagName, Validator, ValidatorConfig, key,
+    Backend, CaBundle, FailurePolicy, Hook, InjectorConfig, Labels, Meta, Object, RevisionName, Selector,
+    SelectorError, Str, TagName, Validator, ValidatorConfig, key,
 };
 
 #[derive(Deserialize)]
@@ -34,13 +37,44 @@ struct Webhook {
     object_selector: Option<LabelSelector>,
     #[serde(default, deserialize_with = "list")]
     rules: Vec<Rule>,
+    #[serde(default, deserialize_with = "list")]
+    match_conditions: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct ClientConfig {
     service: Option<ServiceRef>,
     url: Option<Str>,
+    #[serde(deserialize_with = "or_default")]
+    ca_bundle: Ca,
+}
+
+/// A bundle is some kilobytes of base64, of which a hash is kept.
+#[derive(Default)]
+struct Ca(CaBundle);
+
+impl<'de> Deserialize<'de> for Ca {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = Text::deserialize(d)?;
+        Ok(Ca(ca_bundle(&text.0)))
+    }
+}
+
+fn ca_bundle(text: &str) -> CaBundle {
+    use base64::Engine as _;
+    let bytes: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    if bytes.is_empty() {
+        return CaBundle::Empty;
+    }
+    let Ok(pem) = base64::engine::general_purpose::STANDARD.decode(&bytes) else { return CaBundle::Broken };
+    let mark = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(mark.len()).any(|w| w == mark) {
+        return CaBundle::Broken;
+    }
+    let mut hasher = DefaultHasher::new();
+    pem.trim_ascii().hash(&mut hasher);
+    CaBundle::Of(hasher.finish())
 }
 
 #[derive(Deserialize)]
@@ -124,10 +158,12 @@ fn compiled(selector: Option<LabelSelector>, webhook: &str, which: &str) -> Resu
     selector.unwrap_or_default().compile().map_err(|e| format!("webhook {webhook:?}, {which}: {e}"))
 }
 
-fn backend(client: ClientConfig) -> Backend {
-    match (client.service, client.url) {
-        (Some(s), _) => Backend::Service { namespace: s.namespace, name: s.name, port: s.port.unwrap_or(443) },
-        (None, Some(url)) => Backend::Url(url),
+fn backend(client: &ClientConfig) -> Backend {
+    match (&client.service, &client.url) {
+        (Some(s), _) => {
+            Backend::Service { namespace: s.namespace.clone(), name: s.name.clone(), port: s.port.unwrap_or(443) }
+        }
+        (None, Some(url)) => Backend::Url(url.clone()),
         (None, None) => Backend::None,
     }
 }
@@ -152,8 +188,10 @@ impl Configuration {
                 tag: tag.clone(),
                 namespace_selector: compiled(w.namespace_selector, &w.name, "namespaceSelector")?,
                 object_selector: compiled(w.object_selector, &w.name, "objectSelector")?,
-                backend: backend(w.client_config),
+                backend: backend(&w.client_config),
                 failure_policy: policy(&w.failure_policy),
+                ca: w.client_config.ca_bundle.0,
+                conditional: !w.match_conditions.is_empty(),
                 pods: w.rules.iter().any(Rule::is_pod_creation),
                 istio: is_injector_name(&w.name),
                 name: w.name,
@@ -169,9 +207,11 @@ impl Configuration {
         let mut webhooks = Vec::with_capacity(self.webhooks.len());
         for w in self.webhooks {
             webhooks.push(Validator {
+                namespace_selector: compiled(w.namespace_selector, &w.name, "namespaceSelector")?,
                 object_selector: compiled(w.object_selector, &w.name, "objectSelector")?,
-                backend: backend(w.client_config),
+                backend: backend(&w.client_config),
                 failure_policy: policy(&w.failure_policy),
+                ca: w.client_config.ca_bundle.0,
                 istio: w.name.ends_with("validation.istio.io") && w.rules.iter().any(Rule::is_istio_config),
                 name: w.name,
             });

@@ -11,6 +11,7 @@
 #[path = "../case_table/mod.rs"]
 mod case_table;
 mod cases;
+mod chart;
 mod dice;
 mod e2e;
 mod harness;
@@ -28,8 +29,10 @@ fn main() -> ExitCode {
         return harness_tests::ends::hold(report.as_ref());
     }
     let arguments = Arguments::from_args();
-    let tests =
-        [harness_tests::tests(), injection::tests(), cases::tests(), e2e::tests()].into_iter().flatten().collect();
+    let tests = [harness_tests::tests(), injection::tests(), cases::tests(), chart::tests(), e2e::tests()]
+        .into_iter()
+        .flatten()
+        .collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     shared::end_shared();
     let complete = trial::say_what_did_not_run();

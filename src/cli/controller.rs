@@ -1,0 +1,81 @@
+//! `revguard controller`: arguments of the one that writes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::certificates::{self, duration};
+use super::serve::LogFormat;
+use super::{Failure, Live, serve};
+use crate::cluster::Access;
+use crate::controller::Names;
+use crate::controller::audit::Pace;
+use crate::run::controller::Control;
+use crate::run::supervise;
+
+#[derive(Args)]
+pub struct Options {
+    /// The namespace that revguard is installed in
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Full name of the release; names of Secrets, ConfigMaps, the Lease and the webhook configurations follow from it
+    #[arg(long, value_name = "NAME", default_value = "revguard")]
+    release: String,
+    /// Name of this replica, as the Lease and Events call it
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "controller", hide = true)]
+    pod: String,
+    /// The policy file; read again when its content changes
+    #[arg(long, value_name = "FILE", env = "REVGUARD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where /healthz, /readyz and /metrics answer, in plain HTTP
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080", env = "REVGUARD_HEALTH_LISTEN")]
+    health_listen: SocketAddr,
+    #[command(flatten)]
+    live: Live,
+    #[command(flatten)]
+    certificates: certificates::Options,
+    /// From one audit to the next; one also follows soon after webhook configurations change
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    audit_interval: Duration,
+    /// How long the Lease lasts when nobody renews it
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
+    lease_duration: Option<Duration>,
+    #[arg(long, value_enum, default_value_t, env = "REVGUARD_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a filter such as revguard=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "REVGUARD_LOG")]
+    log: String,
+}
+
+pub fn run(options: Options) -> Result<ExitCode, Failure> {
+    serve::log(options.log_format, &options.log)?;
+    anyhow::ensure!(
+        options.audit_interval >= Duration::from_secs(1),
+        "--audit-interval: at least 1s; an audit also follows soon after webhook configurations change"
+    );
+    let names = Names::new(&options.namespace, &options.release);
+    let dead = crate::run::controller::run(Control {
+        certificates: options.certificates.settings(names.clone())?,
+        names,
+        holder: holder(&options.pod),
+        config: options.config,
+        health_listen: options.health_listen,
+        access: Access { kubeconfig: options.live.kubeconfig, context: options.live.context },
+        pace: Pace { interval: options.audit_interval, ..Pace::default() },
+        lease: options.lease_duration,
+    })?;
+    Ok(dead.map_or(ExitCode::SUCCESS, |dead| {
+        eprintln!("error: ended because of a task: {dead}");
+        ExitCode::from(supervise::DEAD_TASK)
+    }))
+}
+
+/// The pod's name and a number of this process: a container that was restarted is another holder.
+fn holder(pod: &str) -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let dice = std::hash::RandomState::new().build_hasher().finish();
+    format!("{pod}_{dice:016x}")
+}

@@ -1,0 +1,285 @@
+//! The audit loop: what exists is judged every so often and soon after webhook configurations change, and what comes of
+//! it is carried out: metrics, reports, Events, the MeshState, repairs.
+//!
+//! Only the leader audits, so that a sum of metrics over replicas counts nothing twice. Judging runs on a thread of its
+//! own: 50,000 workloads take seconds, and leases must be renewed meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::events::{Events, Word};
+use super::names::Names;
+use super::repair::Repairs;
+use super::resource::At;
+use super::write::Writer;
+use super::{mesh_state, reports};
+use crate::admission::webhook::Shared;
+use crate::audit::ledger::Standing;
+use crate::audit::{self, Audit, Inventory, Ledger};
+use crate::model::{Kind, Object};
+use crate::rules::policy::Mutations;
+use crate::rules::{Level, Policy};
+use crate::snapshot::Snapshot;
+use crate::telemetry::Heartbeat;
+use crate::telemetry::mesh::{Figures, RevisionFigures};
+use crate::telemetry::metrics::Loop;
+
+/// When it audits.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// From the end of one audit to the beginning of the next.
+    pub interval: Duration,
+    /// How often it is looked whether webhook configurations changed; an audit follows at most that often.
+    pub look: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { interval: Duration::from_secs(30), look: Duration::from_secs(2) }
+    }
+}
+
+/// What the adoption report says of exemptions; filled by every audit.
+pub type Exemptions = Arc<std::sync::Mutex<Vec<audit::Exemption>>>;
+
+/// The audit and everything that follows from it.
+pub struct Auditor {
+    writer: Writer,
+    shared: Arc<Shared>,
+    events: Arc<Events>,
+    names: Names,
+    pace: Pace,
+    exemptions: Exemptions,
+    ledger: Ledger,
+    reports: reports::Keeper,
+    mesh: mesh_state::Keeper,
+    repairs: Repairs,
+}
+
+/// One audit, judged.
+struct Judged {
+    snapshot: Snapshot,
+    audit: Audit,
+    took: Duration,
+    at: Timestamp,
+}
+
+impl Auditor {
+    pub fn new(
+        writer: Writer,
+        shared: Arc<Shared>,
+        events: Arc<Events>,
+        names: Names,
+        pace: Pace,
+    ) -> (Auditor, Exemptions) {
+        let exemptions = Exemptions::default();
+        let auditor = Auditor {
+            repairs: Repairs::new(writer.clone(), Arc::clone(&events), &names),
+            writer,
+            shared,
+            events,
+            names,
+            pace,
+            exemptions: Arc::clone(&exemptions),
+            ledger: Ledger::default(),
+            reports: reports::Keeper::default(),
+            mesh: mesh_state::Keeper::default(),
+        };
+        (auditor, exemptions)
+    }
+
+    /// Audits for as long as the process lives, whenever this replica leads.
+    pub async fn run(mut self, heartbeat: Heartbeat, again: Arc<Notify>) {
+        let mut leads = self.writer.leadership().changes();
+        loop {
+            heartbeat.beat();
+            if self.writer.leadership().remaining().is_none() {
+                self.writer.metrics().mesh.clear();
+                self.writer.metrics().mesh.clear_present();
+                self.ledger = Ledger::default();
+                self.reports.forget();
+                self.mesh.forget();
+                let waiting = tokio::time::timeout(self.pace.interval, leads.wait_for(|leads| *leads)).await;
+                drop(waiting);
+                continue;
+            }
+            let seen = Marks::of(&self.shared.state.load().snapshot);
+            let wrote = self.pass().await;
+            self.wait(&seen, wrote, &heartbeat, &again).await;
+        }
+    }
+
+    /// Until the next audit is due: the interval, a change of webhook configurations, a write of our own, or a call.
+    async fn wait(&self, seen: &Marks, wrote: bool, heartbeat: &Heartbeat, again: &Notify) {
+        let until = Instant::now() + self.pace.interval;
+        while Instant::now() < until && self.writer.leadership().remaining().is_some() {
+            heartbeat.beat();
+            tokio::select! {
+                () = tokio::time::sleep(self.pace.look) => {}
+                () = again.notified() => return,
+            }
+            if wrote || Marks::of(&self.shared.state.load().snapshot) != *seen {
+                return;
+            }
+        }
+    }
+
+    /// One audit and what follows from it. Returns whether something was repaired.
+    async fn pass(&mut self) -> bool {
+        let snapshot = self.shared.state.load().snapshot.clone();
+        let policy = Policy::clone(&self.shared.policy.load());
+        self.present(&snapshot, &policy);
+        let judged = tokio::task::spawn_blocking(move || judge(&policy, snapshot)).await;
+        let judged = match judged {
+            Ok(judged) => judged,
+            Err(error) => {
+                self.writer.metrics().reconcile_error(Loop::Audit);
+                tracing::error!(%error, "the audit has failed");
+                return false;
+            }
+        };
+        let Judged { snapshot, audit, took, at } = judged;
+        *self.exemptions.lock().unwrap_or_else(|p| p.into_inner()) = audit.exemptions.clone();
+        let ends = ends(&audit);
+        let standing = self.ledger.observe(audit, at);
+        let inventory = audit::inventory(&snapshot, &standing.entries);
+        self.writer.metrics().mesh.set(&figures(&inventory, &standing, ends, took, at));
+        self.tell(&standing).await;
+        let written = self.reports.keep(&self.writer, &audit::report::reports(&standing.entries)).await;
+        failed(written, "policy reports");
+        let written = self.mesh.keep(&self.writer, &inventory, at).await;
+        failed(written, "MeshState");
+        self.repairs.pass(&standing.entries, &snapshot, at).await > 0
+    }
+
+    /// Events about what is new.
+    async fn tell(&self, standing: &Standing) {
+        for gone in &standing.gone {
+            tracing::info!(rule = gone.code, object = %At::id(&gone.object), value = gone.value, "no longer wrong");
+        }
+        for entry in &standing.new {
+            let at = At::id(&entry.object);
+            tracing::info!(
+                rule = entry.rule.code,
+                level = entry.level.as_str(),
+                object = %at,
+                value = entry.value,
+                "wrong"
+            );
+            if entry.level == Level::Info {
+                continue;
+            }
+            let fix = entry.fix.lines().next().unwrap_or_default();
+            let note = format!("[{} {}] {} fix: {fix}", entry.rule.code, entry.rule.name, entry.what);
+            let word = Word { warning: true, reason: entry.rule.code.to_owned(), action: "Audit", note };
+            self.events.say(&at, None, &word).await;
+        }
+    }
+
+    /// Whether our own webhook configurations are there. They are never made again by us; the alert asks a person.
+    fn present(&self, snapshot: &Snapshot, policy: &Policy) {
+        // The mutating one is registered only where policy switches a mutation on.
+        let mutates = policy.mutations != Mutations::default();
+        for (kind, wanted) in [(Kind::ValidatingWebhook, true), (Kind::MutatingWebhook, mutates)] {
+            if !wanted || snapshot.knows(kind, None).is_err() {
+                continue;
+            }
+            let (name, kind_name) = (&self.names.release, crate::wire::row(kind).name);
+            let there = snapshot.get(kind, "", name).is_some();
+            self.writer.metrics().mesh.present(&format!("{kind_name}/{name}"), there);
+            if !there {
+                tracing::warn!(
+                    name,
+                    kind = kind_name,
+                    "our own webhook configuration is not there: nothing is judged; `helm upgrade` makes it again"
+                );
+            }
+        }
+    }
+}
+
+fn failed(result: Result<(), super::write::WriteError>, what: &str) {
+    match result {
+        Err(error) if !error.is_benign() => tracing::warn!(what, %error, "not brought up to date"),
+        _ => {}
+    }
+}
+
+fn judge(policy: &Policy, snapshot: Snapshot) -> Judged {
+    let (began, at) = (Instant::now(), Timestamp::now());
+    let audit = audit::run(policy, &snapshot, at);
+    Judged { snapshot, audit, took: began.elapsed(), at }
+}
+
+/// The earliest end of an exemption that holds, by rule.
+fn ends(audit: &Audit) -> BTreeMap<&'static str, i64> {
+    let mut ends = BTreeMap::new();
+    for e in audit.exemptions.iter().filter(|e| e.void.is_none()) {
+        if let (Some(rule), Some(end)) = (crate::rules::find(&e.code), e.expires()) {
+            let at = ends.entry(rule.code).or_insert(i64::MAX);
+            *at = end.as_second().min(*at);
+        }
+    }
+    ends
+}
+
+fn figures(
+    inventory: &Inventory,
+    standing: &Standing,
+    exemptions: BTreeMap<&'static str, i64>,
+    took: Duration,
+    at: Timestamp,
+) -> Figures {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let mut findings = BTreeMap::new();
+    for entry in &standing.entries {
+        *findings.entry((entry.rule.code, entry.level.as_str())).or_default() += 1;
+    }
+    let mut validators: BTreeMap<String, bool> = BTreeMap::new();
+    for v in &inventory.validators {
+        *validators.entry(v.name.clone()).or_default() |= v.dangling;
+    }
+    let mut catch_all: Vec<&str> =
+        inventory.validators.iter().filter(|v| v.catch_all).map(|v| v.name.as_str()).collect();
+    catch_all.dedup();
+    Figures {
+        revisions: inventory
+            .revisions
+            .iter()
+            .map(|r| RevisionFigures {
+                name: r.name.clone(),
+                version: r.version.clone(),
+                ready: r.endpoints.map(|n| n > 0),
+                endpoints: r.endpoints,
+                namespaces: count(r.users.namespaces.len()),
+                workload_pods: r.users.workload_pods,
+                gateway_pods: r.users.gateway_pods,
+            })
+            .collect(),
+        pods_of_unknown_revisions: inventory.lost.iter().map(|l| l.pods).sum(),
+        pods_without_revision: inventory.pods_without_revision,
+        default_validators: count(catch_all.len()),
+        validators: validators.into_iter().collect(),
+        injectors: inventory.injectors.iter().map(|i| (i.name.clone(), i.dangling)).collect(),
+        injectors_conflicting: count(inventory.injectors.iter().filter(|i| i.conflicting).count()),
+        findings,
+        exemptions,
+        took,
+        at: at.as_second(),
+    }
+}
+
+/// Webhook configurations as they were: an audit follows soon when they differ.
+#[derive(PartialEq)]
+struct Marks(Vec<Object>);
+
+impl Marks {
+    fn of(snapshot: &Snapshot) -> Marks {
+        let kinds = [Kind::MutatingWebhook, Kind::ValidatingWebhook];
+        Marks(kinds.iter().flat_map(|kind| snapshot.raw(*kind)).cloned().collect())
+    }
+}

@@ -1,0 +1,183 @@
+//! Events on the objects that findings and repairs are about: said once, and never as many as there are objects.
+//!
+//! An Event lives an hour, so the same words about the same object are said at most once in that time; and all Events
+//! together are bounded, because a broken mesh of 50,000 workloads must not fill etcd with what a report says better.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::lease::micro;
+use super::resource::{At, EVENTS};
+use super::send::{Method, send_with};
+use super::write::{Change, LONGEST, Write, Writer};
+use crate::telemetry::metrics::Loop;
+
+/// What is said about an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Word {
+    pub warning: bool,
+    /// One word in capitals, for machines: a rule's code and name, or what was done.
+    pub reason: String,
+    /// What we did: `Audit`, `Repair`, `Undo`.
+    pub action: &'static str,
+    pub note: String,
+}
+
+/// How long the same words are not repeated: as long as the API server keeps an Event by default.
+const SAME: Duration = Duration::from_secs(3600);
+/// Events at once …
+const BURST: u32 = 30;
+/// … and from then on one in so long.
+const REFILL: Duration = Duration::from_secs(3);
+/// The API server takes no longer notes.
+const LONGEST_NOTE: usize = 1000;
+/// Words that are remembered; more than can be said in an hour.
+const REMEMBERED: usize = 2000;
+
+/// Writes Events.
+pub struct Events {
+    writer: Writer,
+    /// Which replica speaks.
+    instance: String,
+    said: Mutex<Said>,
+}
+
+struct Said {
+    words: BTreeMap<(String, Word), Instant>,
+    tokens: u32,
+    refilled: Instant,
+    dropped: u64,
+}
+
+impl Said {
+    /// Whether this may be said now.
+    fn may(&mut self, about: &str, word: &Word, now: Instant) -> bool {
+        let key = (about.to_owned(), word.clone());
+        if self.words.get(&key).is_some_and(|at| now.duration_since(*at) < SAME) {
+            return false;
+        }
+        let due = now.duration_since(self.refilled).as_millis() / REFILL.as_millis();
+        let due = u32::try_from(due).unwrap_or(u32::MAX);
+        if due > 0 {
+            self.tokens = self.tokens.saturating_add(due).min(BURST);
+            self.refilled = now;
+        }
+        if self.tokens == 0 {
+            self.dropped += 1;
+            return false;
+        }
+        self.tokens -= 1;
+        if self.words.len() >= REMEMBERED {
+            self.words.retain(|_, at| now.duration_since(*at) < SAME);
+        }
+        self.words.insert(key, now);
+        true
+    }
+}
+
+impl Events {
+    pub fn new(writer: Writer, instance: &str) -> Events {
+        let said = Said { words: BTreeMap::new(), tokens: BURST, refilled: Instant::now(), dropped: 0 };
+        Events { writer, instance: instance.to_owned(), said: Mutex::new(said) }
+    }
+
+    /// Says a word about an object, unless it was said or there is too much to say. Failures are counted, not returned: an
+    /// Event that is lost is in the report and in the log all the same.
+    pub async fn say(&self, at: &At, uid: Option<&str>, word: &Word) {
+        if !self.lock().may(&at.to_string(), word, Instant::now()) {
+            return;
+        }
+        let uid = match uid {
+            Some(uid) => Some(uid.to_owned()),
+            None => self.uid(at).await,
+        };
+        // It has gone meanwhile; nobody would find the Event.
+        let Some(uid) = uid else { return };
+        let namespace = if at.namespace.is_empty() { "default" } else { &at.namespace };
+        let now = Timestamp::now();
+        let short: String = at.name.chars().take(200).collect();
+        let name = format!("{}.{:x}", short.trim_end_matches(['.', '-']), now.as_nanosecond());
+        let mut regarding = json!({
+            "apiVersion": at.resource.api_version(), "kind": at.resource.kind, "name": at.name, "uid": uid,
+        });
+        if !at.namespace.is_empty() {
+            regarding["namespace"] = json!(at.namespace);
+        }
+        let object = json!({
+            "metadata": {"labels": {"app.kubernetes.io/name": "revguard"}},
+            "eventTime": micro(now),
+            "reportingController": "revguard.dev/controller",
+            "reportingInstance": self.instance.chars().take(128).collect::<String>(),
+            "action": word.action,
+            "reason": word.reason,
+            "regarding": regarding,
+            "note": shortened(&word.note),
+            "type": if word.warning { "Warning" } else { "Normal" },
+        });
+        let write = Write {
+            boundary: "event",
+            by: Loop::Events,
+            at: At::of(&EVENTS, namespace, &name),
+            change: Change::Create { object },
+        };
+        let _ = self.writer.write(&write).await;
+    }
+
+    /// How many Events were left out because there were too many.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    /// `kubectl describe` finds Events by uid, which no snapshot holds. A list of one needs no right that the watches do
+    /// not need already.
+    async fn uid(&self, at: &At) -> Option<String> {
+        let path = format!("{}?limit=1&fieldSelector=metadata.name%3D{}", at.resource.path(&at.namespace), at.name);
+        let list: Value = send_with(self.writer.client(), Method::Get, &path, None, LONGEST).await.ok()?;
+        list["items"][0]["metadata"]["uid"].as_str().map(str::to_owned)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn shortened(note: &str) -> String {
+    if note.len() <= LONGEST_NOTE {
+        return note.to_owned();
+    }
+    let end = (0..=LONGEST_NOTE).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}…", &note[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(note: &str) -> Word {
+        Word { warning: true, reason: "VW002".to_owned(), action: "Audit", note: note.to_owned() }
+    }
+
+    #[test]
+    fn the_same_is_said_once_an_hour_and_all_of_it_within_bounds() {
+        let start = Instant::now();
+        let mut said = Said { words: BTreeMap::new(), tokens: BURST, refilled: start, dropped: 0 };
+        assert!(said.may("a", &word("x"), start));
+        assert!(!said.may("a", &word("x"), start + Duration::from_secs(3599)));
+        assert!(said.may("a", &word("x"), start + SAME));
+        let told = (0..1000).filter(|i| said.may(&format!("o{i}"), &word("x"), start + SAME)).count();
+        assert!(told < BURST as usize, "{told}");
+        assert_eq!(said.dropped, 1000 - told as u64);
+        assert!(said.may("later", &word("x"), start + SAME + REFILL));
+        assert!(!said.may("and more", &word("x"), start + SAME + REFILL));
+    }
+
+    #[test]
+    fn a_note_is_cut_between_characters() {
+        let note = "ä".repeat(LONGEST_NOTE);
+        assert!(shortened(&note).len() <= LONGEST_NOTE + 3);
+    }
+}

@@ -1,0 +1,152 @@
+//! `revguard controller`: the lease, the live state, the loops, the probes, and an end in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{Notify, oneshot};
+
+use super::policy;
+use super::supervise::Supervisor;
+use crate::admission::drain::signalled;
+use crate::admission::webhook::Shared;
+use crate::admission::{bind, probes};
+use crate::cluster::{self, Access};
+use crate::controller::audit::{Auditor, Pace};
+use crate::controller::events::Events;
+use crate::controller::{Candidate, Names, Terms, Writer, certificates};
+use crate::rules::Policy;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
+
+/// What is run, from the command line.
+pub struct Control {
+    pub names: Names,
+    /// This replica, as the Lease and Events call it.
+    pub holder: String,
+    pub config: Option<PathBuf>,
+    pub health_listen: SocketAddr,
+    pub access: Access,
+    pub certificates: certificates::Settings,
+    pub pace: Pace,
+    /// How long a Lease lasts without a renewal; the rest follows in proportion.
+    pub lease: Option<Duration>,
+}
+
+/// A task that goes round every few seconds and says nothing for so long is stuck.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long the end may take: a write on its way, and the Lease.
+const END: Duration = Duration::from_secs(15);
+
+/// Runs until SIGTERM or SIGINT, and gives the Lease back; `Some` names the task whose death was the reason.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub fn run(control: Control) -> anyhow::Result<Option<String>> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")?;
+    let ended = runtime.block_on(start(control));
+    // A worker that is stuck must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn start(control: Control) -> anyhow::Result<Option<String>> {
+    let metrics = Arc::new(Metrics::new());
+    let health = Health::new(&[Condition::State, Condition::Running]);
+    let shared = Shared::new(Snapshot::live(), Policy::default());
+    if let Some(file) = &control.config {
+        let file = policy::File::open(file, Arc::clone(&shared), Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
+        tokio::spawn(file.run(policy::POLL, health.task("policy", Some(SILENCE))));
+    }
+    let client = cluster::connect(&control.access).await?;
+    super::live::start(client.clone(), &shared, &metrics, &health);
+    let listener = bind::bind(control.health_listen, "--health-listen")?;
+    tracing::info!(
+        health_listen = %listener.local_addr()?,
+        holder = control.holder,
+        version = env!("CARGO_PKG_VERSION"),
+        "controlling"
+    );
+    let (end_probes, probes_end) = oneshot::channel::<()>();
+    let probes = probes::spawn(listener, Arc::clone(&health), Arc::clone(&metrics), async {
+        // A dropped sender ends the probes as well.
+        let _ = probes_end.await;
+    })?;
+    let mut supervisor = Supervisor::start(Arc::clone(&health), END)?;
+
+    let candidate = Candidate::new(client.clone(), terms(&control));
+    let leadership = candidate.leadership();
+    let leader = leadership.clone();
+    metrics.before_scrape(move |m| m.leader(leader.remaining().is_some()));
+    let (end_lease, lease_end) = oneshot::channel::<()>();
+    let lease = tokio::spawn(candidate.run(
+        async {
+            let _ = lease_end.await;
+        },
+        health.task("lease", Some(SILENCE)),
+    ));
+    let writer = Writer::new(client, leadership, Arc::clone(&metrics));
+    spawn_loops(&control, &writer, &shared, &health);
+    health.set(Condition::Running, Ok(()));
+
+    let dead = tokio::select! {
+        signal = signalled() => {
+            match signal {
+                Ok(signal) => tracing::info!(signal, "asked to end"),
+                Err(error) => tracing::error!(%error, "signals cannot be received"),
+            }
+            None
+        }
+        dead = supervisor.died() => Some(dead),
+    };
+    // Not ready first, then no new writes, then the Lease, so that the other replica begins at once.
+    health.set(Condition::Running, Err("ending".to_owned()));
+    let _ = end_lease.send(());
+    if tokio::time::timeout(END, lease).await.is_err() {
+        tracing::warn!("the lease could not be released in time; it runs out by itself");
+    }
+    drop(supervisor);
+    let _ = end_probes.send(());
+    // The thread ends by itself once its sender is used; a panic in it was logged by its own hook.
+    let _ = probes.join();
+    Ok(dead)
+}
+
+/// Everything that goes round by itself. A loop that ends, for whatever reason, ends the process by name.
+fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health: &Arc<Health>) {
+    let events = Arc::new(Events::new(writer.clone(), &control.holder));
+    let (auditor, _exemptions) =
+        Auditor::new(writer.clone(), Arc::clone(shared), events, control.names.clone(), control.pace);
+    // An audit of 50,000 workloads takes ten seconds, and writes wait for the API server.
+    let silence = control.pace.interval * 3 + Duration::from_secs(180);
+    let heartbeat = health.task("audit", Some(silence));
+    let known = Arc::clone(health);
+    tokio::spawn(async move {
+        // Before the first lists are complete everything would look missing.
+        until_known(&known, &heartbeat).await;
+        auditor.run(heartbeat, Arc::new(Notify::new())).await;
+    });
+    let heartbeat = health.task("certificates", Some(control.certificates.pause * 3 + SILENCE));
+    tokio::spawn(certificates::run(control.certificates.clone(), writer.clone(), heartbeat));
+}
+/// Waits until the first list of every kind is complete.
+async fn until_known(health: &Health, heartbeat: &Heartbeat) {
+    while !health.holds(Condition::State) {
+        heartbeat.beat();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn terms(control: &Control) -> Terms {
+    let mut terms = Terms::new(&control.names.namespace, &control.names.controller(), control.holder.clone());
+    if let Some(duration) = control.lease {
+        let part = |of: Duration| of.mul_f64(duration.as_secs_f64() / terms.duration.as_secs_f64());
+        let (leads, period, answer) = (part(terms.leads), part(terms.period), part(terms.answer));
+        terms = Terms { duration, leads, period, answer, ..terms };
+    }
+    terms
+}
