@@ -11,7 +11,7 @@ use crate::controller::certificates::plan::Timing;
 use crate::controller::certificates::{Mode, PAUSE, Settings};
 
 #[derive(Args, Clone, Debug)]
-#[group(id = "certificates")]
+#[group(skip)]
 pub struct Options {
     /// Who keeps the CA and the serving certificate: we (own), or cert-manager or a person (external: only checked)
     #[arg(long, value_enum, value_name = "WHO", default_value_t)]

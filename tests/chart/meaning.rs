@@ -207,6 +207,17 @@ fn rights_are_generated() -> Result<()> {
             }
         }
     }
+    // Repairs have a role of their own, where one is switched on.
+    let repairs = "revguard-controller-repairs";
+    ensure!(find(&objects, "ClusterRole", repairs).is_err(), "rights to repair although nothing is repaired");
+    for (set, there) in [("policy.repair.VW002=true", true), ("policy.repair.VW002=false", false)] {
+        let objects = render(&["--set", set])?;
+        ensure!(find(&objects, "ClusterRoleBinding", repairs).is_ok() == there, "{set}");
+        if there {
+            let generated: Value = serde_saphyr::from_str(&file("files/controller-repair-rules.yaml"))?;
+            ensure!(find(&objects, "ClusterRole", repairs)?["rules"] == generated, "not its file");
+        }
+    }
     // The webhook reads: every kind that is watched, and writes nothing.
     let role = find(&objects, "ClusterRole", "revguard-webhook")?;
     let may = |group: &str, resource: &str, verb: &str| {
@@ -324,6 +335,12 @@ fn webhooks_ask() -> Result<()> {
         ("install.istio.io", "istiooperators", "DELETE"),
         ("sailoperator.io", "istiorevisiontags", "DELETE"),
         ("admin.gloo.solo.io", "gatewaylifecyclemanagers", "DELETE"),
+        ("", "configmaps", "DELETE"),
+        ("", "serviceaccounts", "DELETE"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings", "DELETE"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "DELETE"),
+        ("autoscaling", "horizontalpodautoscalers", "DELETE"),
+        ("policy", "poddisruptionbudgets", "CREATE"),
     ] {
         if !asks(&validating, group, resource, operation) {
             wrong.insert(format!("{operation} {group} {resource}"));
@@ -453,6 +470,12 @@ fn names_and_labels() -> Result<()> {
         ]);
         for object in render(&arguments)? {
             let (kind, name) = (text(&object, "/kind"), text(&object, "/metadata/name"));
+            if kind == "CustomResourceDefinition" {
+                // The program's own, which outlives the release.
+                let policy = text(&object, "/metadata/annotations/helm.sh~1resource-policy");
+                ensure!(policy == "keep" && name.ends_with(".revguard.dev"), "{name}: {policy:?}");
+                continue;
+            }
             let labels = &object["metadata"]["labels"];
             for key in ["name", "instance", "version", "managed-by"] {
                 ensure!(
@@ -479,7 +502,7 @@ fn names_and_labels() -> Result<()> {
                 );
             }
             let begin = if values.concat().contains("fullnameOverride") { "guard" } else { RELEASE };
-            ensure!(name.starts_with(begin) || kind == "CustomResourceDefinition", "{kind} {name}");
+            ensure!(name.starts_with(begin), "{kind} {name}");
         }
     }
     let objects = render(&[])?;

@@ -18,27 +18,7 @@ const PROMETHEUS: [&str; 2] = ["up", "ALERTS"];
 const TARGET: [&str; 4] = ["job", "instance", "component", "le"];
 
 /// Agreed and still to come with the code that counts them: its labels.
-const AWAITED: &[(&str, &[&str])] = &[
-    ("revguard_audit_duration_seconds", &[]),
-    ("revguard_audit_findings", &["code", "level"]),
-    ("revguard_audit_last_success_seconds", &[]),
-    ("revguard_ca_bundle_current", &["name"]),
-    ("revguard_ca_not_after_seconds", &[]),
-    ("revguard_default_validators", &[]),
-    ("revguard_exemption_expires_seconds", &["code"]),
-    ("revguard_injector_dangling", &["name"]),
-    ("revguard_injectors_conflicting", &[]),
-    ("revguard_leader", &[]),
-    ("revguard_namespaces", &["revision"]),
-    ("revguard_pods", &["revision", "kind"]),
-    ("revguard_reconcile_errors_total", &["loop"]),
-    ("revguard_repairs_total", &["code", "result"]),
-    ("revguard_revision_info", &["revision", "version", "ready"]),
-    ("revguard_revision_ready_endpoints", &["revision"]),
-    ("revguard_snapshot_stale", &["kind"]),
-    ("revguard_validator_dangling", &["name"]),
-    ("revguard_webhook_configuration_present", &["name"]),
-];
+const AWAITED: &[(&str, &[&str])] = &[];
 
 /// Names of metrics and, for each, the labels that the query asks it for.
 pub fn used(query: &str) -> Vec<(String, Vec<String>)> {

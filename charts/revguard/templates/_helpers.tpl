@@ -84,6 +84,13 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
+{{- /* Some repair is switched on. */ -}}
+{{- define "revguard.repairs" -}}
+{{- range $code, $on := (get .Values.policy "repair" | default dict) -}}
+{{- if $on -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* auto, true or false. Takes (list $ value). */ -}}
 {{- define "revguard.monitoring" -}}
 {{- $value := toString (index . 1) -}}
