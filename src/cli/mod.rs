@@ -13,6 +13,7 @@ mod serve;
 mod status;
 mod table;
 mod uninstall;
+mod week;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -53,6 +54,8 @@ enum Command {
     UninstallCheck(uninstall::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
+    /// What would have been denied in the last week, by rule and writer, and which exemptions stand
+    Report(week::Options),
     /// List the rules
     Rules(RulesOptions),
     /// Explain a rule: what, why, what to do, when to allow
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),
+        Command::Report(options) => week::run(&options),
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Rules(options) => list_rules(options.output),

@@ -9,6 +9,7 @@ pub mod builder;
 pub mod heard;
 pub mod mesh;
 mod pods;
+mod runs;
 pub mod sail;
 pub mod serving;
 pub mod usage;
@@ -433,27 +434,6 @@ impl Snapshot {
     pub fn pods_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pod>> {
         self.knows(Kind::Pod, Some(namespace))?;
         Ok(self.raw_in(Kind::Pod, namespace).filter_map(as_pod))
-    }
-
-    /// How many running pods a revision injected, by namespace and workload.
-    pub fn runs(&self, revision: &str) -> impl Iterator<Item = (&Str, &Str, u32)> {
-        self.note(Kind::Pod);
-        let from = (Str::from(revision), Str::default(), Str::default());
-        let revision = revision.to_owned();
-        self.runs
-            .range(from..)
-            .take_while(move |((r, _, _), _)| *r == revision.as_str())
-            .map(|((_, ns, w), n)| (ns, w, *n))
-    }
-
-    /// The same of every revision, in its order.
-    pub fn all_runs(&self) -> impl Iterator<Item = (&Str, &Str, &Str, u32)> {
-        self.runs.iter().map(|((revision, ns, w), n)| (revision, ns, w, *n))
-    }
-
-    /// Running injected pods of a namespace: revision, workload, how many.
-    pub fn runs_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Str, &'a Str, u32)> {
-        self.runs.iter().filter(move |((_, ns, _), _)| *ns == namespace).map(|((r, _, w), n)| (r, w, *n))
     }
 
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.

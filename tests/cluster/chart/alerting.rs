@@ -103,6 +103,14 @@ pub async fn a_dangling_validator_is_alerted_of() -> Result<()> {
     // Before: the controller leads and audits, and nothing is said of validators.
     let query =
         "/api/v1/query?query=revguard_audit_last_success_seconds%20%3E%200%20and%20revguard_leader%20%3D%3D%201";
+    let running =
+        |controller: &mut Process, prometheus: &mut Process| controller.check().and_then(|()| prometheus.check());
+    wait_until(SOON, "an answer of Prometheus", || async {
+        get(web, "/-/ready").await.map(drop).map_err(|error| format!("{error:#}"))
+    })
+    .await
+    .or_else(|late| running(&mut controller, &mut prometheus).and(Err(late)))?;
+    running(&mut controller, &mut prometheus)?;
     wait_until(SOON, "an audit that Prometheus has seen", || async {
         let seen = get(web, query).await.map_err(|error| format!("{error:#}"))?;
         if seen.contains("\"value\"") { Ok(()) } else { Err(seen) }
@@ -126,7 +134,7 @@ pub async fn a_dangling_validator_is_alerted_of() -> Result<()> {
         if firing.iter().any(|name| name == ALERT) { Err(format!("{firing:?}")) } else { Ok(()) }
     })
     .await?;
-    controller.check().and_then(|()| prometheus.check()).context("both still run")
+    running(&mut controller, &mut prometheus).context("both still run")
 }
 
 const ALERT: &str = "RevguardValidatorDangling";

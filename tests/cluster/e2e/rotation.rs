@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// Answers before and after each event.
 fn calls() -> u64 {
-    if prove() { 2_500 } else { 900 }
+    if prove() { 2_500 } else { 1_000 }
 }
 
 /// How long the first phase of the drain lasts. What ships is 12 s.
