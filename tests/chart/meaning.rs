@@ -210,7 +210,12 @@ fn rights_are_generated() -> Result<()> {
     // Repairs have a role of their own, where one is switched on.
     let repairs = "revguard-controller-repairs";
     ensure!(find(&objects, "ClusterRole", repairs).is_err(), "rights to repair although nothing is repaired");
-    for (set, there) in [("policy.repair.VW002=true", true), ("policy.repair.VW002=false", false)] {
+    for (set, there) in [
+        ("policy.repair.VW002=true", true),
+        ("policy.repair.VW002=false", false),
+        ("policy.repair=all", true),
+        ("policy.repair=none", false),
+    ] {
         let objects = render(&["--set", set])?;
         ensure!(find(&objects, "ClusterRoleBinding", repairs).is_ok() == there, "{set}");
         if there {

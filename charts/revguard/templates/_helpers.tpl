@@ -86,9 +86,10 @@ imagePullSecrets:
 
 {{- /* Some repair is switched on. */ -}}
 {{- define "revguard.repairs" -}}
-{{- range $code, $on := (get .Values.policy "repair" | default dict) -}}
-{{- if $on -}}yes{{- end -}}
-{{- end -}}
+{{- $repair := get .Values.policy "repair" | default dict -}}
+{{- if kindIs "map" $repair -}}
+{{- range $code, $on := $repair -}}{{- if $on -}}yes{{- end -}}{{- end -}}
+{{- else if eq (toString $repair) "all" -}}yes{{- end -}}
 {{- end -}}
 
 {{- /* auto, true or false. Takes (list $ value). */ -}}
