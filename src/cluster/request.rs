@@ -237,6 +237,11 @@ impl Question {
         Question { path, accept: JSON, plain: false }
     }
 
+    /// Metadata of a short list of objects.
+    pub fn metadata(path: String) -> Self {
+        Question { path, accept: METADATA_LIST, plain: false }
+    }
+
     /// Sends it and waits for the answer's head.
     ///
     /// # Errors
