@@ -100,7 +100,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
     let old = json!({"metadata": {"labels": {"istio.io/rev": "old"}}, "spec": {"selector": {"istio.io/rev": "old"}}});
     env.merge(&path("istiod-revision-tag-default"), old).await?;
 
-    let controller = env.controller("repair: true\n", &["--certificates", "own"]).await?;
+    let controller = env.controller("repair: all\n", &["--certificates", "own"]).await?;
     controller.leads().await?;
     let webhook = webhook(&env).await?;
     webhook.ready().await?;
@@ -140,7 +140,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
         .await?;
     scope.leave();
     drop(controller);
-    let controller = env.controller("repair: true\n", &["--certificates", "own"]).await?;
+    let controller = env.controller("repair: all\n", &["--certificates", "own"]).await?;
     controller.leads().await?;
     env.until(LATER, &path("istiod-revision-tag-green"), "a tag's Service", |_| true).await?;
     reports(&env, &controller, "openreports.io/v1alpha1", ["reports", "clusterreports"]).await?;
@@ -198,7 +198,7 @@ async fn reports(env: &Env, controller: &super::Controller, api: &str, plurals: 
     let before = env.get(&namespaced("wrong")).await?["metadata"]["resourceVersion"].clone();
     let whole = env.get(&cluster).await?["metadata"]["resourceVersion"].clone();
     // A rule that is only recorded is another result; one about validators changes the cluster's report.
-    std::fs::write(&controller.policy, "repair: true\nrules: {NS001: Warn, VW009: Warn, MW007: Audit}\n")?;
+    std::fs::write(&controller.policy, "repair: all\nrules: {NS001: Warn, VW009: Warn, MW007: Audit}\n")?;
     env.until(SOON, &namespaced("wrong"), "a changed report", |r| r["metadata"]["resourceVersion"] != before).await?;
     env.until(SOON, &cluster, "a changed report", |r| r["metadata"]["resourceVersion"] != whole).await?;
     let off: Vec<String> = RULES.iter().map(|r| format!("{}: Off", r.code)).collect();

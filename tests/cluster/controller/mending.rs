@@ -30,7 +30,7 @@ async fn a_broken_validator_is_mended_and_its_annotation_undoes_it() -> Result<(
     let env = Env::start().await?;
     let at = format!("{VALIDATORS}/istiod-default-validator");
     let before = service(&env.get(&at).await?);
-    let controller = env.controller("repair: true\n", &["--certificates", "external"]).await?;
+    let controller = env.controller("repair: all\n", &["--certificates", "external"]).await?;
     controller.leads().await?;
     env.until(SOON, STATE, "a single validator", |s| condition(s, "ValidatorSingle")["status"] == "True").await?;
 
@@ -130,7 +130,7 @@ async fn reports_are_written_once_and_only_on_change() -> Result<()> {
 async fn what_we_do_not_own_is_left_alone() -> Result<()> {
     let env = Env::start().await?;
     let own = format!("{VALIDATORS}/revguard");
-    let controller = env.controller("repair: true\n", &["--certificates", "external"]).await?;
+    let controller = env.controller("repair: all\n", &["--certificates", "external"]).await?;
     controller.leads().await?;
     let labels = [("name", "ValidatingWebhookConfiguration/revguard")];
     controller.until(SOON, "revguard_webhook_configuration_present", &labels, |v| v == 1.0).await?;

@@ -29,7 +29,7 @@ kind: FlowSchema
 metadata: {name: no-seat}
 spec:
   priorityLevelConfiguration: {name: no-seat}
-  matchingPrecedence: 1
+  matchingPrecedence: 2
   rules:
   - subjects: [{kind: ServiceAccount, serviceAccount: {name: revguard-controller, namespace: revguard-system}}]
     resourceRules: [{verbs: ['*'], apiGroups: ['*'], resources: ['*'], namespaces: ['*'], clusterScope: true}]
@@ -91,7 +91,7 @@ async fn a_right_that_is_missing_is_named() -> Result<()> {
     controller.leads().await?;
     wait_until(LATER, "the verb and the resource in the log", || async {
         let log = controller.log().map_err(|e| e.to_string())?;
-        let line = log.lines().find(|l| l.contains("cannot list resource") && l.contains("cronjobs"));
+        let line = log.lines().find(|l| l.contains("RBAC refuses") && l.contains(r#""resource":"cronjobs.batch""#));
         line.map(|_| ()).ok_or_else(|| "nothing about it".to_owned())
     })
     .await?;
