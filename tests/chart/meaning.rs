@@ -40,10 +40,7 @@ const MATRIX: &[&[&str]] = &[
         "mode=audit,webhook.hostNetwork=true,webhook.port=10250,webhook.healthPort=10251,webhook.drainSeconds=40",
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
-    &[
-        "--set",
-        "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver,remoteClusters.enabled=true",
-    ],
+    &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
     &["--set", "policy.mutations.NS002=true,policy.strict[0]=NS002,policy.exempt.writers[0]=me,fullnameOverride=guard"],
     &[
         "--set",

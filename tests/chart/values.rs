@@ -53,7 +53,6 @@ fn what_a_schema_cannot_say() -> Result<()> {
         ("kube-system", "mode=warn", "kube-system"),
         ("kube-monitoring", "mode=warn", "kube-monitoring"),
         ("istio-system", "mode=warn", "istio-system"),
-        ("mesh", "remoteClusters.namespaces[0]=mesh", "namespace of an istiod"),
         ("guard", "policy.mode=warn", "policy.mode"),
         ("guard", "certificates.mode=existingSecret", "certificates.caBundle"),
         ("guard", "certificates.existingSecret=mine", "certificates.mode is own"),

@@ -140,7 +140,10 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
             let name = format!("istio-revision-tag-{tag}");
             let says = format!("tag {tag}: {name} is made, leading to {revision} as its Service does");
             let create = Change::Create(webhooks(&name, tag, &revision, &home));
-            (set(tag, &revision), Some(Repair { object: injector(&name), change: create, says }))
+            // Where the default leads its validator must lead, too: VW005 would speak next.
+            let judged = scene.default_validator().is_none_or(|j| j.serving.as_ref() == Some(&revision));
+            let repair = Repair { object: injector(&name), change: create, says };
+            (set(tag, &revision), (tag != "default" || judged).then_some(repair))
         }
         Some(_) => (format!("istioctl tag remove {tag}\n(or {})", set(tag, &revision)), delete()),
         // Its istiod may only be starting again.
