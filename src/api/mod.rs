@@ -1,5 +1,7 @@
 //! Our own custom resources, as the API server holds them. The CRDs in the chart are generated from these types.
 
+// Columns of one type repeat it, and the attributes of a derive are no duplicates.
+#[allow(clippy::duplicated_attributes)]
 pub mod mesh_state;
 
 pub use mesh_state::{MeshState, MeshStateSpec, MeshStateStatus};
