@@ -20,7 +20,7 @@ fn auditing() -> impl Iterator<Item = &'static Rule> {
 fn every_case_says_what_is_expected() {
     let mut failures = Vec::new();
     let all = Case::all();
-    for case in &all {
+    for case in all {
         let audit = case.audit();
         let mut expected = case.head.expect.clone();
         expected.sort();
@@ -47,8 +47,8 @@ fn every_case_says_what_is_expected() {
 #[test]
 fn every_rule_finds_something_and_lets_near_misses_be() {
     for rule in auditing() {
-        let own: Vec<Case> = Case::all().into_iter().filter(|c| c.rule() == rule.code).collect();
-        let speaks = |c: &&Case| c.head.expect.iter().any(|e| e.starts_with(rule.code));
+        let own: Vec<&Case> = Case::all().iter().filter(|c| c.rule() == rule.code).collect();
+        let speaks = |c: &&&Case| c.head.expect.iter().any(|e| e.starts_with(rule.code));
         let (loud, quiet) = (own.iter().filter(speaks).count(), own.iter().filter(|c| !speaks(c)).count());
         assert!(loud >= 1, "{}: no flawed world", rule.code);
         assert!(quiet >= 2, "{}: needs a clean world and a near miss, has {quiet}", rule.code);
@@ -77,24 +77,28 @@ fn without_a_policy_nothing_is_repaired() {
     }
 }
 
-/// Repairs until none is offered. No world may come back, and in the end there is no error that was not there before. (On
-/// the way there may be one: a tag is two objects, and is moved in two writes.)
+/// Repairs until none is offered. No world may come back, and in the end there is nothing critical that was not there
+/// before, nor an error, unless something critical that covered it is gone: whether a validator belongs to the control plane
+/// that injects is only asked where somebody injects. (On the way there may be more: a tag is two objects, and is moved in
+/// two writes.)
 pub fn converge(world: &World, policy: &Policy) -> Result<World, String> {
     let mut now = world.clone();
     now.settle();
-    let severe = |w: &World| -> BTreeSet<(String, String)> {
+    let severe = |w: &World, level: Level| -> BTreeSet<(String, String)> {
         let audit = w.audit(policy);
-        let bad = audit.entries.into_iter().filter(|e| e.level >= Level::Error);
+        let bad = audit.entries.into_iter().filter(|e| e.level >= level);
         bad.map(|e| (e.rule.code.to_owned(), e.object.name.to_string())).collect()
     };
-    let before = severe(&now);
+    let (critical, before) = (severe(&now, Level::Critical), severe(&now, Level::Error));
     let mut seen = vec![now.clone()];
     let mut steps = Vec::new();
     for _ in 0..40 {
         let audit = now.audit(policy);
         let Some(entry) = audit.entries.iter().find(|e| e.repair.is_some()) else {
-            let new: Vec<_> = severe(&now).difference(&before).cloned().collect();
-            if new.is_empty() {
+            let left = severe(&now, Level::Critical);
+            let new: Vec<_> = severe(&now, Level::Error).difference(&before).cloned().collect();
+            let covered = left.len() < critical.len() && new.iter().all(|(code, _)| code == "VW005");
+            if left.is_subset(&critical) && (new.is_empty() || covered) {
                 return Ok(now);
             }
             return Err(format!("{steps:#?} leave {new:?}\n{}", text(&audit)));

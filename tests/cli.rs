@@ -224,3 +224,113 @@ fn as_a_plugin_of_kubectl_it_goes_by_that_name() {
     let o = Command::new(&plugin).arg("chek").output().unwrap();
     assert!(err(&o).contains("Usage: kubectl revguard <COMMAND>") && o.status.code() == Some(2), "{}", err(&o));
 }
+
+const BROKEN: &str = "apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: istiod-default-validator, labels: {istio.io/rev: \"1-23\"}}
+webhooks:
+- name: validation.istio.io
+  clientConfig: {service: {name: istiod, namespace: istio-system, path: /validate}}
+  failurePolicy: Fail
+  rules: [{apiGroups: [networking.istio.io], apiVersions: ['*'], operations: [CREATE, UPDATE], resources: ['*']}]
+";
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: shop, annotations: {istio.io/rev: 1-23}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web, namespace: shop}
+spec: {template: {metadata: {labels: {istio.io/rev: 1-23}}, spec: {containers: [{name: c, image: x}]}}}
+";
+
+/// The mesh of the demonstration without its default validator, and what a test adds.
+fn status(args: &[&str], text: &str) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let all = std::fs::read_to_string(mesh()).unwrap();
+    let kept: Vec<&str> = all.split("\n---\n").filter(|d| !d.contains("istiod-default-validator")).collect();
+    let file = dir.path().join("mesh.yaml");
+    std::fs::write(&file, format!("{}\n---\n{text}", kept.join("\n---\n"))).unwrap();
+    revguard(&[&["status", &file.display().to_string()], args].concat(), "")
+}
+
+#[test]
+fn status_tells_the_mesh_at_a_glance() {
+    let o = status(&[], &format!("{BROKEN}---\n{POD}"));
+    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    let said = out(&o);
+    for part in [
+        "1-23 *     1.23      1 ready   default,prod   0    1      0",
+        "prod      1-23       yes",
+        "istiod-default-validator            1-23       the rest   Fail     nobody",
+        "VW002 ValidatingWebhookConfiguration istiod-default-validator",
+        "  fix: ",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    let wide = said.lines().filter(|l| l.chars().count() > 80 && !l.contains("fix: ") && !l.starts_with("       "));
+    assert_eq!(wide.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn status_as_json_has_the_same_in_it() {
+    let o = status(&["-o", "json"], &format!("{BROKEN}---\n{POD}"));
+    let said: Value = serde_json::from_slice(&o.stdout).unwrap();
+    assert_eq!(said["revisions"][0]["users"]["workloadPods"], 1, "{said:#}");
+    assert_eq!(said["findings"]["critical"], 1);
+    let first = &said["results"][0];
+    assert_eq!((first["code"].as_str(), first["level"].as_str()), (Some("VW002"), Some("critical")));
+    assert!(first["repair"].is_null(), "no policy allows it");
+}
+
+#[test]
+fn status_without_a_cluster_says_how_to_name_one() {
+    let o = Command::new(env!("CARGO_BIN_EXE_revguard"))
+        .arg("status")
+        .env_clear()
+        .env("HOME", "/nowhere")
+        .output()
+        .unwrap();
+    assert_eq!(o.status.code(), Some(2));
+    assert!(err(&o).contains("--kubeconfig"), "{}", err(&o));
+}
+
+#[test]
+fn uninstall_check_is_safe_used_or_no_such_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let pods = dir.path().join("pods.yaml");
+    std::fs::write(&pods, POD).unwrap();
+    let (mesh, pods) = (mesh(), pods.display().to_string());
+    for (args, code, says) in [
+        (vec!["1-24", "--cluster", &mesh, "--cluster", &pods], 0, "safe to remove"),
+        (vec!["1-23", "--cluster", &mesh, "--cluster", &pods], 1, "1 pod of shop/web runs its proxy"),
+        (vec!["1-24", "--cluster", &mesh], 1, "the input holds no pods"),
+        (vec!["1-24", "--cluster", &mesh, "--cluster", &pods, "-o", "json"], 0, "\"safe\": true"),
+    ] {
+        let o = revguard(&[vec!["uninstall-check"], args.clone()].concat(), "");
+        assert_eq!(o.status.code(), Some(code), "{args:?}: {}{}", out(&o), err(&o));
+        assert!(out(&o).contains(says), "{args:?}: {}", out(&o));
+    }
+    let o = revguard(&["uninstall-check", "ghost", "--cluster", &mesh], "");
+    assert_eq!(o.status.code(), Some(2));
+    assert!(err(&o).contains("revisions: 1-23, 1-24"), "{}", err(&o));
+}
+
+#[test]
+fn the_command_that_removes_it_is_the_installers() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = std::fs::read_to_string(mesh()).unwrap();
+    let istiod = "  name: istiod-1-24\n  namespace: istio-system\n  labels: {app: istiod, istio: pilot, istio.io/rev: \"1-24\", operator.istio.io/component: Pilot, install.operator.istio.io/owning-resource: unknown}\n";
+    assert!(all.contains(istiod));
+    let helm = istiod.to_owned()
+        + "  annotations: {meta.helm.sh/release-name: canary, meta.helm.sh/release-namespace: istio-system}\n";
+    for (with, command) in [
+        (helm, "helm uninstall canary -n istio-system"),
+        (istiod.replace("resource: unknown", "resource: installed"), "istioctl uninstall --revision 1-24"),
+    ] {
+        let file = dir.path().join("mesh.yaml");
+        std::fs::write(&file, all.replace(istiod, &with)).unwrap();
+        let o = revguard(&["uninstall-check", "1-24", "--cluster", &file.display().to_string()], "");
+        assert!(out(&o).ends_with(&format!("\n  {command}\n")), "{}", out(&o));
+    }
+}

@@ -55,6 +55,7 @@ fn the_policy_page_is_a_policy() {
         "gatewayOrder",
         "canaryOnly",
         "mutations",
+        "repair",
         "exempt",
         "allow",
         "stale",

@@ -1,4 +1,4 @@
-//! The second, plain port: `/healthz`, `/readyz` and `/metrics`.
+//! The second, plain port: `/healthz`, `/readyz`, `/metrics`, and `/tally` for the controller.
 //!
 //! It answers from local memory alone and keeps the same hygiene as the HTTPS port, with limits
 //! of its own, so that an overloaded or flooded webhook is still seen as what it is. Run it on a
@@ -94,6 +94,7 @@ fn router(probed: Probed) -> Router {
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/tally", get(tally))
         .with_state(probed)
 }
 
@@ -115,4 +116,9 @@ fn verdict(said: Result<String, String>) -> (StatusCode, String) {
 async fn metrics(State(probed): State<Probed>) -> ([(http::HeaderName, &'static str); 1], String) {
     probed.metrics.ready(probed.health.is_ready());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], probed.metrics.text())
+}
+
+async fn tally(State(probed): State<Probed>) -> ([(http::HeaderName, &'static str); 1], String) {
+    let page = serde_json::to_string(&probed.metrics.tally.page()).expect("strings and numbers");
+    ([(CONTENT_TYPE, "application/json")], page)
 }

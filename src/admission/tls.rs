@@ -288,7 +288,10 @@ impl Keeper {
         if self.refused == refused {
             return Ok(Look::Refused);
         }
-        self.metrics.certificate_refused();
+        // That there is nothing yet is how every installation begins.
+        if self.served.is_some() || refused.as_ref().is_some_and(|(content, _)| content.is_some()) {
+            self.metrics.certificate_refused();
+        }
         self.refused = refused;
         Err(error)
     }

@@ -71,3 +71,71 @@ impl Ledger {
         standing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::model::Kind;
+    use crate::rules::{Change, Level, Repair, find};
+
+    fn audit(names: &[&str]) -> Audit {
+        let entry = |name: &&str| {
+            let object = Id { kind: Kind::ValidatingWebhook, namespace: "".into(), name: (*name).into() };
+            Entry {
+                rule: find("VW002").expect("a rule"),
+                object: object.clone(),
+                level: Level::Critical,
+                value: "v".into(),
+                what: String::new(),
+                why: String::new(),
+                fix: String::new(),
+                grace: SignedDuration::from_secs(20),
+                repair: Some(Repair { object, change: Change::Delete, says: String::new() }),
+            }
+        };
+        Audit { entries: names.iter().map(entry).collect(), ..Audit::default() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn told(s: &Standing) -> (usize, usize, usize) {
+        (s.entries.len(), s.new.len(), s.gone.len())
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_moment_and_nobody_twice() {
+        let mut ledger = Ledger::default();
+        assert_eq!(told(&ledger.observe(audit(&["a"]), at(0))), (0, 0, 0));
+        assert_eq!(told(&ledger.observe(audit(&["a"]), at(19))), (0, 0, 0));
+        assert_eq!(told(&ledger.observe(audit(&["a"]), at(20))), (1, 1, 0));
+        assert_eq!(told(&ledger.observe(audit(&["a"]), at(30))), (1, 0, 0));
+        assert_eq!(told(&ledger.observe(audit(&[]), at(40))), (0, 0, 1));
+        // What comes back has to stand its grace again, and what goes within it was never there.
+        assert_eq!(told(&ledger.observe(audit(&["a"]), at(50))), (0, 0, 0));
+        assert_eq!(told(&ledger.observe(audit(&[]), at(60))), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_answered_stays_and_is_not_repaired() {
+        let mut ledger = Ledger::default();
+        ledger.observe(audit(&["a"]), at(0));
+        ledger.observe(audit(&["a"]), at(20));
+        let blind = Audit { unanswered: ["VW002"].into(), ..Audit::default() };
+        let standing = ledger.observe(blind, at(30));
+        assert_eq!(told(&standing), (1, 0, 0));
+        assert!(standing.entries[0].repair.is_none());
+        assert_eq!(told(&ledger.observe(audit(&[]), at(40))), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_delays_nothing_for_ever() {
+        let mut ledger = Ledger::default();
+        ledger.observe(audit(&["a"]), at(1000));
+        ledger.observe(audit(&["a"]), at(0));
+        assert_eq!(told(&ledger.observe(audit(&["a"]), at(20))), (1, 1, 0));
+    }
+}

@@ -139,9 +139,9 @@ impl Report {
             "summary": {
                 "pass": 0,
                 "fail": of(&[Level::Error, Level::Critical]),
-                "warn": of(&[Level::Warning]),
+                "warn": of(&[Level::Info, Level::Warning]),
                 "error": 0,
-                "skip": of(&[Level::Info]),
+                "skip": 0,
             },
             "results": self.results.iter().map(|r| r.value(api)).collect::<Vec<_>>(),
         });
@@ -154,30 +154,92 @@ impl Report {
 
 impl Row {
     fn value(&self, api: ReportApi) -> Value {
-        let (result, severity) = match self.level {
-            Level::Info => ("skip", "info"),
-            Level::Warning => ("warn", "medium"),
-            Level::Error => ("fail", "high"),
-            Level::Critical => ("fail", "critical"),
+        let result = if self.level >= Level::Error { "fail" } else { "warn" };
+        // Definitions of wgpolicyk8s.io up to 2022 know three severities, and refuse a report with any other.
+        let severity = match (self.level, api) {
+            (Level::Info, ReportApi::WgPolicy) => "low",
+            (Level::Info, ReportApi::OpenReports) => "info",
+            (Level::Warning, _) => "medium",
+            (Level::Error, _) | (Level::Critical, ReportApi::WgPolicy) => "high",
+            (Level::Critical, ReportApi::OpenReports) => "critical",
         };
         let kind = row(self.object.kind);
         let mut object = json!({"apiVersion": kind.api_version(), "kind": kind.name, "name": self.object.name});
         if !self.object.namespace.is_empty() {
             object["namespace"] = json!(self.object.namespace);
         }
-        let mut out = json!({
+        json!({
             "source": "revguard",
             "policy": self.code,
             "rule": self.name,
             "category": "Istio revisions",
             "result": result,
             "severity": severity,
-            "scored": true,
-            "properties": {"why": self.why, "fix": self.fix},
-        });
-        out["resources"] = json!([object]);
-        out["message"] = json!(self.what);
-        let _ = api;
-        out
+            "scored": self.level >= Level::Error,
+            "resources": [object],
+            "message": self.what,
+            "properties": {"level": self.level.as_str(), "why": self.why, "fix": self.fix},
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn entry(namespace: &str, n: usize, level: Level) -> Entry {
+        Entry {
+            rule: crate::rules::find("WL002").expect("a rule"),
+            object: Id { kind: Kind::Deployment, namespace: namespace.into(), name: format!("web-{n:03}").into() },
+            level,
+            value: "x".into(),
+            what: "what".into(),
+            why: "why".into(),
+            fix: "fix".into(),
+            grace: SignedDuration::ZERO,
+            repair: None,
+        }
+    }
+
+    #[test]
+    fn a_report_is_bounded_its_totals_are_not_and_the_worst_come_first() {
+        let mut all: Vec<Entry> = (0..300).map(|n| entry("shop", n, Level::Warning)).collect();
+        all.push(entry("shop", 999, Level::Critical));
+        all.push(entry("bank", 1, Level::Info));
+        let made = reports(&all);
+        let names: Vec<Option<&str>> = made.iter().map(|r| r.namespace.as_deref()).collect();
+        assert_eq!(names, [Some("bank"), Some("shop")]);
+        for api in ReportApi::ALL {
+            let shop = made[1].manifest(api);
+            assert_eq!(shop["results"].as_array().map(Vec::len), Some(MOST));
+            assert_eq!(shop["results"][0]["resources"][0]["name"], "web-999");
+            assert_eq!((&shop["summary"]["fail"], &shop["summary"]["warn"]), (&json!(1), &json!(300)));
+            assert_eq!(shop["kind"], api.kind(true));
+        }
+    }
+
+    #[test]
+    fn the_same_findings_in_any_order_are_the_same_bytes() {
+        let all: Vec<Entry> = (0..5).map(|n| entry("shop", n, Level::Warning)).collect();
+        let back: Vec<Entry> = all.iter().rev().cloned().collect();
+        let bytes = |entries: &[Entry]| {
+            let all = reports(entries);
+            all.iter().map(|r| r.manifest(ReportApi::WgPolicy).to_string()).collect::<String>()
+        };
+        assert_eq!(bytes(&all), bytes(&back));
+    }
+
+    #[test]
+    fn what_has_no_namespace_is_in_the_cluster_report_and_a_namespace_in_its_own() {
+        let mut validator = entry("", 1, Level::Critical);
+        validator.object.kind = Kind::ValidatingWebhook;
+        let mut namespace = entry("", 2, Level::Error);
+        namespace.object = Id { kind: Kind::Namespace, namespace: "".into(), name: "shop".into() };
+        let made = reports(&[validator, namespace]);
+        assert_eq!(made[0].manifest(ReportApi::OpenReports)["kind"], "ClusterReport");
+        assert_eq!(made[0].manifest(ReportApi::WgPolicy)["kind"], "ClusterPolicyReport");
+        assert_eq!(made[1].namespace.as_deref(), Some("shop"));
     }
 }

@@ -40,6 +40,9 @@ pub struct Options {
     /// From one audit to the next; one also follows soon after webhook configurations change
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     audit_interval: Duration,
+    /// From one collection of what the webhooks counted to the next
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, hide = true)]
+    tally_interval: Duration,
     /// How long the Lease lasts when nobody renews it
     #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
     lease_duration: Option<Duration>,
@@ -65,6 +68,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         health_listen: options.health_listen,
         access: Access { kubeconfig: options.live.kubeconfig, context: options.live.context },
         pace: Pace { interval: options.audit_interval, ..Pace::default() },
+        collect: options.tally_interval.max(Duration::from_millis(100)),
         lease: options.lease_duration,
     })?;
     Ok(dead.map_or(ExitCode::SUCCESS, |dead| {

@@ -13,6 +13,7 @@ mod serve;
 mod status;
 mod table;
 mod uninstall;
+mod week;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -53,6 +54,8 @@ enum Command {
     UninstallCheck(uninstall::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
+    /// What would have been denied in the last week, by rule and writer, and which exemptions stand
+    Report(week::Options),
     /// List the rules
     Rules(RulesOptions),
     /// Explain a rule: what, why, what to do, when to allow
@@ -129,6 +132,22 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Remote clusters that the control planes of a mesh have the keys of, as far as this person may look.
+    ///
+    /// # Errors
+    /// Secrets that may not be listed.
+    pub fn remote_clusters(&self, snapshot: &Snapshot) -> Result<Vec<String>, Failure> {
+        let access = cluster::Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        let namespaces = snapshot.istiods().into_iter().flatten().map(|w| w.meta.namespace.clone()).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client = cluster::connect(&access).await?;
+            Ok(cluster::remote_clusters(&client, &namespaces).await?)
+        })
+    }
+}
+
 /// What went wrong, for a person: exit code 2.
 type Failure = anyhow::Error;
 
@@ -142,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Resolve(options) => resolve::run(&options),
+        Command::Report(options) => week::run(&options),
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Rules(options) => list_rules(options.output),

@@ -122,7 +122,7 @@ fn value(seen: &Inventory, audit: &Audit) -> Result<Value, Failure> {
 /// A terminal as most people have it.
 const WIDTH: usize = 80;
 /// Findings that are told at once.
-const SHOWN: usize = 10;
+const SHOWN: usize = 5;
 
 fn text(seen: &Inventory, audit: &Audit, all: bool) -> String {
     let mut out = String::new();
@@ -204,19 +204,37 @@ fn findings(entries: &[Entry], all: bool) -> String {
             (l, n) => format!("{n} {}", l.as_str()),
         })
         .collect();
-    let mut out = format!("{}\n", counts.join(", "));
+    let mut out = format!("{}\n\n{}", counts.join(", "), by_rule(entries));
     let shown = if all { entries.len() } else { SHOWN };
     for e in entries.iter().take(shown) {
-        let place = crate::rules::view::kubectl(&e.object);
-        let _ = write!(out, "\n{}", wrapped(&format!("{:<9}{} {place}", e.level.as_str(), e.rule.code), ""));
-        out.push_str(&wrapped(&e.what, "         "));
+        let (kind, name) = (row(e.object.kind).name, input::display(&e.object));
+        let _ = writeln!(out, "\n{} {kind} {name}", e.rule.code);
+        out.push_str(&wrapped(&e.what, "  "));
         // A command stays in one piece, so that it can be pasted.
-        let _ = writeln!(out, "         fix: {}", e.fix.replace('\n', "\n              "));
+        let _ = writeln!(out, "  fix: {}", e.fix.replace('\n', "\n       "));
+        if let Some(repair) = &e.repair {
+            out.push_str(&wrapped(&format!("repair: {}", repair.says), "  "));
+        }
     }
     if entries.len() > shown {
         let _ = writeln!(out, "\nand {} more; --all tells them, -o json as well", entries.len() - shown);
     }
     out
+}
+
+/// One line a rule and level, the worst first.
+fn by_rule(entries: &[Entry]) -> String {
+    let mut counts: Vec<(Level, &str, &str, usize)> = Vec::new();
+    for e in entries {
+        match counts.iter_mut().find(|(level, code, ..)| *level == e.level && *code == e.rule.code) {
+            Some((.., n)) => *n += 1,
+            None => counts.push((e.level, e.rule.code, e.rule.summary, 1)),
+        }
+    }
+    let rows = counts.into_iter().map(|(level, code, summary, n)| {
+        vec![level.as_str().to_owned(), code.to_owned(), n.to_string(), cut(summary, 48)]
+    });
+    table::render(&["LEVEL", "CODE", "COUNT", "WHAT"], rows.collect())
 }
 
 fn yes(is: bool) -> &'static str {
@@ -252,7 +270,7 @@ fn wrapped(text: &str, indent: &str) -> String {
     for word in text.split(' ') {
         let fits = line.chars().count() + 1 + word.chars().count() <= WIDTH;
         if line.trim().is_empty() || fits {
-            if !line.trim().is_empty() || line.len() > indent.len() {
+            if !line.trim().is_empty() {
                 line.push(' ');
             }
             line.push_str(word);

@@ -5,6 +5,7 @@ pub mod access;
 pub mod audit;
 pub mod certificates;
 pub mod events;
+pub mod guard;
 pub mod lease;
 pub mod mesh_state;
 pub mod names;
@@ -13,6 +14,7 @@ pub mod reports;
 pub mod resource;
 pub mod send;
 pub mod undo;
+pub mod week;
 pub mod write;
 
 pub use lease::{Candidate, Leadership, Terms};

@@ -265,6 +265,8 @@ fn error(verb: &'static str, at: &At, trouble: Trouble) -> WriteError {
     match trouble {
         Trouble::NotFound => WriteError::Missing { at },
         Trouble::Refused(409, _) => WriteError::Moved { at },
+        // A server-side apply to what has the name of the object that was meant, and is another one.
+        Trouble::Invalid(message) if message.contains("metadata.uid: Invalid value") => WriteError::Moved { at },
         Trouble::Forbidden(message) if message.contains("cannot ") => WriteError::Forbidden { verb, at, message },
         Trouble::Forbidden(message) | Trouble::Invalid(message) => WriteError::Refused { verb, at, message },
         trouble => WriteError::Trouble { verb, at, trouble },
@@ -308,6 +310,8 @@ mod tests {
         let policy = Trouble::Forbidden("ValidatingAdmissionPolicy 'p' denied request: no".into());
         assert!(matches!(error("patch", &at, policy), WriteError::Refused { .. }));
         assert!(error("patch", &at, Trouble::Refused(409, String::new())).is_benign());
+        let other = Trouble::Invalid("\"v\" is invalid: metadata.uid: Invalid value: \"u\": field is immutable".into());
+        assert!(error("patch", &at, other).is_benign());
         let shown = error("patch", &at, Trouble::NotFound).to_string();
         assert_eq!(shown, "ValidatingWebhookConfiguration v is not there");
     }

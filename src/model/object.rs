@@ -19,6 +19,11 @@ pub enum Kind {
     ConfigMap,
     Hpa,
     Pdb,
+    ServiceAccount,
+    Role,
+    RoleBinding,
+    ClusterRole,
+    ClusterRoleBinding,
     MutatingWebhook,
     ValidatingWebhook,
     IstioOperator,
@@ -130,8 +135,18 @@ pub struct Pod {
     pub status: Option<PodStatus>,
     /// Version of its own proxy, where the whole pod was read.
     pub proxy: Option<super::Version>,
+    pub redirection: Redirection,
     /// The pod as its own template, kept only where a pod stands alone (offline input, admission).
     pub template: Option<Box<Template>>,
+}
+
+/// Who takes a pod's traffic into the mesh, as its annotations tell. Neither: its own init container, or nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redirection {
+    /// The CNI node agent.
+    pub cni: bool,
+    /// The node's ztunnel.
+    pub ztunnel: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,6 +303,17 @@ pub struct GatewayConfig {
     pub meta: Meta,
     pub selector: Labels,
     pub class: Str,
+    /// Its addresses name a Deployment of somebody else's: istiod deploys nothing for it (`IsManaged`).
+    pub by_hand: bool,
+}
+
+impl GatewayConfig {
+    /// A Gateway API Gateway that istiod deploys. Classes of one's own are told by their name, because what they point to
+    /// is not read.
+    pub fn is_deployed(&self) -> bool {
+        let istios = self.class == "istio" || self.class.starts_with("istio-") && self.class != "istio-remote";
+        istios && !self.by_hand
+    }
 }
 
 /// Any other Istio configuration object, or an HTTPRoute.

@@ -18,6 +18,7 @@ pub mod view;
 mod control_plane;
 mod gateway;
 mod namespace;
+mod shift;
 mod upgrade;
 mod webhook_config;
 mod workload;
@@ -33,6 +34,7 @@ pub use patch::Patch;
 pub use policy::{Mode, Policy};
 pub use request::{Old, Operation, Request, User};
 pub use view::View;
+pub use webhook_config::is_approved as is_approved_validator;
 
 /// One rule of the catalogue.
 pub struct Rule {

@@ -248,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn repairs_are_off_until_they_are_asked_for() {
+        assert!(!Policy::default().repairs("VW005"));
+        assert!(Policy::parse("repair: all").unwrap().repairs("VW005"));
+        let some = Policy::parse("repair: {VW005: true, MW003: false}").unwrap();
+        assert!(some.repairs("VW005") && !some.repairs("MW003") && !some.repairs("VW002"));
+        assert!(!Policy::parse("mode: audit\nrepair: all").unwrap().repairs("VW005"));
+        assert!(Policy::parse("repair: {VW999: true}").unwrap_err().contains("VW999"));
+        assert!(Policy::parse("repair: some").is_err());
+    }
+
+    #[test]
     fn strict_lifts_and_actions_and_mode_cap() {
         let p = Policy::parse("strict: [ALW001]\nrules: {NS001: Audit}").unwrap();
         assert_eq!(p.action("ALW001", Severity::Warn), Some(Action::Deny));

@@ -16,7 +16,7 @@ use crate::admission::{bind, probes};
 use crate::cluster::{self, Access};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
-use crate::controller::{Candidate, Names, Terms, Writer, certificates};
+use crate::controller::{Candidate, Names, Terms, Writer, certificates, guard, week};
 use crate::rules::Policy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
@@ -31,6 +31,8 @@ pub struct Control {
     pub access: Access,
     pub certificates: certificates::Settings,
     pub pace: Pace,
+    /// Between two collections of the week's tally.
+    pub collect: Duration,
     /// How long a Lease lasts without a renewal; the rest follows in proportion.
     pub lease: Option<Duration>,
 }
@@ -119,7 +121,7 @@ async fn start(control: Control) -> anyhow::Result<Option<String>> {
 /// Everything that goes round by itself. A loop that ends, for whatever reason, ends the process by name.
 fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health: &Arc<Health>) {
     let events = Arc::new(Events::new(writer.clone(), &control.holder));
-    let (auditor, _exemptions) =
+    let (auditor, exemptions) =
         Auditor::new(writer.clone(), Arc::clone(shared), events, control.names.clone(), control.pace);
     // An audit of 50,000 workloads takes ten seconds, and writes wait for the API server.
     let silence = control.pace.interval * 3 + Duration::from_secs(180);
@@ -130,6 +132,10 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
         until_known(&known, &heartbeat).await;
         auditor.run(heartbeat, Arc::new(Notify::new())).await;
     });
+    let heartbeat = health.task("tally", Some(control.collect * 3 + SILENCE));
+    tokio::spawn(week::run(writer.clone(), control.names.clone(), exemptions, control.collect, heartbeat));
+    let heartbeat = health.task("guard", Some(SILENCE));
+    tokio::spawn(guard::run(writer.clone(), Arc::clone(shared), control.names.clone(), heartbeat));
     let heartbeat = health.task("certificates", Some(control.certificates.pause * 3 + SILENCE));
     tokio::spawn(certificates::run(control.certificates.clone(), writer.clone(), heartbeat));
 }

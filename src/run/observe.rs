@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use crate::admission::review::Unreadable;
 use crate::admission::webhook::{Outcome, Seen};
-use crate::rules::{Action, Verdict};
+use crate::rules::allow::Standing;
+use crate::rules::{Action, Severity, Verdict};
+use crate::telemetry::tally::End;
 use crate::telemetry::{Metrics, metrics};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// Counts and logs reviews.
 pub fn observer(metrics: Arc<Metrics>) -> Box<dyn Fn(&Seen<'_>) + Send + Sync> {
@@ -19,6 +23,10 @@ pub fn observer(metrics: Arc<Metrics>) -> Box<dyn Fn(&Seen<'_>) + Send + Sync> {
                     metrics.finding(j.rule.code, action(j.action));
                 }
                 if !verdict.judged.is_empty() {
+                    // A dry run is followed by the same write, or by none.
+                    if !seen.dry_run {
+                        tally(&metrics, seen.user, verdict);
+                    }
                     log(seen, verdict);
                 }
             }
@@ -32,6 +40,21 @@ pub fn observer(metrics: Arc<Metrics>) -> Box<dyn Fn(&Seen<'_>) + Send + Sync> {
             Outcome::Mended(_) | Outcome::Passed => {}
         }
     })
+}
+
+/// What enforcing every rule would have stopped.
+fn tally(metrics: &Metrics, user: &str, verdict: &Verdict) {
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    for j in &verdict.judged {
+        let denies = j.finding.severity == Severity::Deny && !j.was_there;
+        let end = match j.action {
+            Action::Deny => End::Denied,
+            _ if matches!(j.exemption, Some(Standing::Holds(_))) => End::Exempted,
+            _ if denies => End::WouldDeny,
+            _ => End::Warned,
+        };
+        metrics.tally.count(today, j.rule.code, user, end);
+    }
 }
 
 /// Reviews that end in an answer of status 200; the server counts every other end.

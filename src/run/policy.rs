@@ -79,7 +79,19 @@ impl File {
         loop {
             tick.tick().await;
             heartbeat.beat();
-            self.look();
+            // On a thread that may block: a file system that hangs must stop this task and no other.
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            match looked.await {
+                Ok(file) => self = file,
+                // A panic. Without its heartbeat the task counts as dead.
+                Err(error) => {
+                    tracing::error!(%error, "the policy file is no longer looked at");
+                    return;
+                }
+            }
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::telemetry::Health;
 /// The exit code of a process that ended because of one of its tasks.
 pub const DEAD_TASK: u8 = 3;
 
+/// How long is waited for more names after the first.
+const GATHER: Duration = Duration::from_secs(1);
+
 /// How often the tasks are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -65,6 +68,10 @@ impl Supervisor {
 
 fn watch(health: &Health, over: &AtomicBool) -> Option<String> {
     while !over.load(Ordering::Acquire) {
+        if health.alive().is_err() {
+            // One that is stuck may hold up others; whoever reads the log needs all names.
+            std::thread::sleep(GATHER);
+        }
         if let Err(said) = health.alive() {
             return Some(said.trim_start_matches("not alive\n").trim_end().replace('\n', "; "));
         }

@@ -169,6 +169,15 @@ impl Snapshot {
                 return Some(format!("Service {}/{}", meta.namespace, meta.name));
             }
         }
+        // A chart's tag may be applied before the revision that it leads to.
+        if let Ok(injectors) = self.injectors()
+            && let Some(hook) = injectors.hooks().find(|h| {
+                let leads = h.istio && h.revision.as_ref().is_some_and(|r| r.as_str() == name);
+                leads && h.tag.as_ref().is_some_and(|tag| injectors.serves(tag.as_str()))
+            })
+        {
+            return Some(format!("MutatingWebhookConfiguration {}", hook.config));
+        }
         let mesh = format!("istio-{name}");
         // A copy that somebody made for a gateway says nothing of what is to come; the chart's own has the label.
         let is_charts = |o: &&Object| o.meta().name == mesh.as_str() && o.meta().labels.is(key::REV, name);

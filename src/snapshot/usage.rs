@@ -175,7 +175,7 @@ impl Snapshot {
     }
 
     /// The namespace is being deleted with everything in it.
-    fn is_ending(&self, namespace: &str) -> bool {
+    pub fn is_ending(&self, namespace: &str) -> bool {
         self.get(Kind::Namespace, "", namespace).is_some_and(|ns| ns.meta().deleting)
     }
 
@@ -281,7 +281,8 @@ impl Snapshot {
                 let pinned = meta.labels.value(key::REV).is_some_and(|rev| {
                     if kind == Kind::ApiGateway { leads_here(rev) } else { rev == revision.as_str() }
                 });
-                if pinned && !meta.deleting && !self.is_part_of(revision, kind, meta) {
+                let going = meta.deleting || self.is_ending(&meta.namespace);
+                if pinned && !going && !self.is_part_of(revision, kind, meta) {
                     usage.uses.push(Use::Config { kind, namespace: meta.namespace.clone(), name: meta.name.clone() });
                 }
             }

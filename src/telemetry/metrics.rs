@@ -20,6 +20,7 @@ pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairR
 use super::mesh::Mesh;
 use super::table::*;
 pub use super::table::{ALL, Def, Kind, docs};
+use super::tally::Tally;
 
 /// A review takes tens of microseconds and the API server waits up to 30 s, so the buckets
 /// reach from well under the first to the second's usual configuration.
@@ -62,6 +63,8 @@ pub struct Metrics {
     repairs: IntCounterVec,
     /// What the audit saw, on the replica that leads.
     pub mesh: Mesh,
+    /// What became of reviews, by writer; no metric, because names of users are no labels.
+    pub tally: Tally,
     ready: IntGauge,
     before_scrape: Mutex<Vec<BeforeScrape>>,
 }
@@ -131,6 +134,7 @@ impl Metrics {
             reconcile_errors: each(Loop::ALL, |l| reconcile_errors.with_label_values(&[l.as_str()])),
             repairs: counters(&registry, REPAIRS),
             mesh: Mesh::new(&registry),
+            tally: Tally::default(),
             ready: int_gauge(&registry, READY),
             before_scrape: Mutex::new(Vec::new()),
             registry,

@@ -9,6 +9,7 @@ mod labels;
 pub mod mesh;
 pub mod metrics;
 pub mod table;
+pub mod tally;
 
 pub use health::{Condition, Health, Heartbeat};
 pub use metrics::Metrics;

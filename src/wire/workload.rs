@@ -351,10 +351,19 @@ fn injected_by(annotations: &Labels) -> Option<Str> {
     status.revision.map(|r| Str::from(if r.is_empty() { "default" } else { &r }))
 }
 
+/// With the CNI node agent the injector adds a container that only checks what the agent has done; without it, one that
+/// does it (`istio-init`).
+fn redirection(annotations: &Labels) -> model::Redirection {
+    let ztunnel = annotations.is(key::REDIRECTION, "enabled");
+    let checked = || annotations.value(key::STATUS).is_some_and(|status| status.contains("\"istio-validation\""));
+    model::Redirection { cni: ztunnel || checked(), ztunnel }
+}
+
 impl From<Pod> for Object {
     fn from(p: Pod) -> Object {
         let mut meta = model::Meta::from(p.metadata);
         let revision = injected_by(&meta.annotations);
+        let redirection = redirection(&meta.annotations);
         let status = p.status.map(|s| ModelStatus {
             ready: s.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"),
             over: s.phase == "Succeeded" || s.phase == "Failed",
@@ -367,6 +376,6 @@ impl From<Pod> for Object {
         let proxy = template.as_ref().and_then(|t| t.proxy_version());
         // The injector's status names every container and volume that it added; only its revision is needed.
         meta.annotations = meta.annotations.filtered(|k| k != key::STATUS && k != "proxy.istio.io/overrides");
-        Object::Pod(model::Pod { meta, revision, status, proxy, template })
+        Object::Pod(model::Pod { meta, revision, status, proxy, redirection, template })
     }
 }

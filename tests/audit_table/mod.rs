@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test target uses its own part
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use revguard::audit::{self, Audit, Entry};
 use revguard::model::{Id, Kind, Object, key};
@@ -77,7 +78,12 @@ pub fn now() -> jiff::Timestamp {
 
 impl Case {
     /// Every case, sorted by path.
-    pub fn all() -> Vec<Case> {
+    pub fn all() -> &'static [Case] {
+        static ALL: LazyLock<Vec<Case>> = LazyLock::new(Case::read_all);
+        &ALL
+    }
+
+    fn read_all() -> Vec<Case> {
         let only = std::env::var("CASE").unwrap_or_default();
         let mut files = Vec::new();
         for rule in std::fs::read_dir(folder()).expect("tests/audit") {

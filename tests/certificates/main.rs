@@ -30,7 +30,7 @@ fn walks() -> (u64, usize) {
 /// Plays one world by chance; the first broken promise with the events that led to it.
 fn walk(seed: u64, steps: usize, broken: Broken) -> Result<World, String> {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    let mut world = if seed % 3 == 0 { World::new(broken, seed) } else { World::installed(broken, seed) };
+    let mut world = if seed.is_multiple_of(3) { World::new(broken, seed) } else { World::installed(broken, seed) };
     let mut trace = VecDeque::new();
     for _ in 0..steps {
         let events = world.events();
@@ -72,7 +72,7 @@ fn whatever_is_served_is_believed_by_whoever_calls() {
     );
 }
 
-/// Every world that can come of a CA that is due within five minutes, with one crash and one leader that is late.
+/// Every world that can come of a CA that is due within four minutes, with one crash and one leader that is late.
 #[test]
 fn no_order_of_events_around_a_rotation_breaks_the_promise() {
     let mut seen = BTreeSet::new();

@@ -40,10 +40,7 @@ const MATRIX: &[&[&str]] = &[
         "mode=audit,webhook.hostNetwork=true,webhook.port=10250,webhook.healthPort=10251,webhook.drainSeconds=40",
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
-    &[
-        "--set",
-        "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver,remoteClusters.enabled=true",
-    ],
+    &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
     &["--set", "policy.mutations.NS002=true,policy.strict[0]=NS002,policy.exempt.writers[0]=me,fullnameOverride=guard"],
     &[
         "--set",
@@ -207,6 +204,22 @@ fn rights_are_generated() -> Result<()> {
             }
         }
     }
+    // Repairs have a role of their own, where one is switched on.
+    let repairs = "revguard-controller-repairs";
+    ensure!(find(&objects, "ClusterRole", repairs).is_err(), "rights to repair although nothing is repaired");
+    for (set, there) in [
+        ("policy.repair.VW002=true", true),
+        ("policy.repair.VW002=false", false),
+        ("policy.repair=all", true),
+        ("policy.repair=none", false),
+    ] {
+        let objects = render(&["--set", set])?;
+        ensure!(find(&objects, "ClusterRoleBinding", repairs).is_ok() == there, "{set}");
+        if there {
+            let generated: Value = serde_saphyr::from_str(&file("files/controller-repair-rules.yaml"))?;
+            ensure!(find(&objects, "ClusterRole", repairs)?["rules"] == generated, "not its file");
+        }
+    }
     // The webhook reads: every kind that is watched, and writes nothing.
     let role = find(&objects, "ClusterRole", "revguard-webhook")?;
     let may = |group: &str, resource: &str, verb: &str| {
@@ -294,6 +307,7 @@ fn webhooks_ask() -> Result<()> {
                 Check::Workload(_) => &workloads,
                 Check::Service(_) => &[Kind::Service],
                 Check::Hpa(_) => &[Kind::Hpa],
+                Check::Pdb(_) => &[Kind::Pdb],
                 Check::Operator(_) => &[Kind::IstioOperator],
                 Check::Sail(_) => &[Kind::SailIstio, Kind::SailRevision, Kind::SailTag],
                 Check::Lifecycle(_) => &[Kind::IstioLifecycle, Kind::GatewayLifecycle],
@@ -323,6 +337,12 @@ fn webhooks_ask() -> Result<()> {
         ("install.istio.io", "istiooperators", "DELETE"),
         ("sailoperator.io", "istiorevisiontags", "DELETE"),
         ("admin.gloo.solo.io", "gatewaylifecyclemanagers", "DELETE"),
+        ("", "configmaps", "DELETE"),
+        ("", "serviceaccounts", "DELETE"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings", "DELETE"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "DELETE"),
+        ("autoscaling", "horizontalpodautoscalers", "DELETE"),
+        ("policy", "poddisruptionbudgets", "CREATE"),
     ] {
         if !asks(&validating, group, resource, operation) {
             wrong.insert(format!("{operation} {group} {resource}"));
@@ -452,6 +472,12 @@ fn names_and_labels() -> Result<()> {
         ]);
         for object in render(&arguments)? {
             let (kind, name) = (text(&object, "/kind"), text(&object, "/metadata/name"));
+            if kind == "CustomResourceDefinition" {
+                // The program's own, which outlives the release.
+                let policy = text(&object, "/metadata/annotations/helm.sh~1resource-policy");
+                ensure!(policy == "keep" && name.ends_with(".revguard.dev"), "{name}: {policy:?}");
+                continue;
+            }
             let labels = &object["metadata"]["labels"];
             for key in ["name", "instance", "version", "managed-by"] {
                 ensure!(
@@ -478,7 +504,7 @@ fn names_and_labels() -> Result<()> {
                 );
             }
             let begin = if values.concat().contains("fullnameOverride") { "guard" } else { RELEASE };
-            ensure!(name.starts_with(begin) || kind == "CustomResourceDefinition", "{kind} {name}");
+            ensure!(name.starts_with(begin), "{kind} {name}");
         }
     }
     let objects = render(&[])?;

@@ -49,7 +49,8 @@ fn rows() -> Result<Vec<[String; 3]>> {
 
 fn table() -> Result<String> {
     let mut table = String::from("| key | default | meaning |\n|---|---|---|\n");
-    for [key, default, comment] in rows()? {
+    let speaking = |row: &[String; 3]| !(row[1].is_empty() && row[2].is_empty());
+    for [key, default, comment] in rows()?.into_iter().filter(speaking) {
         let default = if default.is_empty() { String::new() } else { format!("`{}`", default.replace('|', "\\|")) };
         table += &format!("| `{key}` | {default} | {} |\n", comment.replace('|', "\\|"));
     }

@@ -8,10 +8,14 @@
 //!
 //! Nothing is left behind when this process is killed either: see `harness::process`.
 
+mod audit;
+#[path = "../audit_table/mod.rs"]
+mod audit_table;
 #[path = "../case_table/mod.rs"]
 mod case_table;
 mod cases;
 mod chart;
+mod controller;
 mod dice;
 mod e2e;
 mod harness;
@@ -29,10 +33,18 @@ fn main() -> ExitCode {
         return harness_tests::ends::hold(report.as_ref());
     }
     let arguments = Arguments::from_args();
-    let tests = [harness_tests::tests(), injection::tests(), cases::tests(), chart::tests(), e2e::tests()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let tests = [
+        harness_tests::tests(),
+        injection::tests(),
+        audit::tests(),
+        cases::tests(),
+        chart::tests(),
+        e2e::tests(),
+        controller::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     shared::end_shared();
     let complete = trial::say_what_did_not_run();

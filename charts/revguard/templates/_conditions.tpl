@@ -33,9 +33,14 @@ has(o.spec) && (has(o.spec.jobTemplate) ? [o.spec.jobTemplate.spec.template] : h
 (has({{ . }}.labels) && ('gateway.istio.io/managed' in {{ . }}.labels || ('operator.istio.io/component' in {{ . }}.labels && {{ . }}.labels['operator.istio.io/component'] in ['IngressGateways', 'EgressGateways'])))
 {{- end -}}
 
+{{- /* Made by an implementation of the Gateway API. Workloads of Istio's are marked besides. */ -}}
+{{- define "revguard.cel.ofGatewayClass" -}}
+(request.resource.group != 'apps' && has(o.metadata.labels) && 'gateway.networking.k8s.io/gateway-class-name' in o.metadata.labels)
+{{- end -}}
+
 {{- define "revguard.cel.isGateway" -}}
 {{- $template := printf "has(t.metadata) && (%s || (has(t.metadata.annotations) && 'inject.istio.io/templates' in t.metadata.annotations && t.metadata.annotations['inject.istio.io/templates'].contains('gateway')))" (include "revguard.cel.gatewayLabels" "t.metadata") -}}
-{{- include "revguard.cel.both" (printf "%s || (%s)" (include "revguard.cel.gatewayLabels" "o.metadata") (include "revguard.cel.template" $template)) -}}
+{{- include "revguard.cel.both" (printf "%s || %s || (%s)" (include "revguard.cel.gatewayLabels" "o.metadata") (include "revguard.cel.ofGatewayClass" .) (include "revguard.cel.template" $template)) -}}
 {{- end -}}
 
 {{- define "revguard.cel.isIstiod" -}}
@@ -107,15 +112,26 @@ request.operation != 'UPDATE' || {{ include "revguard.cel.metadataChanged" . }}
 {{ include "revguard.cel.isScale" . }} ? {{ include "revguard.cel.toZero" . }} : {{ include "revguard.cel.isGateway" . }}
 {{- end -}}
 
+{{- /* An autoscaler that may go to zero. */ -}}
+{{- define "revguard.cel.autoscalesToZero" -}}
+(request.resource.group == 'autoscaling' && object != null && has(object.spec) && has(object.spec.minReplicas) && object.spec.minReplicas == 0)
+{{- end -}}
+
+{{- /* Of an autoscaler or a disruption budget nobody can tell whether its target is a gateway. */ -}}
+{{- define "revguard.cel.touchesIstio" -}}
+request.resource.group in ['autoscaling', 'policy'] ? !{{ include "revguard.cel.autoscalesToZero" . }} : {{ include "revguard.cel.touches" . }}
+{{- end -}}
+
 {{- /*
 By resource. An istiod's workload, and parts of the mesh that every node has, when they go; Services that are tags, change what
-they lead to, or go; autoscalers that may go to zero; custom resources of installers.
+they lead to, or go; what an istiod is made of, when it goes; autoscalers that may go to zero; custom resources of installers.
 */ -}}
 {{- define "revguard.cel.partOfControlPlane" -}}
 {{- $workload := printf "%s || (request.operation == 'DELETE' && request.resource.resource == 'daemonsets' && %s && %s)" (include "revguard.cel.isIstiod" .) (include "revguard.cel.touches" .) (include "revguard.cel.noGateway" .) -}}
 {{- $service := printf "request.operation == 'DELETE' || (request.operation == 'UPDATE' && %s) || %s" (include "revguard.cel.specChanged" .) (include "revguard.cel.markedObject" .) -}}
-{{- $hpa := printf "(has(object.spec) && has(object.spec.minReplicas) && object.spec.minReplicas == 0) || %s" (include "revguard.cel.markedObject" .) -}}
-request.resource.group == 'apps' ? ({{ $workload }}) : request.resource.resource == 'services' ? ({{ $service }}) : request.resource.group == 'autoscaling' ? ({{ $hpa }}) : true
+{{- $hpa := printf "%s && %s" (include "revguard.cel.autoscalesToZero" .) (include "revguard.cel.noGateway" .) -}}
+{{- $access := printf "oldObject != null && (oldObject.metadata.name.startsWith('istiod') || %s || %s || (has(oldObject.metadata.labels) && 'app' in oldObject.metadata.labels && oldObject.metadata.labels['app'] == 'istiod'))" (include "revguard.cel.markedObject" .) (include "revguard.cel.both" (include "revguard.cel.ofGatewayClass" .)) -}}
+request.resource.group == 'apps' ? ({{ $workload }}) : request.resource.resource == 'services' ? ({{ $service }}) : request.resource.group == 'autoscaling' ? ({{ $hpa }}) : request.resource.resource == 'configmaps' ? (oldObject != null && oldObject.metadata.name.startsWith('istio')) : request.resource.resource == 'customresourcedefinitions' ? (oldObject != null && oldObject.metadata.name.endsWith('.istio.io')) : (request.resource.resource == 'serviceaccounts' || request.resource.group == 'rbac.authorization.k8s.io') ? ({{ $access }}) : true
 {{- end -}}
 
 {{- /* Configuration that names a revision, an owner or an exemption; a Gateway of the Gateway API always belongs to a revision. */ -}}

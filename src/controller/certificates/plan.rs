@@ -340,7 +340,7 @@ fn retire(
     if let Some(ca) = live.iter().find(served) {
         let names: Vec<&str> =
             seen.replicas.iter().filter(|r| r.serves == Ok(Some(ca.id.clone()))).map(|r| r.name.as_str()).collect();
-        return Err((None, format!("{} stays published: {} still served by {}", ca.name, "it is", names.join(", "))));
+        return Err((None, format!("{} stays published: it is still served by {}", ca.name, names.join(", "))));
     }
     // As long as it was published before, it stays after: whoever we could not see has had the same time.
     let since = seen.memory.served.as_ref().filter(|(id, _)| *id == current.id).map(|(_, since)| *since);
@@ -382,5 +382,76 @@ impl fmt::Display for Step {
             Step::Retire { drop } => write!(f, "drop {} CA", drop.len()),
             Step::Note { .. } => f.write_str("note the bundle in ca.crt"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
+    fn ca(name: &str) -> Ca {
+        Ca { id: Id::from(name), name: name.to_owned(), from: at(0), until: at(600) }
+    }
+
+    fn timing() -> Timing {
+        let m = SignedDuration::from_mins;
+        Timing { ca_validity: m(600), cert_validity: m(300), overlap: m(10) }
+    }
+
+    /// "new" signs and is served; "old" is still published.
+    fn rotated(replicas: Vec<Replica>) -> Seen {
+        let both: BTreeSet<Id> = ["new", "old"].map(Id::from).into();
+        let leaf = Leaf { by: Some(Id::from("new")), from: at(0), until: at(300), sound: true };
+        let mut seen = Seen {
+            kept: Some(Kept { current: Some(ca("new")), next: None, old: vec![ca("old")] }),
+            serving: Some(Serving { leaf: Some(leaf), bundle: both.clone() }),
+            configurations: vec![Configuration { name: "v".into(), bundles: vec![both] }],
+            replicas,
+            published: ["new", "old"].map(|name| (Id::from(name), ca(name))).into(),
+            memory: Memory::default(),
+        };
+        let mut memory = Memory::default();
+        memory.note(&seen, at(0));
+        seen.memory = memory;
+        seen
+    }
+
+    fn replica(name: &str, serves: Result<&str, &str>) -> Replica {
+        Replica { name: name.into(), serves: serves.map(|by| Some(Id::from(by))).map_err(str::to_owned) }
+    }
+
+    #[test]
+    fn an_old_ca_goes_only_when_every_replica_was_asked_and_the_overlap_is_over() {
+        let next = |seen: &Seen, minutes| plan(seen, at(minutes), &timing());
+        let why = |next| match next {
+            Next::Wait { why, .. } => why,
+            Next::Do { step, .. } => panic!("{step}"),
+        };
+        let new = || replica("a", Ok("new"));
+        let unknown = rotated(vec![new(), replica("b", Err("connection refused"))]);
+        let said = why(next(&unknown, 100));
+        assert_eq!(said, "old stays published: what b serves is not known (connection refused)");
+        let behind = rotated(vec![new(), replica("b", Ok("old"))]);
+        assert_eq!(why(next(&behind, 100)), "old stays published: it is still served by b");
+        let through = rotated(vec![new(), replica("b", Ok("new"))]);
+        assert!(matches!(next(&through, 9), Next::Wait { until: Some(until), .. } if until == at(10)));
+        let drop = Step::Retire { drop: vec![Id::from("old")] };
+        assert!(matches!(next(&through, 10), Next::Do { step, .. } if step == drop));
+        // What has expired verifies nothing, whoever serves it.
+        let mut expired = behind;
+        expired.kept.as_mut().unwrap().old[0].until = at(50);
+        expired.configurations[0].bundles[0].remove("old");
+        assert!(matches!(next(&expired, 100), Next::Do { step, .. } if step == drop));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_made() {
+        let seen = Seen::default();
+        let Next::Wait { why, .. } = plan(&seen, at(0), &timing()) else { panic!("a step without a Secret") };
+        assert!(why.contains("no Secret for the CA") && why.contains("nothing is created here"), "{why}");
     }
 }

@@ -12,6 +12,10 @@
 //! `enableNamespacesByDefault`. What uses a revision beyond that (a tag of istioctl, a validator, pinned configuration) gives a
 //! warning. Pods that failed or are being deleted are not counted here, although Sail counts them.
 //!
+//! An update of an `IstioOperator` that switches `components.pilot` off does what its deletion does. One that changes its
+//! revision gives a warning: the old control plane goes on, but nothing is left that it could be upgraded or removed with.
+//! Where another `IstioOperator` installs the same revision, nothing is said.
+//!
 //! Deleting an `IstioOperator` is denied only if somebody acts on it: a Deployment of the in-cluster operator, or a
 //! finalizer. Otherwise it is a file that was stored once, and a warning is enough.
 //!
@@ -36,7 +40,7 @@ pub static RULE: Rule = Rule {
     name: "installation-in-use",
     summary: "the custom resource of a control plane that is in use goes away",
     reads: &[Field::Spec],
-    checks: &[Check::Delete(deleted), Check::Lifecycle(shortened)],
+    checks: &[Check::Delete(deleted), Check::Lifecycle(shortened), Check::Operator(given_up)],
     source: include_str!("cp003_installation_in_use.rs"),
 };
 
@@ -52,9 +56,7 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
         }
         Object::Operator(operator) if operator.has_pilot() && !operator.is_inert() => {
             let revision = RevisionName::new(operator.revision.as_deref().unwrap_or(""));
-            let acts = operator.meta.finalized || operator_runs(view.before(), operator)?;
-            let most = if acts { Severity::Deny } else { Severity::Warn };
-            lost(object, "metadata.name", vec![revision], most, view)
+            lost(object, "metadata.name", vec![revision], most(operator, view)?, view)
         }
         Object::Lifecycle(Kind::IstioLifecycle, lifecycle) => {
             lost(object, "metadata.name", revisions(lifecycle), Severity::Deny, view)
@@ -66,6 +68,47 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// Without anybody who acts on it, it is a file that was stored once.
+fn most(operator: &Operator, view: &View<'_>) -> Known<Severity> {
+    let acts = operator.meta.finalized || operator_runs(view.before(), operator)?;
+    Ok(if acts { Severity::Deny } else { Severity::Warn })
+}
+
+/// An update after which an IstioOperator no longer installs the revision that it installed.
+fn given_up(new: &Operator, old: Old<'_, Operator>, view: &View<'_>) -> Found {
+    let Some(old) = old.get().filter(|o| o.has_pilot() && !o.is_inert() && !new.is_inert()) else {
+        return Ok(Vec::new());
+    };
+    let revision = |o: &Operator| RevisionName::new(o.revision.as_deref().unwrap_or(""));
+    let was = revision(old);
+    let switched_off = !new.has_pilot();
+    if !switched_off && revision(new) == was {
+        return Ok(Vec::new());
+    }
+    let mut others = view.cluster().operators()?.filter(|o| o.has_pilot() && !o.is_inert() && !o.meta.deleting);
+    if others.any(|o| revision(o) == was) {
+        return Ok(Vec::new());
+    }
+    let name = &new.meta.name;
+    // The operator prunes what carries the labels of its resource, and the revision is one of them.
+    let (field, doing, most) = if switched_off {
+        let field = if new.pilot == Some(false) { "spec.components.pilot" } else { "spec.profile" };
+        (field, format!("IstioOperator {name} without pilot"), most(old, view)?)
+    } else {
+        ("spec.revision", format!("another revision in IstioOperator {name}"), Severity::Warn)
+    };
+    let (value, besides) = (was.to_string(), Vec::new());
+    let loss = Loss { revision: &was, doing, field, value, meta: &old.meta, most, besides };
+    let mut found = loss.finding(view)?;
+    if let Some(finding) = found.as_mut().filter(|_| !switched_off)
+        && let Some(users) = finding.what.strip_prefix(&format!("control plane {was} is in use: "))
+    {
+        finding.what = format!("no IstioOperator installs {was} any more, which is in use: {users}");
+        finding.why = "it goes on, but nothing is left that it could be upgraded or removed with.".into();
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// Entries that an update takes out.

@@ -59,7 +59,11 @@ fn of_gateway(gateway: &GatewayConfig, cluster: &Snapshot) -> Option<Flaw> {
         return None;
     }
     let wanted = Selector::exact(&gateway.selector);
-    if cluster.workloads().any(|(_, w)| wanted.matches(&w.template.labels)) || any_pod(cluster.raw(Kind::Pod), &wanted)
+    let selects = |(_, w): (Kind, &Workload)| wanted.matches(&w.template.labels);
+    // Gateways first: they are few, and one of them is what is selected nearly always.
+    if cluster.gateways().is_ok_and(|mut all| all.any(selects))
+        || cluster.workloads().any(selects)
+        || any_pod(cluster.raw(Kind::Pod), &wanted)
     {
         return None;
     }

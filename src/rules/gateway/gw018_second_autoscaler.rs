@@ -18,7 +18,6 @@
 //! ## When to allow
 //! When the other one is deleted right afterwards.
 
-use super::if_known;
 use crate::model::{Hpa, Id, Kind, Pdb, Workload};
 use crate::rules::view::kubectl;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
@@ -92,7 +91,7 @@ fn overlap(one: &Workload, other: &Workload) -> bool {
 fn budget(pdb: &Pdb, _: Old<'_, Pdb>, view: &View<'_>) -> Found {
     let (cluster, home) = (view.cluster(), &pdb.meta.namespace);
     let Some(own) = &pdb.selector else { return Ok(Vec::new()) };
-    let Some(gateways) = if_known(cluster.gateways())? else { return Ok(Vec::new()) };
+    let Ok(gateways) = cluster.gateways() else { return Ok(Vec::new()) };
     let mut mine = { gateways }
         .map(|(_, w)| w)
         .filter(|w| w.meta.namespace == *home && own.matches(&w.template.labels))
@@ -100,7 +99,8 @@ fn budget(pdb: &Pdb, _: Old<'_, Pdb>, view: &View<'_>) -> Found {
     if mine.peek().is_none() {
         return Ok(Vec::new());
     }
-    let Some(others) = if_known(cluster.pdbs_in(home))? else { return Ok(Vec::new()) };
+    // Nobody is made to wait for a warning.
+    let Ok(others) = cluster.pdbs_in(home) else { return Ok(Vec::new()) };
     let others: Vec<&Pdb> = others.filter(|o| !o.meta.deleting).collect();
     for gateway in mine {
         let labels = &gateway.template.labels;

@@ -3,8 +3,9 @@
 use super::Rule;
 use crate::snapshot::{Known, WhyUnknown};
 
+pub(super) mod managed;
 mod owner;
-mod traffic;
+pub(super) mod traffic;
 
 mod gw001_owner_changed;
 mod gw002_rendered_twice;
@@ -18,8 +19,11 @@ mod gw010_gateway_in_use;
 mod gw011_gateway_service_cut;
 mod gw012_same_selector;
 mod gw014_abrupt_stop;
+mod gw015_gateway_revision;
+mod gw016_managed_by_istiod;
 mod gw017_selects_nothing;
 mod gw018_second_autoscaler;
+mod gw019_config_left_behind;
 mod gw020_gateway_pruned;
 
 #[cfg(test)]
@@ -40,8 +44,11 @@ pub static ALL: &[&Rule] = &[
     &gw011_gateway_service_cut::RULE,
     &gw012_same_selector::RULE,
     &gw014_abrupt_stop::RULE,
+    &gw015_gateway_revision::RULE,
+    &gw016_managed_by_istiod::RULE,
     &gw017_selects_nothing::RULE,
     &gw018_second_autoscaler::RULE,
+    &gw019_config_left_behind::RULE,
     &gw020_gateway_pruned::RULE,
 ];
 

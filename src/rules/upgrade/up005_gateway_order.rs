@@ -42,7 +42,10 @@ pub static RULE: Rule = Rule {
 };
 
 fn template(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
-    if new.is_istiod() || new.wanted() == 0 || view.policy.gateway_order == GatewayOrder::Any {
+    let (order, is_gateway) = (view.policy.gateway_order, new.is_gateway());
+    // Most writes end here, before the old object is read.
+    let concerned = order == GatewayOrder::Last && is_gateway || order == GatewayOrder::First && !is_gateway;
+    if !concerned || new.is_istiod() || new.wanted() == 0 {
         return Ok(Vec::new());
     }
     let Some(old) = old.get() else { return Ok(Vec::new()) };
@@ -52,27 +55,25 @@ fn template(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
     };
     let place = format!("{}/{}", new.meta.namespace, new.meta.name);
     let field = template_label(key::REV);
-    match (view.policy.gateway_order, new.is_gateway()) {
-        (GatewayOrder::Last, true) => {
-            // With the gateway itself, whose pods are a gateway's.
-            let rest = Rest::of(&step, None, view.before())?;
-            Ok(rest.finding(field, &format!("gateway {place}"), &step, cluster).into_iter().collect())
-        }
-        (GatewayOrder::First, false) => {
-            let kind = crate::wire::row(view.kind()).name;
-            first(field, &format!("{kind} {place}"), &step, None, cluster)
-        }
-        _ => Ok(Vec::new()),
+    if is_gateway {
+        // With the gateway itself, whose pods are a gateway's.
+        let rest = Rest::of(&step, None, view.before())?;
+        return Ok(rest.finding(field, &format!("gateway {place}"), &step, cluster).into_iter().collect());
     }
+    let kind = crate::wire::row(view.kind()).name;
+    first(field, &format!("{kind} {place}"), &step, None, cluster)
 }
 
 fn namespace(new: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Found {
     let order = view.policy.gateway_order;
-    let Some(old) = old.get().filter(|_| order != GatewayOrder::Any) else { return Ok(Vec::new()) };
-    let name = &new.meta.name;
-    let before = view.before();
-    let after = view.cluster().with(Object::Namespace(new.clone()));
-    let field = label(key::REV);
+    if order == GatewayOrder::Any {
+        return Ok(Vec::new());
+    }
+    let Some(old) = old.get() else { return Ok(Vec::new()) };
+    if asked_by_namespace(&old.meta.labels) == asked_by_namespace(&new.meta.labels) {
+        return Ok(Vec::new());
+    }
+    let (name, before, field) = (&new.meta.name, view.before(), label(key::REV));
     if order == GatewayOrder::First {
         let asked = |ns: &Namespace| asked_by_namespace(&ns.meta.labels).flatten().map(str::to_owned);
         let (Some(was), Some(now)) = (asked(old), asked(new)) else { return Ok(Vec::new()) };
@@ -80,6 +81,7 @@ fn namespace(new: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Found
         return step
             .map_or(Ok(Vec::new()), |step| first(field, &format!("namespace {name}"), &step, Some(name), before));
     }
+    let after = view.cluster().with(Object::Namespace(new.clone()));
     for (_, gateway) in before.gateways()?.filter(|(_, w)| w.meta.namespace == *name && w.wanted() > 0) {
         let Some(step) = Step::between(attached(gateway, before)?, attached(gateway, &after)?, before) else {
             continue;

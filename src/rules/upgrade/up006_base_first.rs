@@ -114,3 +114,38 @@ fn upgrade(base: &Base, to: Version, view: &View<'_>) -> String {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::manifest;
+
+    /// Definitions of the case table's API server are of one release, so that these stand here.
+    fn told(definitions: &[(&str, &str)]) -> Option<String> {
+        let definition = |(name, labels): &(&str, &str)| {
+            let text = format!(
+                "{{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {{name: {name}, labels: {{{labels}}}}}}}"
+            );
+            manifest::read("definition", &text, "").documents.remove(0).object
+        };
+        let cluster = definitions.iter().fold(Snapshot::whole(), |c, d| c.with(definition(d)));
+        base(&cluster).expect("known").map(|b| format!("{} {}", b.evidence, b.version))
+    }
+
+    #[test]
+    fn the_oldest_definition_that_tells_its_version_counts() {
+        let services = ("virtualservices.networking.istio.io", "operator.istio.io/version: 1.24.0");
+        let sidecars = ("sidecars.networking.istio.io", "app.kubernetes.io/version: 1.23.2");
+        let silent = ("telemetries.telemetry.istio.io", "chart: istio");
+        assert_eq!(told(&[services, sidecars, silent]).as_deref(), Some("definitions 1.23"));
+        assert_eq!(told(&[services, silent]).as_deref(), Some("definitions 1.24"));
+    }
+
+    #[test]
+    fn others_definitions_and_builds_without_a_version_tell_nothing() {
+        let others = ("certificates.cert-manager.io", "app.kubernetes.io/version: v1.16.0");
+        let build = ("sidecars.networking.istio.io", "app.kubernetes.io/version: 1.0.0");
+        let unknown = ("gateways.networking.istio.io", "operator.istio.io/version: unknown");
+        assert_eq!(told(&[others, build, unknown]), None);
+    }
+}

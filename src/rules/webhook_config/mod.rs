@@ -19,6 +19,10 @@ mod vw005_split_default;
 mod vw006_legacy_validator;
 mod vw008_revision_without_validator;
 mod vw009_validator_without_ca;
+mod vw010_validator_taken_away;
+mod vw011_injector_in_use;
+
+pub use vw010_validator_taken_away::is_approved;
 
 pub static ALL: &[&Rule] = &[
     &mw001_double_injection::RULE,
@@ -36,4 +40,6 @@ pub static ALL: &[&Rule] = &[
     &vw006_legacy_validator::RULE,
     &vw008_revision_without_validator::RULE,
     &vw009_validator_without_ca::RULE,
+    &vw010_validator_taken_away::RULE,
+    &vw011_injector_in_use::RULE,
 ];

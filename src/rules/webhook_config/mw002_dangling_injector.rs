@@ -122,7 +122,7 @@ fn asking(cluster: &Snapshot, config: &InjectorConfig) -> Option<usize> {
 
 /// Where a tag is to lead, if that is certain: where its Service leads, else the only control plane that answers.
 fn target(scene: &Scene<'_>, config: &InjectorConfig) -> Known<Option<(RevisionName, Home)>> {
-    let Some(tag) = config.tag() else { return Ok(None) };
+    let Some(tag) = config.tag().filter(|t| !scene.is_taken(t.as_str())) else { return Ok(None) };
     // Its own istiod may only be starting again.
     if config.revision().is_some_and(|r| scene.is_running(&r) && scene.running.len() > 1) {
         return Ok(None);
@@ -154,10 +154,10 @@ fn removal(
     let held = match config.tag() {
         Some(tag) => {
             let mut halves = scene.cluster.raw(Kind::Service).map(Object::meta);
-            // What the default tag has replaced would be missed (MW006).
-            let replaced = tag.as_str() == "default" && scene.cluster.injector_configs().any(is_switched_off);
+            // With the default tag gone, the unnamed revision would be the default, or be missed (MW006).
+            let replaced = tag.as_str() == "default" && scene.cluster.injector_configs().any(is_unnamed);
             let own = |m: &crate::model::Meta| m.labels.is(key::REV, revision.as_str()) && m.helm_release().is_none();
-            replaced || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
+            replaced || scene.is_taken(tag.as_str()) || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
         }
         None => !scene.cluster.tags_of(&revision).is_empty(),
     };
@@ -168,8 +168,8 @@ fn removal(
     Ok(Some(Repair { object: injector(&config.meta.name), change: Change::Delete, says }))
 }
 
-fn is_switched_off(config: &InjectorConfig) -> bool {
-    config.is_canonical() && config.hooks.iter().any(Hook::is_deactivated)
+fn is_unnamed(config: &InjectorConfig) -> bool {
+    config.is_canonical() && config.revision().is_some_and(|r| r.is_default())
 }
 
 /// The label names a revision that nothing else speaks of, and somebody else answers.

@@ -6,7 +6,7 @@
 //!
 //! * the webhook configuration and the Service lead to different revisions, or only the Service is there: error;
 //! * the Service is missing (only where the control plane is known to be 1.28 or newer, and not for tags of Helm): warning;
-//! * the tag `default` has no validator although control planes have theirs: error.
+//! * the tag `default` has no validator although control planes have theirs: warning.
 //!
 //! ## Why
 //! Pods are injected by what the webhook configuration says, istiod believes the Service: proxies and configuration end up
@@ -81,6 +81,7 @@ fn disagreement(scene: &Scene<'_>, tag: &str, hook: &InjectorConfig, service: &S
     // MW002 leads a webhook configuration away from a Service that is gone.
     let dangling = hook.hooks.iter().any(|h| h.istio && scene.cluster.answers(&h.backend).is_ok_and(scene::is_dead));
     let repair = match (home_of_hook, home_of_service) {
+        _ if scene.is_taken(tag) => None,
         (None, Some(home)) if !scene.is_running(&by_hook) && !dangling => {
             let says = format!("tag {tag}: {} follows its Service to {by_service}", hook.meta.name);
             Some(scene::patch(injector(&hook.meta.name), scene::retarget(hook, &by_service, &home), says))
@@ -123,7 +124,8 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
     // Whoever asks is answered by a revision of that name (MW004), or by the unnamed one.
     let served = scene.injectors.serves(tag) || tag == "default" && scene.injectors.default_hook().is_some();
     let sail = scene.cluster.sails(Kind::SailTag).any(|t| t.meta.name == tag);
-    if served || sail {
+    // MW004 speaks of a tag with the name of a revision, which is not to be completed.
+    if served || sail || scene.is_taken(tag) {
         return None;
     }
     let usage = scene.cluster.asking_for(tag);
@@ -138,7 +140,10 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
             let name = format!("istio-revision-tag-{tag}");
             let says = format!("tag {tag}: {name} is made, leading to {revision} as its Service does");
             let create = Change::Create(webhooks(&name, tag, &revision, &home));
-            (set(tag, &revision), Some(Repair { object: injector(&name), change: create, says }))
+            // Where the default leads its validator must lead, too: VW005 would speak next.
+            let judged = scene.default_validator().is_none_or(|j| j.serving.as_ref() == Some(&revision));
+            let repair = Repair { object: injector(&name), change: create, says };
+            (set(tag, &revision), (tag != "default" || judged).then_some(repair))
         }
         Some(_) => (format!("istioctl tag remove {tag}\n(or {})", set(tag, &revision)), delete()),
         // Its istiod may only be starting again.
@@ -253,7 +258,7 @@ fn without_validator(scene: &Scene<'_>, hook: &InjectorConfig) -> Option<Flaw> {
         let create = Change::Create(default_validator(&revision, &home));
         Repair { object: validator(DEFAULT_VALIDATOR), change: create, says }
     });
-    let flaw = Flaw::of(Level::Error, injector(&hook.meta.name), "no validator").says(
+    let flaw = Flaw::of(Level::Warning, injector(&hook.meta.name), "no validator").says(
         format!("the tag default leads to {revision}, and no validator judges what names no revision."),
         "mistakes in VirtualServices, Gateways and the like are only found by the proxies that they break.",
         set("default", &revision),

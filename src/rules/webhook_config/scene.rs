@@ -146,6 +146,11 @@ impl<'a> Scene<'a> {
         Some((hook, self.cluster.serving_revision(&hook.backend)))
     }
 
+    /// A tag with the name of a revision (MW004). Which of the two is meant is for a person to say.
+    pub fn is_taken(&self, tag: &str) -> bool {
+        tag != "default" && self.cluster.revisions().map_or(true, |all| all.iter().any(|r| r.as_str() == tag))
+    }
+
     /// Validation of configuration is switched on: control planes bring a validator of their own.
     pub fn validates(&self) -> bool {
         self.validators.iter().any(|j| j.webhook.object_selector.accepted(key::REV).next().is_some())

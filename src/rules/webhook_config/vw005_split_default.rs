@@ -38,10 +38,10 @@ pub static RULE: Rule = Rule {
 fn audit(cluster: &Snapshot, _: &Policy) -> Known<Vec<Flaw>> {
     let scene = Scene::of(cluster)?;
     let (Some(judge), Some((hook, _))) = (scene.default_validator(), scene.default()) else { return Ok(Vec::new()) };
-    // VW002 speaks of a validator that refuses everything, MW002 of such an injector.
+    // VW002 speaks of a validator that refuses everything.
     let refuses = judge.is_dead() && judge.webhook.failure_policy == FailurePolicy::Fail;
-    let outside = judge.answers == Answers::Elsewhere;
-    if refuses || outside || !matches!(cluster.answers(&hook.backend)?, Answers::Ready(_)) {
+    let outside = judge.answers == Answers::Elsewhere || cluster.answers(&hook.backend)? == Answers::Elsewhere;
+    if refuses || outside {
         return Ok(Vec::new());
     }
     Ok(flaw(&scene, judge, hook).into_iter().collect())
@@ -51,7 +51,9 @@ fn flaw(scene: &Scene<'_>, judge: &Judge<'_>, hook: &Hook) -> Option<Flaw> {
     let injecting = scene.cluster.serving_revision(&hook.backend);
     let same = match (&judge.serving, &injecting) {
         (Some(a), Some(b)) => a == b,
-        _ => same_service(&judge.webhook.backend, &hook.backend),
+        // MW002 speaks of an injector whose Service is gone.
+        (_, None) => true,
+        (None, Some(_)) => same_service(&judge.webhook.backend, &hook.backend),
     };
     if same {
         return None;

@@ -74,6 +74,12 @@ fn is_permanent(id: &Id) -> bool {
     id.kind == Kind::Namespace && PERMANENT.contains(&id.name.as_str())
 }
 
+/// The definition of a kind that other cases write as well.
+fn is_shared(id: &Id) -> bool {
+    id.kind == Kind::Crd
+        && crate::harness::crds::custom().any(|row| id.name.as_str() == format!("{}.{}", row.plural, row.group))
+}
+
 fn namespace_id(name: &str) -> Id {
     Id { kind: Kind::Namespace, namespace: Str::default(), name: Str::from(name) }
 }
@@ -195,7 +201,9 @@ impl World {
         }
         for id in gone {
             self.held.remove(&id);
-            self.gone.insert(id);
+            if !is_shared(&id) {
+                self.gone.insert(id);
+            }
         }
         Ok(())
     }
@@ -203,7 +211,7 @@ impl World {
     async fn remove_one(&self, id: &Id) -> Result<()> {
         let wanted = &self.held[id].wanted;
         let at = path(id, api_version(wanted)?, &id.name);
-        if is_permanent(id) {
+        if is_permanent(id) || is_shared(id) {
             // Written over.
             return Ok(());
         }
@@ -241,6 +249,13 @@ impl World {
         if is_ending(wanted) && id.kind != Kind::Namespace {
             // A namespace waits for its own finalizer.
             document["metadata"]["finalizers"] = json!([HELD]);
+        }
+        // Definitions of the kinds that cases write are there before the first case, schema and all.
+        if id.kind == Kind::Crd
+            && let Some(stored) = self.ask(Method::GET, &one, None).await?
+        {
+            let object = read_json(id.kind, &serde_json::to_vec(&stored)?).map_err(anyhow::Error::msg)?;
+            return Ok(Held { version: version(&stored), wanted: wanted.clone(), object, clean: true });
         }
         let mut made = if is_permanent(id) {
             let stored = self.ask(Method::GET, &one, None).await?.with_context(|| format!("{one} is not there"))?;

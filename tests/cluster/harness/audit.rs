@@ -19,6 +19,7 @@ rules:
   nonResourceURLs: ['*']
 - level: None
   resources: [{group: coordination.k8s.io, resources: [leases]}]
+  namespaces: [kube-system]
 - level: Metadata
 ";
 
@@ -54,8 +55,9 @@ pub struct User {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct ObjectRef {
+    pub api_group: String,
     pub resource: String,
     pub namespace: String,
     pub name: String,

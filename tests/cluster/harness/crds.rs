@@ -35,6 +35,72 @@ pub fn all() -> Result<Vec<Value>> {
     Ok(custom().map(|row| public.get(&name(row)).cloned().unwrap_or_else(|| permissive(row))).collect())
 }
 
+/// The module of openreports.io's definitions, and where they stand in it.
+const OPEN_REPORTS: (&str, &str) = ("github.com/openreports/reports-api", "config/crd");
+
+/// Definitions of the reports that an audit writes: openreports.io's own where there is Go. Those of wgpolicyk8s.io are in no
+/// module that the public proxy serves; what stands here for them is as strict as they were in 2022.
+pub fn reports() -> Result<Vec<Value>> {
+    let mut all = vec![policy_report("PolicyReport", "Namespaced"), policy_report("ClusterPolicyReport", "Cluster")];
+    if !has_go() {
+        for (kind, scope) in [("Report", "Namespaced"), ("ClusterReport", "Cluster")] {
+            let mut stand_in = policy_report(kind, scope);
+            let plural = format!("{}s", kind.to_lowercase());
+            stand_in["metadata"]["name"] = json!(format!("{plural}.openreports.io"));
+            stand_in["spec"]["group"] = json!("openreports.io");
+            let version = &mut stand_in["spec"]["versions"][0];
+            version["name"] = json!("v1alpha1");
+            version["schema"]["openAPIV3Schema"]["properties"]["source"] = json!({"type": "string"});
+            let results = &mut version["schema"]["openAPIV3Schema"]["properties"]["results"];
+            results["items"]["properties"]["severity"]["enum"] = json!(["critical", "high", "medium", "low", "info"]);
+            all.push(stand_in);
+        }
+        return Ok(all);
+    }
+    let folder = module_folder(OPEN_REPORTS.0)?.join(OPEN_REPORTS.1);
+    for plural in ["reports", "clusterreports"] {
+        let file = folder.join(format!("openreports.io_{plural}.yaml"));
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        all.push(serde_saphyr::from_str(&text).with_context(|| file.display().to_string())?);
+    }
+    Ok(all)
+}
+
+/// `wgpolicyk8s.io/v1alpha2`, as far as it is used here.
+fn policy_report(kind: &str, scope: &str) -> Value {
+    let text = json!({"type": "string"});
+    let any = json!({"type": "object", "additionalProperties": text});
+    let count = json!({"type": "integer"});
+    let result = json!({
+        "type": "object", "required": ["policy"],
+        "properties": {
+            "source": text, "policy": text, "rule": text, "category": text, "message": text, "scored": {"type": "boolean"},
+            "result": {"type": "string", "enum": ["pass", "fail", "warn", "error", "skip"]},
+            "severity": {"type": "string", "enum": ["high", "medium", "low"]},
+            "properties": any,
+            "resources": {"type": "array", "items": {"type": "object", "properties":
+                {"apiVersion": text, "kind": text, "namespace": text, "name": text, "uid": text}}},
+        },
+    });
+    let summary = json!({"pass": count, "fail": count, "warn": count, "error": count, "skip": count});
+    let plural = format!("{}s", kind.to_lowercase());
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.wgpolicyk8s.io")},
+        "spec": {
+            "group": "wgpolicyk8s.io", "scope": scope,
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{"name": "v1alpha2", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object",
+                "properties": {
+                    "results": {"type": "array", "items": result},
+                    "summary": {"type": "object", "properties": summary},
+                },
+            }}}],
+        },
+    })
+}
+
 /// The definition of one kind that takes any `spec`.
 pub fn permissive(row: &KindRow) -> Value {
     let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
@@ -80,7 +146,7 @@ pub fn public() -> Result<&'static BTreeMap<String, Value>> {
 
 fn read_public() -> Result<BTreeMap<String, Value>> {
     let mut found = BTreeMap::new();
-    if Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+    if !has_go() {
         return Ok(found);
     }
     let wanted: Vec<String> = custom().map(name).collect();
@@ -105,6 +171,10 @@ fn read_public() -> Result<BTreeMap<String, Value>> {
     let missing: Vec<String> = custom().filter(missing).map(name).collect();
     ensure!(missing.is_empty(), "the pinned modules have no {missing:?}");
     Ok(found)
+}
+
+fn has_go() -> bool {
+    Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 fn is_of(document: &str, name: &str) -> bool {

@@ -1,0 +1,150 @@
+//! `revguard report`: what the last week would have been like under another policy, and which exemptions stand.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Failure, Live, Plain, print, table};
+use crate::cluster::{self, Access, Trouble};
+use crate::controller::resource::{At, CONFIG_MAPS};
+use crate::controller::send::{Method, send};
+use crate::controller::week::Week;
+use crate::controller::{Names, write};
+use crate::telemetry::tally::End;
+
+#[derive(Args)]
+pub struct Options {
+    /// The namespace that revguard is installed in
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "revguard-system")]
+    namespace: String,
+    /// Full name of the release
+    #[arg(long, value_name = "NAME", default_value = "revguard")]
+    release: String,
+    #[command(flatten)]
+    live: Live,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Plain,
+}
+
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
+    let access = if options.live.is_given() {
+        Access { kubeconfig: options.live.kubeconfig.clone(), context: options.live.context.clone() }
+    } else {
+        // As kubectl finds it; a pod's own account may not read the report.
+        let home = std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".kube/config"));
+        let kubeconfig = std::env::var_os("KUBECONFIG").map(Into::into).or(home);
+        Access { kubeconfig, context: None }
+    };
+    let names = Names::new(&options.namespace, &options.release);
+    let at = At::of(&CONFIG_MAPS, &names.namespace, &names.report());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let object = runtime.block_on(async {
+        let client = cluster::connect(&access).await?;
+        match send(&client, Method::Get, &at, None, 2 * write::LONGEST).await {
+            Ok(object) => Ok(object),
+            Err(Trouble::NotFound) => Err(anyhow::anyhow!(
+                "there is no {at}; name the installation with --namespace and --release (`helm list -A` shows it)"
+            )),
+            Err(trouble) => Err(anyhow::anyhow!("{at}: {trouble}")),
+        }
+    })?;
+    let week = Week::read(&object);
+    if options.output == Plain::Json {
+        let value = json!({
+            "at": week.at, "counts": week.counts,
+            "exemptions": week.exemptions, "moreExemptions": week.more_exemptions,
+        });
+        return print(format!("{}\n", serde_json::to_string_pretty(&value)?).as_bytes());
+    }
+    print(text(&week).as_bytes())
+}
+
+/// The report as a person reads it.
+fn text(week: &Week) -> String {
+    if week.at.is_empty() {
+        return "Nothing has been collected yet; the controller collects once a minute.\n".to_owned();
+    }
+    let mut sums: BTreeMap<(&str, &str), BTreeMap<End, u64>> = BTreeMap::new();
+    for c in &week.counts {
+        *sums.entry((&c.line.code, &c.line.writer)).or_default().entry(c.line.end).or_default() += c.count;
+    }
+    let days = |pick: fn(Option<&str>, &str) -> bool| {
+        let mut found: Option<&str> = None;
+        for c in &week.counts {
+            if pick(found, &c.line.day) {
+                found = Some(&c.line.day);
+            }
+        }
+        found.unwrap_or("")
+    };
+    let first = days(|best, day| best.is_none_or(|b| day < b));
+    let last = days(|best, day| best.is_none_or(|b| day > b));
+    let mut out = if sums.is_empty() {
+        format!("No finding about any write in the last week (collected {}).\n", week.at)
+    } else {
+        let rows = sums.iter().map(|((code, writer), ends)| {
+            let n = |end| ends.get(&end).copied().unwrap_or(0).to_string();
+            let name = crate::rules::find(code).map_or("", |r| r.name);
+            let (denied, would) = (n(End::Denied), n(End::WouldDeny));
+            vec![
+                (*code).to_owned(),
+                name.to_owned(),
+                denied,
+                would,
+                n(End::Exempted),
+                n(End::Warned),
+                (*writer).to_owned(),
+            ]
+        });
+        let heads = ["CODE", "RULE", "DENIED", "WOULD DENY", "EXEMPTED", "WARNED", "WRITER"];
+        format!("Writes from {first} to {last} (collected {}):\n\n{}", week.at, table::render(&heads, rows.collect()))
+    };
+    if week.exemptions.is_empty() {
+        out.push_str("\nNo exemption stands.\n");
+        return out;
+    }
+    let mut all: Vec<_> = week.exemptions.iter().collect();
+    // What ends soonest first; what never ends last.
+    all.sort_by_key(|e| (e.until.is_none(), e.until.clone(), e.object.clone()));
+    let rows = all.into_iter().map(|e| {
+        let until = e.until.clone().unwrap_or_else(|| "no end".to_owned());
+        let note = e.void.as_ref().map(|why| format!("does nothing: {why}")).unwrap_or_default();
+        vec![until, e.code.clone(), e.object.clone(), e.reason.clone(), note]
+    });
+    out.push('\n');
+    out.push_str(&table::render(&["UNTIL", "CODE", "OBJECT", "REASON", "NOTE"], rows.collect()));
+    if week.more_exemptions > 0 {
+        out.push_str(&format!("and {} more\n", week.more_exemptions));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_reads_as_a_table() {
+        let week = json!({
+            "at": "2026-01-08T10:00Z",
+            "counts": [
+                {"day": "2026-01-01", "code": "NS001", "writer": "jane", "end": "denied", "count": 2},
+                {"day": "2026-01-07", "code": "NS001", "writer": "jane", "end": "would-deny", "count": 3},
+            ],
+            "exemptions": [
+                {"object": "Namespace a", "code": "NS001", "reason": "r", "until": null, "void": null},
+                {"object": "Namespace b", "code": "NS001", "reason": "r", "until": "2026-02-01", "void": null},
+            ],
+        });
+        let text = text(&serde_json::from_value(week).unwrap());
+        assert!(text.starts_with("Writes from 2026-01-01 to 2026-01-07 (collected 2026-01-08T10:00Z):"), "{text}");
+        assert!(
+            text.contains("NS001   conflicting-injection-labels   2        3            0          0        jane"),
+            "{text}"
+        );
+        let (b, a) = (text.find("Namespace b").unwrap(), text.find("Namespace a").unwrap());
+        assert!(b < a, "what ends soonest stands first: {text}");
+    }
+}
