@@ -66,10 +66,10 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
         what,
         "broken configuration would be accepted and reach every proxy.",
         format!(
-            "istioctl tag set default --revision REVISION --overwrite\n(moves it to another revision; to remove the mesh, \
-             remove its users and its control planes first. {} NAME revguard.dev/allow='VW010: reason' lets it go all the \
-             same)",
-            "kubectl annotate validatingwebhookconfiguration"
+            "istioctl tag set default --revision {to} --overwrite\n(moves it to another revision; to remove the mesh, remove \
+             its users and its control planes first. kubectl annotate validatingwebhookconfiguration {name} \
+             revguard.dev/allow='VW010: reason' lets it go all the same)",
+            to = elsewhere(config, cluster),
         ),
     )])
 }
@@ -85,4 +85,12 @@ fn user(cluster: &Snapshot) -> Known<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// A ready revision besides the one that validates now; without one, that one.
+fn elsewhere(config: &ValidatorConfig, cluster: &Snapshot) -> String {
+    let own = config.revision();
+    let ready = cluster.revisions().unwrap_or_default().into_iter().filter(|r| cluster.is_ready(r) == Ok(true));
+    let other = ready.filter(|r| Some(r) != own.as_ref()).last();
+    other.or(own).map_or_else(|| "REVISION".to_owned(), |r| r.to_string())
 }

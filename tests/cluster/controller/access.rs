@@ -10,6 +10,7 @@ use revguard::rules::RULES;
 use serde_json::{Value, json};
 
 use super::{Env, HOME, INJECTORS, LATER, SOON, VALIDATORS};
+use crate::harness::Options;
 use crate::harness::binary::Binary;
 use crate::harness::objects::Scope;
 use crate::harness::wait::wait_until;
@@ -61,7 +62,14 @@ webhooks:
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingWebhookConfiguration
 metadata: {name: revguard}
-webhooks: []
+webhooks:
+- name: mutations.revguard.dev
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Ignore
+  clientConfig: {service: {name: revguard-webhook, namespace: revguard-system, path: /mutate}}
+  objectSelector: {matchLabels: {nobody: has-this}}
+  rules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [namespaces]}]
 ";
 
 fn path(service: &str) -> String {
@@ -83,16 +91,19 @@ async fn tag(env: &Env, name: &str, revision: &str) -> Result<()> {
 }
 
 async fn what_is_granted_is_what_is_used() -> Result<()> {
-    let env = Env::start().await?;
+    // An API server that streams its first lists needs no right to list; older ones do.
+    let mut options = Options::with_controllers(&[]);
+    options.apiserver.push("--feature-gates=WatchList=false".to_owned());
+    let env = Env::start_without("", options).await?;
     // Versions from 1.28 on make a Service with every tag.
     let image =
         json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "istio/pilot:1.24.1"}]);
     env.patch("/apis/apps/v1/namespaces/istio-system/deployments/istiod-1-24", image).await?;
     env.apply(BROKEN).await?;
     tag(&env, "nowhere", "1-77").await?;
-    // The webhooks of prod are led astray; its Service still says where it should lead.
-    let astray = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": "istiod-gone"}]);
-    env.patch(&format!("{INJECTORS}/istio-revision-tag-prod"), astray).await?;
+    // The webhooks of prod carry a label that no istiod knows, and lead to 1-23 as its Service does.
+    let prod = format!("{INJECTORS}/istio-revision-tag-prod");
+    env.merge(&prod, json!({"metadata": {"labels": {"istio.io/rev": "1-22"}}})).await?;
     let astray = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": "istiod-gone"}]);
     env.patch(&format!("{VALIDATORS}/istio-validator-1-24-istio-system"), astray).await?;
     env.delete(&format!("{VALIDATORS}/istiod-default-validator")).await?;
@@ -106,6 +117,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
     webhook.ready().await?;
 
     env.until(LATER, &format!("{INJECTORS}/istio-revision-tag-blue"), "a tag that is completed", |_| true).await?;
+    env.until(LATER, &prod, "a label that is put right", |m| m["metadata"]["labels"]["istio.io/rev"] == "1-23").await?;
     env.until_gone(LATER, &path("istiod-revision-tag-grey")).await?;
     env.until_gone(LATER, &format!("{INJECTORS}/istio-revision-tag-nowhere")).await?;
     env.until(LATER, &format!("{VALIDATORS}/istiod-default-validator"), "the default validator", |_| true).await?;

@@ -4,6 +4,7 @@
 //! istiods, so what they would do is done by hand.
 
 mod access;
+mod adoption;
 mod guard;
 mod leading;
 mod mending;
@@ -31,7 +32,7 @@ use crate::harness::wait::wait_until;
 use crate::harness::{ControlPlane, Options, crds, metrics};
 
 pub fn tests() -> Vec<Trial> {
-    [leading::tests(), mending::tests(), trouble::tests(), guard::tests(), access::tests()]
+    [leading::tests(), mending::tests(), trouble::tests(), guard::tests(), access::tests(), adoption::tests()]
         .into_iter()
         .flatten()
         .collect()
@@ -162,12 +163,12 @@ struct Env {
 
 impl Env {
     async fn start() -> Result<Env> {
-        Env::start_without("").await
+        Env::start_without("", Options::with_controllers(&[])).await
     }
 
     /// Without the right to one resource.
-    async fn start_without(left_out: &str) -> Result<Env> {
-        let plane = ControlPlane::start(Options::with_controllers(&[])).await?;
+    async fn start_without(left_out: &str, options: Options) -> Result<Env> {
+        let plane = ControlPlane::start(options).await?;
         let mut scope = Scope::new(&plane);
         scope.apply(&documents(INSTALLED)?).await?;
         for one in Role::ALL {

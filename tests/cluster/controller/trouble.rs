@@ -1,10 +1,14 @@
 //! An API server that answers 429 and 500, that goes and returns, and one that lets us not see a kind.
 
 use anyhow::{Result, ensure};
+use kube::Client;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::{Env, HOME, LATER, SOON, STATE};
+use super::{Controller, Env, HOME, LATER, SOON, STATE};
+use crate::harness::Options;
+use crate::harness::credentials;
+use crate::harness::front::Front;
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
 
@@ -14,26 +18,6 @@ pub fn tests() -> Vec<Trial> {
         trial!(ApiServer, a_right_that_is_missing_is_named),
     ]
 }
-
-/// The API server gives our account no seat at all: every request is answered 429.
-const NO_SEAT: &str = "
-apiVersion: flowcontrol.apiserver.k8s.io/v1
-kind: PriorityLevelConfiguration
-metadata: {name: no-seat}
-spec:
-  type: Limited
-  limited: {nominalConcurrencyShares: 0, lendablePercent: 0, borrowingLimitPercent: 0, limitResponse: {type: Reject}}
----
-apiVersion: flowcontrol.apiserver.k8s.io/v1
-kind: FlowSchema
-metadata: {name: no-seat}
-spec:
-  priorityLevelConfiguration: {name: no-seat}
-  matchingPrecedence: 2
-  rules:
-  - subjects: [{kind: ServiceAccount, serviceAccount: {name: revguard-controller, namespace: revguard-system}}]
-    resourceRules: [{verbs: ['*'], apiGroups: ['*'], resources: ['*'], namespaces: ['*'], clusterScope: true}]
-";
 
 /// A webhook that nobody serves: every write of a report ends in 500.
 const BROKEN_HOOK: &str = "
@@ -60,24 +44,35 @@ async fn refusals_of_an_overloaded_api_server_are_survived() -> Result<()> {
     let env = Env::start().await?;
     env.apply(BROKEN_HOOK).await?;
     env.apply(WRONG).await?;
-    let mut controller = env.controller("", &["--certificates", "external"]).await?;
+    let account = Client::try_from(credentials::config_of(&env.account).await?)?;
+    let front = Front::start(account).await?;
+    let kubeconfig = front.kubeconfig(env.plane.folder())?;
+    let mut controller =
+        Controller::start(env.plane.folder(), &kubeconfig, "", &["--certificates", "external"]).await?;
     controller.leads().await?;
-    // 500: counted, everything else goes on.
+    // 500 for one kind: counted, everything else goes on.
     controller.until(LATER, "revguard_reconcile_errors_total", &[("loop", "reports")], |v| v >= 1.0).await?;
     env.until(SOON, STATE, "the MeshState all the same", |s| s["status"]["findings"]["error"] == 1).await?;
     env.delete(&format!("{}/nobody", super::VALIDATORS)).await?;
     let report = "/apis/wgpolicyk8s.io/v1alpha2/namespaces/shop/policyreports/revguard";
     env.until(SOON, report, "a report", |r| r["results"][0]["policy"] == "NS001").await?;
 
-    // 429: the lease cannot be renewed, so nothing is written; the process lives and goes on afterwards.
-    env.apply(NO_SEAT).await?;
-    controller.until(SOON, "revguard_leader", &[], |v| v == 0.0).await?;
-    let (status, said) = controller.get("/healthz").await?;
-    ensure!(status == 200, "{said}");
-    env.delete("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/no-seat").await?;
-    controller.leads().await?;
+    // 429 and 500 for everything: the lease cannot be renewed, so nothing is written; the process lives and goes on
+    // afterwards.
+    for status in [429, 500] {
+        front.refuse(status);
+        controller.until(SOON, "revguard_leader", &[], |v| v == 0.0).await?;
+        let (alive, said) = controller.get("/healthz").await?;
+        ensure!(alive == 200, "{status}: {said}");
+        let refused = front.refused();
+        ensure!(refused > 0, "nobody was refused");
+        front.pass();
+        controller.leads().await?;
+        controller.audits(1).await?;
+    }
 
     // Every watch is dropped, and what changed meanwhile is seen.
+    front.cut();
     env.plane.restart_apiserver().await?;
     env.merge("/api/v1/namespaces/shop", json!({"metadata": {"labels": {"istio-injection": null}}})).await?;
     env.until_gone(LATER, report).await?;
@@ -85,7 +80,7 @@ async fn refusals_of_an_overloaded_api_server_are_survived() -> Result<()> {
 }
 
 async fn a_right_that_is_missing_is_named() -> Result<()> {
-    let env = Env::start_without("cronjobs").await?;
+    let env = Env::start_without("cronjobs", Options::with_controllers(&[])).await?;
     env.apply(WRONG).await?;
     let controller = env.controller("", &["--certificates", "external"]).await?;
     controller.leads().await?;

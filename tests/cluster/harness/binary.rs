@@ -70,7 +70,7 @@ impl Secret {
 pub struct Binary {
     pub process: Process,
     pub address: SocketAddr,
-    health: SocketAddr,
+    pub health: SocketAddr,
 }
 
 impl Binary {

@@ -13,6 +13,7 @@ pub mod binary;
 pub mod crds;
 pub mod credentials;
 pub mod flags;
+pub mod front;
 pub mod guard;
 pub mod metrics;
 pub mod objects;
