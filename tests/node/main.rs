@@ -9,6 +9,7 @@ mod harness;
 mod install;
 mod leader;
 mod lifecycle;
+mod mesh;
 mod trial;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         disruption::tests(),
         certificates::tests(),
         leader::tests(),
+        mesh::tests(),
         cold_start::tests(),
         lifecycle::tests(),
     ]
