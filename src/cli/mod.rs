@@ -142,7 +142,7 @@ impl Live {
         let namespaces = snapshot.istiods().into_iter().flatten().map(|w| w.meta.namespace.clone()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let client = cluster::connect(&access).await?;
+            let client = cluster::connect_as_kubectl(&access).await?;
             Ok(cluster::remote_clusters(&client, &namespaces).await?)
         })
     }

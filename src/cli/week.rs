@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     let at = At::of(&CONFIG_MAPS, &names.namespace, &names.report());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let object = runtime.block_on(async {
-        let client = cluster::connect(&access).await?;
+        let client = cluster::connect_as_kubectl(&access).await?;
         match send(&client, Method::Get, &at, None, 2 * write::LONGEST).await {
             Ok(object) => Ok(object),
             Err(Trouble::NotFound) => Err(anyhow::anyhow!(
