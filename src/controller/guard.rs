@@ -31,11 +31,14 @@ struct Known {
     at: tokio::time::Instant,
 }
 
+/// What was decided last, and from what.
+type Decided = (Arc<Published>, Arc<Policy>, BTreeMap<String, String>);
+
 /// Runs for as long as the process lives.
 pub async fn run(writer: Writer, shared: Arc<Shared>, names: Names, heartbeat: Heartbeat) {
     let at = At::of(&CONFIG_MAPS, &names.namespace, &names.guard());
     let mut known: Option<Known> = None;
-    let mut last: Option<(Arc<Published>, Arc<Policy>, BTreeMap<String, String>)> = None;
+    let mut last: Option<Decided> = None;
     let mut pause = LOOK;
     loop {
         heartbeat.beat();
