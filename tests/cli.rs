@@ -213,6 +213,18 @@ fn the_demonstration_keeps_serving() {
     child.wait().unwrap();
 }
 
+/// kubectl runs `kubectl-revguard` from the PATH; help and errors then say what was typed.
+#[test]
+fn as_a_plugin_of_kubectl_it_goes_by_that_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = dir.path().join("kubectl-revguard");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_revguard"), &plugin).unwrap();
+    let o = Command::new(&plugin).args(["check", "--help"]).output().unwrap();
+    assert!(out(&o).contains("Usage: kubectl revguard check"), "{}", out(&o));
+    let o = Command::new(&plugin).arg("chek").output().unwrap();
+    assert!(err(&o).contains("Usage: kubectl revguard <COMMAND>") && o.status.code() == Some(2), "{}", err(&o));
+}
+
 const BROKEN: &str = "apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingWebhookConfiguration
 metadata: {name: istiod-default-validator, labels: {istio.io/rev: \"1-23\"}}

@@ -7,8 +7,8 @@ mod manifests;
 mod world;
 
 use manifests::{
-    app, as_helm_installs, as_helm_uninstalls, as_istioctl_uninstalls, config, gateway, istiod, namespace, tag,
-    validator,
+    api_gateway, app, as_helm_installs, as_helm_uninstalls, as_istioctl_uninstalls, cni, config, definitions, deployed,
+    gateway, istiod, namespace, tag, validator,
 };
 use revguard::model::{Kind, Object};
 use world::World;
@@ -35,6 +35,8 @@ fn remove(world: &mut World, objects: &[Object]) {
 fn mesh(drains: bool) -> World {
     let mut world = World { drains, ..World::default() };
     apply(&mut world, &namespace("istio-system", ""));
+    apply(&mut world, &definitions());
+    apply(&mut world, &cni());
     apply(&mut world, &validator("1-23"));
     helm_install(&mut world, &istiod("1-23", "1.23.2", &[]));
     apply(&mut world, &tag("prod", "1-23"));
@@ -91,8 +93,76 @@ fn an_uninstall_of_what_is_in_use_is_stopped_as_a_group() {
     remove(&mut world, &as_helm_uninstalls(&istiod("1-23", "1.23.2", &[])));
     assert_eq!(
         world.said,
-        ["D CP001: Delete Service istio-system/istiod-1-23", "D CP002: Delete Deployment istio-system/istiod-1-23"]
+        [
+            "D CP001: Delete Service istio-system/istiod-1-23",
+            "D CP002: Delete Deployment istio-system/istiod-1-23",
+            "D CP006: Delete RoleBinding istio-system/istiod-1-23",
+            "D CP006: Delete Role istio-system/istiod-1-23",
+            "D CP006: Delete ClusterRoleBinding /istiod-clusterrole-1-23-istio-system",
+            "D CP006: Delete ClusterRoleBinding /istiod-gateway-controller-1-23-istio-system",
+            "D CP006: Delete ClusterRole /istiod-clusterrole-1-23-istio-system",
+            "D CP006: Delete ClusterRole /istiod-gateway-controller-1-23-istio-system",
+            "D CP004: Delete ConfigMap istio-system/istio-1-23",
+            "D CP006: Delete ServiceAccount istio-system/istiod-1-23"
+        ]
     );
+}
+
+#[test]
+fn a_gateway_that_istiod_deploys_is_made_moved_and_taken_away() {
+    let mut world = mesh(true);
+    helm_install(&mut world, &istiod("1-24", "1.24.1", &[]));
+    apply(&mut world, &namespace("edge", "istio.io/rev: 1-23"));
+    apply(&mut world, &api_gateway("edge", "istio.io/rev: 1-23"));
+    // istiod itself writes what belongs to it, again and again.
+    for _ in 0..2 {
+        for object in deployed("edge", "1-23") {
+            world.write("system:serviceaccount:istio-system:istiod-1-23", object);
+        }
+        world.settle();
+    }
+    // Pinned, so that the namespace moves without it.
+    apply(&mut world, &namespace("edge", "istio.io/rev: 1-24"));
+    assert_eq!(world.said, [""; 0]);
+    apply(&mut world, &api_gateway("edge", "istio.io/rev: 1-24"));
+    assert_eq!(world.said, ["W GW015: Update Gateway edge/web"]);
+    world.said.clear();
+    for object in deployed("edge", "1-24") {
+        world.write("system:serviceaccount:istio-system:istiod-1-24", object);
+    }
+    world.settle();
+    // The Gateway first, and what garbage collection does after it.
+    remove(&mut world, &api_gateway("edge", "istio.io/rev: 1-24"));
+    for object in deployed("edge", "1-24") {
+        world.delete("system:serviceaccount:kube-system:generic-garbage-collector", &object);
+    }
+    remove(&mut world, &namespace("edge", ""));
+    assert_eq!(world.said, [""; 0]);
+}
+
+#[test]
+fn everything_goes_once_the_workloads_have_left() {
+    let mut world = mesh(true);
+    for name in ["a", "b", "c"] {
+        apply(&mut world, &namespace(name, ""));
+        world.restart(name);
+    }
+    remove(&mut world, &config("ingress"));
+    remove(&mut world, &as_helm_uninstalls(&gateway("ingress", "1-23")));
+    remove(&mut world, &namespace("ingress", ""));
+    // Tags and the default validator go with `istioctl uninstall --purge`, in its order.
+    let all = [istiod("1-23", "1.23.2", &[]), tag("prod", "1-23"), tag("default", "1-23"), validator("1-23")].concat();
+    remove(&mut world, &as_istioctl_uninstalls(&all));
+    remove(&mut world, &cni());
+    remove(&mut world, &definitions());
+    remove(&mut world, &namespace("istio-system", ""));
+    assert!(denied(&world).is_empty(), "{:#?}", world.said);
+    assert_eq!(
+        world.snapshot().len(Kind::Deployment) + world.snapshot().len(Kind::DaemonSet),
+        3,
+        "the applications stay"
+    );
+    assert_eq!(world.snapshot().len(Kind::Crd) + world.snapshot().len(Kind::ClusterRole), 0);
 }
 
 #[test]
@@ -157,9 +227,12 @@ fn everything_at_once_in_any_order_and_a_canary_beside_it() {
             namespace("istio-system", ""),
             namespace("ingress", ""),
             namespace("shop", label),
+            definitions(),
+            cni(),
             validator(named),
             istiod(named, "1.24.1", &["prod"]),
             gateway("ingress", named),
+            api_gateway("shop", if named.is_empty() { "" } else { "istio.io/rev: 1-24" }),
             app("shop"),
             config("ingress"),
         ]

@@ -204,6 +204,47 @@ async fn a_watch_cut_in_the_middle_of_a_line_goes_on_without_a_new_list() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_config_maps_istios_own_are_kept_by_name_and_the_rest_passes_by() {
+    for streams in [true, false] {
+        let api = mesh().await;
+        if !streams {
+            api.no_streams();
+        }
+        let map = |ns: &str, name: &str| json!({"metadata": {"name": name, "namespace": ns}, "data": {"config": "templates: {custom: a}"}});
+        for (ns, name) in [
+            ("shop", "istio-1-24"),
+            ("shop", "istio-ca-root-cert"),
+            ("shop", "settings"),
+            ("edge", "istio-ca-root-cert"),
+            ("edge", "istio-sidecar-injector-1-24"),
+            ("edge", "settings"),
+        ] {
+            api.put("/configmaps", map(ns, name));
+        }
+        let live = run(&api, quick());
+        live.ready().await;
+        let snapshot = live.snapshot();
+        let known = |ns, name| snapshot.config_map(ns, name).map(|c| c.is_some());
+        // A copy that somebody made has no label, and its namespace need not hold a gateway yet.
+        assert_eq!((known("shop", "istio-1-24"), known("edge", "istio-1-24")), (Ok(true), Ok(false)));
+        assert_eq!(known("edge", "istio-ca-root-cert"), Ok(true));
+        assert_eq!(known("shop", "istio-ca-root-cert").unwrap_err().why, WhyUnknown::NotWatched);
+        let injector = snapshot.config_map("edge", "istio-sidecar-injector-1-24").unwrap().unwrap();
+        assert_eq!(injector.injection_templates.as_deref(), Some(&["custom".into()][..]));
+        assert_eq!(snapshot.len(Kind::ConfigMap), 3);
+        // What one watch no longer has does not take what only the other has.
+        let version = api.put("/configmaps", map("edge", "settings"));
+        live.noted("the write", |n| n.versions.get(&(Kind::ConfigMap, false)) >= Some(&version)).await;
+        api.delete("/configmaps", "shop", "istio-1-24");
+        live.until("the end of the copy", |s| s.len(Kind::ConfigMap) == 2).await;
+        api.compact();
+        api.cut_watches();
+        api.put("/configmaps", map("edge", "istio-1-24"));
+        live.until("the next copy", |s| s.len(Kind::ConfigMap) == 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_history_is_listed_again_and_what_it_no_longer_names_is_gone() {
     for streams in [true, false] {
         let api = mesh().await;

@@ -78,6 +78,7 @@ fn judged(object: &Object) -> Option<Object> {
     }
     let template = (**pod.template.as_ref()?).clone();
     let meta = pod.meta.clone();
-    let workload = Workload { meta, replicas: None, selector: Default::default(), template, ready: None };
+    let workload =
+        Workload { meta, replicas: None, selector: Default::default(), template, ready: None, max_unavailable: None };
     Some(Object::Workload(Kind::Pod, Box::new(workload)))
 }

@@ -15,12 +15,13 @@ mod table;
 mod uninstall;
 mod week;
 
+use std::ffi::OsStr;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster;
 use crate::rules::{self, Policy};
@@ -136,7 +137,9 @@ type Failure = anyhow::Error;
 
 /// Parses the process's arguments and runs.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let matches = Cli::command().bin_name(called(std::env::args_os().next().as_deref())).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let outcome = match cli.command {
         Command::Serve(options) => serve::run(*options),
         Command::Controller(options) => controller::run(*options),
         Command::Demo(options) => demo::run(&options),
@@ -158,6 +161,16 @@ pub fn main() -> ExitCode {
         eprintln!("error: {e:#}");
         ExitCode::from(2)
     })
+}
+
+/// What a person types. kubectl finds a program `kubectl-revguard` in the PATH and runs it as `kubectl revguard`.
+fn called(program: Option<&OsStr>) -> &'static str {
+    let stem = program.and_then(|p| Path::new(p).file_stem());
+    if stem.is_some_and(|s| s == "kubectl-revguard" || s == "kubectl_revguard") {
+        "kubectl revguard"
+    } else {
+        "revguard"
+    }
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) is no error.

@@ -339,8 +339,11 @@ mod tests {
         let here = Collection::of(Kind::Pod, "v1", Some(&"istio-system".into()));
         assert!(here.watch(Some("7"), 9).path.starts_with("/api/v1/namespaces/istio-system/pods?watch=1&"));
         assert_eq!(here.watch(Some("7"), 9).accept, JSON);
-        let maps = Collection::of(Kind::ConfigMap, "v1", Some(&"a".into()));
-        assert!(maps.list(1, "").path.ends_with("&labelSelector=istio.io%2Frev"), "{}", maps.list(1, "").path);
+        let maps = Collection::of(Kind::ConfigMap, "v1", None);
+        assert!(!maps.list(1, "").path.contains("labelSelector"), "a copy made by hand may have lost its labels");
+        assert_eq!(maps.list(1, "").accept, METADATA_LIST);
+        let virtuals = Collection::of(Kind::VirtualService, "v1", None);
+        assert!(virtuals.list(1, "").path.ends_with("&labelSelector=istio.io%2Frev"), "{}", virtuals.list(1, "").path);
         let routes = Collection::of(Kind::HttpRoute, "v1beta1", None);
         assert!(routes.watch(None, 9).path.starts_with("/apis/gateway.networking.k8s.io/v1beta1/httproutes?"));
         assert_eq!(routes.watch(None, 9).accept, METADATA);

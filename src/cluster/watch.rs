@@ -18,6 +18,7 @@ use super::request::{Collection, Status, Trouble};
 use super::stream::{Items, Lines, Malformed};
 use super::telemetry::{Telemetry, Timing, Verb, Waits, jitter};
 use crate::model::{Id, Kind, Object, Str};
+use crate::snapshot::builder::is_of;
 use crate::snapshot::{Event, Source};
 use crate::wire::read_json;
 
@@ -270,7 +271,7 @@ impl Feed {
     /// One object of a list. One that cannot be read is named and left out; the others are not its business.
     fn object(&self, kind: Kind, bytes: &[u8]) -> Option<Object> {
         match read_json(kind, bytes) {
-            Ok(object) => Some(lean(&self.collection.source, object)),
+            Ok(object) => lean(&self.collection.source, object),
             Err(error) => {
                 let head: Head = serde_json::from_slice(bytes).unwrap_or_default();
                 self.complain(&head.metadata, &error);
@@ -303,7 +304,11 @@ impl Feed {
         let HeadMeta { version, .. } = &head.metadata;
         match &*line.what {
             "ADDED" | "MODIFIED" => match read_json(self.collection.source.0, line.object.get().as_bytes()) {
-                Ok(object) => Some(Said::Apply(version.clone(), Box::new(lean(&self.collection.source, object)))),
+                Ok(object) => Some(match lean(&self.collection.source, object) {
+                    Some(object) => Said::Apply(version.clone(), Box::new(object)),
+                    // Not ours, and its version is as good a place to go on from as any.
+                    None => Said::Bookmark(version.clone(), false),
+                }),
                 Err(error) => {
                     // As a list would leave it out, so that a restart changes nothing.
                     self.complain(&head.metadata, &error);
@@ -373,13 +378,17 @@ fn number(version: &str) -> Option<u64> {
     version.parse().ok()
 }
 
-/// What the live view does not need: a pod is looked up by who injected it, who made it and whether it serves.
-fn lean(source: &Source, mut object: Object) -> Object {
+/// What the live view needs: a pod is looked up by who injected it, who made it and whether it serves; of ConfigMaps only
+/// Istio's own are kept, each from the watch that is for it.
+fn lean(source: &Source, mut object: Object) -> Option<Object> {
+    if source.0 == Kind::ConfigMap && !is_of(source, &object.id()) {
+        return None;
+    }
     if let Object::Pod(pod) = &mut object {
         pod.template = None;
         if source.1.is_none() {
             pod.outline();
         }
     }
-    object
+    Some(object)
 }

@@ -18,6 +18,12 @@ pub enum Kind {
     EndpointSlice,
     ConfigMap,
     Hpa,
+    Pdb,
+    ServiceAccount,
+    Role,
+    RoleBinding,
+    ClusterRole,
+    ClusterRoleBinding,
     MutatingWebhook,
     ValidatingWebhook,
     IstioOperator,
@@ -129,8 +135,18 @@ pub struct Pod {
     pub status: Option<PodStatus>,
     /// Version of its own proxy, where the whole pod was read.
     pub proxy: Option<super::Version>,
+    pub redirection: Redirection,
     /// The pod as its own template, kept only where a pod stands alone (offline input, admission).
     pub template: Option<Box<Template>>,
+}
+
+/// Who takes a pod's traffic into the mesh, as its annotations tell. Neither: its own init container, or nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redirection {
+    /// The CNI node agent.
+    pub cni: bool,
+    /// The node's ztunnel.
+    pub ztunnel: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,12 +198,28 @@ impl EndpointSlice {
     }
 }
 
-/// A ConfigMap; of an injector's the names of its templates and aliases.
+/// One of Istio's ConfigMaps; of an injector's the names of its templates and aliases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigMap {
     pub meta: Meta,
     /// `None` unless it is an injector's ConfigMap whose `config` could be read.
     pub injection_templates: Option<Vec<Str>>,
+}
+
+impl ConfigMap {
+    /// Mesh configuration of a revision, by its name: `istio`, `istio-1-24`. A gateway looks for it in its own namespace,
+    /// where a copy made by hand may have no label, so that it is looked for by name in every namespace.
+    pub fn is_mesh_config(name: &str) -> bool {
+        name == "istio" || name.starts_with("istio-") && !Self::is_local(name)
+    }
+
+    /// What matters only beside an istiod or a gateway: an injector's configuration, the root certificate.
+    pub fn is_local(name: &str) -> bool {
+        name.starts_with("istio-sidecar-injector") || name == Self::ROOT_CERT
+    }
+
+    /// istiod writes it into every namespace; proxies mount it.
+    pub const ROOT_CERT: &str = "istio-ca-root-cert";
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -199,6 +231,14 @@ pub struct Hpa {
     pub min_replicas: Option<u32>,
 }
 
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pdb {
+    pub meta: Meta,
+    /// `None` selects nothing; the empty one every pod of the namespace.
+    pub selector: Option<Selector>,
+}
+
 /// A Sail resource: `Istio`, `IstioRevision` or `IstioRevisionTag`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sail {
@@ -207,6 +247,8 @@ pub struct Sail {
     pub namespace: Option<Str>,
     /// `spec.values.revision`.
     pub revision: Option<Str>,
+    /// `spec.values.sidecarInjectorWebhook.enableNamespacesByDefault`: injects wherever nothing is said.
+    pub by_default: bool,
     /// `spec.updateStrategy.type`.
     pub strategy: Option<Str>,
     /// `spec.targetRef` of a tag: kind and name.
@@ -228,8 +270,31 @@ pub struct Installation {
     pub revision: Option<Str>,
     /// `istioOperatorSpec.tag`.
     pub tag: Option<Str>,
-    /// `activeGateway` or `defaultRevision` in some cluster.
+    pub clusters: Vec<InstalledIn>,
+    /// `skipUpgradeValidation`: Gloo changes whatever it is told to in place.
+    pub skips_validation: bool,
+    /// The parts of `istioOperatorSpec` that a revision keeps for life, each as it is written: [`Installation::FOR_LIFE`].
+    pub fixed: Vec<(&'static str, Str)>,
+    /// Names of the gateways that it renders.
+    pub gateways: Vec<Str>,
+}
+
+/// One cluster of an installation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstalledIn {
+    pub cluster: Str,
+    /// `activeGateway` or `defaultRevision`; absent means false.
     pub active: bool,
+}
+
+impl Installation {
+    /// Fields of `istioOperatorSpec` that Gloo changes in place only for an installation without a revision.
+    pub const FOR_LIFE: [&str; 5] = ["hub", "components", "profile", "values", "namespace"];
+
+    /// It is the active gateway or the default revision of some cluster.
+    pub fn is_active(&self) -> bool {
+        self.clusters.iter().any(|c| c.active)
+    }
 }
 
 /// Istio's `Gateway` (with a selector) or a Gateway API `Gateway` (with a class).
@@ -238,6 +303,17 @@ pub struct GatewayConfig {
     pub meta: Meta,
     pub selector: Labels,
     pub class: Str,
+    /// Its addresses name a Deployment of somebody else's: istiod deploys nothing for it (`IsManaged`).
+    pub by_hand: bool,
+}
+
+impl GatewayConfig {
+    /// A Gateway API Gateway that istiod deploys. Classes of one's own are told by their name, because what they point to
+    /// is not read.
+    pub fn is_deployed(&self) -> bool {
+        let istios = self.class == "istio" || self.class.starts_with("istio-") && self.class != "istio-remote";
+        istios && !self.by_hand
+    }
 }
 
 /// Any other Istio configuration object, or an HTTPRoute.
@@ -261,6 +337,7 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     ConfigMap(Box<ConfigMap>),
     Hpa(Box<Hpa>),
+    Pdb(Box<Pdb>),
     Injector(Box<InjectorConfig>),
     Validator(Box<ValidatorConfig>),
     Operator(Box<Operator>),
@@ -280,6 +357,7 @@ impl Object {
             Object::EndpointSlice(_) => Kind::EndpointSlice,
             Object::ConfigMap(_) => Kind::ConfigMap,
             Object::Hpa(_) => Kind::Hpa,
+            Object::Pdb(_) => Kind::Pdb,
             Object::Injector(_) => Kind::MutatingWebhook,
             Object::Validator(_) => Kind::ValidatingWebhook,
             Object::Operator(_) => Kind::IstioOperator,
@@ -301,6 +379,7 @@ impl Object {
             Object::EndpointSlice(o) => &o.meta,
             Object::ConfigMap(o) => &o.meta,
             Object::Hpa(o) => &o.meta,
+            Object::Pdb(o) => &o.meta,
             Object::Injector(o) => &o.meta,
             Object::Validator(o) => &o.meta,
             Object::Operator(o) => &o.meta,
@@ -321,6 +400,7 @@ impl Object {
             Object::EndpointSlice(o) => &mut o.meta,
             Object::ConfigMap(o) => &mut o.meta,
             Object::Hpa(o) => &mut o.meta,
+            Object::Pdb(o) => &mut o.meta,
             Object::Injector(o) => &mut o.meta,
             Object::Validator(o) => &mut o.meta,
             Object::Operator(o) => &mut o.meta,

@@ -50,6 +50,35 @@ impl Version {
     }
 }
 
+/// A release with its patch level, for the questions that patch levels decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Release {
+    pub version: Version,
+    pub patch: u16,
+}
+
+impl Release {
+    /// Reads `^v?\d+\.\d+\.\d+`: `1.24.2`, `v1.24.2-distroless`.
+    pub fn parse(s: &str) -> Option<Release> {
+        let version = Version::parse(s)?;
+        let patch = s.splitn(3, '.').nth(2)?;
+        let digits = patch.bytes().take_while(u8::is_ascii_digit).count();
+        Some(Release { version, patch: patch[..digits].parse().ok()? })
+    }
+
+    /// The tag of an image reference.
+    pub fn of_image(image: &str) -> Option<Release> {
+        let (_, tag) = image.split('@').next()?.rsplit('/').next()?.split_once(':')?;
+        Release::parse(tag)
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.version, self.patch)
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -68,6 +97,17 @@ mod tests {
         {
             assert_eq!(Version::of_image(unknown), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_release_needs_its_patch_level() {
+        let of = |s| Release::parse(s).map(|r| r.to_string());
+        assert_eq!(of("1.24.2-distroless").as_deref(), Some("1.24.2"));
+        assert_eq!(of("v1.9.0").as_deref(), Some("1.9.0"));
+        assert!(Release::parse("1.24.10") > Release::parse("1.24.9"));
+        assert_eq!(of("1.24"), None);
+        assert_eq!(of("1.24.x"), None);
+        assert_eq!(Release::of_image("host:5000/istio/pilot:1.24.2@sha256:ab"), Release::parse("1.24.2"));
     }
 
     #[test]

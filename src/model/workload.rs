@@ -11,6 +11,8 @@ pub struct Workload {
     /// `spec.selector`; empty where the kind has none.
     pub selector: Selector,
     pub template: Template,
+    /// How many of its pods a Deployment's update may take away at once; the API server's default is 25 %.
+    pub max_unavailable: Option<Share>,
     /// `status.readyReplicas` (DaemonSet: `numberReady`), if a status was read at all.
     pub ready: Option<u32>,
 }
@@ -21,6 +23,8 @@ pub struct Template {
     pub labels: Labels,
     pub annotations: Labels,
     pub host_network: bool,
+    /// `terminationGracePeriodSeconds`; absent means 30.
+    pub grace: Option<u32>,
     pub service_account: Str,
     /// Only the containers that Istio names: [`PROXY`] and [`DISCOVERY`].
     pub containers: Vec<Container>,
@@ -32,8 +36,40 @@ pub struct Template {
 pub struct Container {
     pub name: Str,
     pub image: Str,
-    /// Only `PROXY_CONFIG`, `CA_ADDR` and `REVISION`.
+    /// Only the variables of `wire::workload::READ_ENV`.
     pub env: Labels,
+    /// Its place in the list that holds it.
+    pub index: u16,
+    /// The list of init containers holds it: a native sidecar.
+    pub init: bool,
+    pub hooks: Hooks,
+}
+
+/// What a container does at the ends of its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hooks {
+    #[default]
+    None,
+    /// Something, but nothing before it stops.
+    Other,
+    PreStop,
+}
+
+/// A number of pods, or a part of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    Count(u32),
+    Percent(u32),
+}
+
+impl Share {
+    /// Of so many pods; parts of one are dropped, as Kubernetes does it for `maxUnavailable`.
+    pub fn of(self, pods: u32) -> u32 {
+        match self {
+            Share::Count(n) => n.min(pods),
+            Share::Percent(p) => u32::try_from(u64::from(pods) * u64::from(p) / 100).unwrap_or(pods).min(pods),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,20 +116,45 @@ impl Template {
         self.container(PROXY).and_then(|c| Version::of_image(&c.image))
     }
 
-    /// The istiod host that the template itself names, strongest first: the deprecated annotation, the proxy
-    /// configuration, the proxy's environment.
+    /// The istiod host that the template itself names: what its proxy is told to dial, else where it gets certificates.
     pub fn discovery_host(&self) -> Option<String> {
+        let ca = || self.container(PROXY)?.env.value("CA_ADDR").map(host);
+        self.discovery_override().or_else(ca)
+    }
+
+    /// The istiod host that the template tells its proxy to dial, whatever the mesh configuration says, strongest first: the
+    /// deprecated annotation, the proxy configuration, the proxy's environment.
+    pub fn discovery_override(&self) -> Option<String> {
         if let Some(address) = self.annotations.value(key::DISCOVERY_ADDRESS) {
             return Some(host(address));
         }
-        if let Some(address) = self.annotations.value(key::PROXY_CONFIG).and_then(discovery_address) {
-            return Some(host(&address));
+        self.proxy_setting("discoveryAddress").map(|a| host(&a))
+    }
+
+    /// A setting of the template's own proxy configuration: of its annotation, else of its proxy's environment.
+    fn proxy_setting(&self, name: &str) -> Option<String> {
+        let environment = || self.container(PROXY)?.env.value("PROXY_CONFIG");
+        let own = self.annotations.value(key::PROXY_CONFIG).and_then(|config| setting(config, name));
+        own.or_else(|| setting(environment()?, name))
+    }
+
+    /// Seconds for which a proxy that is told to stop lets connections end, if the template says; `u32::MAX` if it waits for
+    /// the last of them.
+    pub fn drain(&self) -> Option<u32> {
+        const UNTIL_EMPTY: &str = "EXIT_ON_ZERO_ACTIVE_CONNECTIONS";
+        let env = self.container(PROXY).map(|c| &c.env);
+        let value =
+            |name: &str| env.and_then(|e| e.value(name).map(str::to_owned)).or_else(|| self.proxy_setting(name));
+        if value(UNTIL_EMPTY).as_deref() == Some("true") {
+            return Some(u32::MAX);
         }
-        let env = &self.container(PROXY)?.env;
-        env.value("PROXY_CONFIG")
-            .and_then(discovery_address)
-            .or_else(|| env.value("CA_ADDR").map(str::to_owned))
-            .map(|a| host(&a))
+        let seconds = value("TERMINATION_DRAIN_DURATION_SECONDS").and_then(|s| s.parse().ok());
+        seconds.or_else(|| duration(&self.proxy_setting("terminationDrainDuration")?))
+    }
+
+    /// Seconds between a pod's being told to stop and its end.
+    pub fn grace(&self) -> u32 {
+        self.grace.unwrap_or(30)
     }
 }
 
@@ -134,14 +195,36 @@ fn is_gateway_component(component: &str) -> bool {
     matches!(component, "IngressGateways" | "EgressGateways")
 }
 
-/// `discoveryAddress` in a proxy configuration, which is JSON or YAML of one level here.
-fn discovery_address(config: &str) -> Option<String> {
-    let at = config.find("discoveryAddress")?;
-    let rest = config[at + "discoveryAddress".len()..].trim_start_matches(['"', '\'']).trim_start();
+/// A scalar in a proxy configuration, which is JSON or YAML; names in it are told apart by themselves.
+fn setting(config: &str, name: &str) -> Option<String> {
+    let at = config.find(name)?;
+    let rest = config[at + name.len()..].trim_start_matches(['"', '\'']).trim_start();
     let value = rest.strip_prefix(':')?.trim_start();
     let value = value.trim_start_matches(['"', '\'']);
     let end = value.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '}')).unwrap_or(value.len());
     (end > 0).then(|| value[..end].to_owned())
+}
+
+/// Whole seconds of a duration as a proxy configuration writes it: `30s`, `1m30s`, `500ms`.
+fn duration(text: &str) -> Option<u32> {
+    let mut rest = text;
+    let mut millis: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let after = &rest[digits..];
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let each = match &after[..unit] {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        millis = millis.checked_add(number.checked_mul(each)?)?;
+        rest = &after[unit..];
+    }
+    u32::try_from(millis / 1000).ok()
 }
 
 /// `istiod-1-23.istio-system.svc:15012` without its port.
@@ -160,9 +243,38 @@ mod tests {
             "concurrency: 2\ndiscoveryAddress: istiod-1-23.istio-system.svc:15012\n",
             "discoveryAddress: 'istiod-1-23.istio-system.svc:15012'",
         ] {
-            assert_eq!(discovery_address(config).as_deref(), Some("istiod-1-23.istio-system.svc:15012"), "{config}");
+            let found = setting(config, "discoveryAddress");
+            assert_eq!(found.as_deref(), Some("istiod-1-23.istio-system.svc:15012"), "{config}");
         }
-        assert_eq!(discovery_address("discoveryAddress"), None);
-        assert_eq!(discovery_address("{}"), None);
+        assert_eq!(setting("discoveryAddress", "discoveryAddress"), None);
+        assert_eq!(setting("{}", "discoveryAddress"), None);
+    }
+
+    #[test]
+    fn a_drain_is_read_from_wherever_it_may_stand() {
+        let template = |annotation: &str, env: &[(&str, &str)]| Template {
+            annotations: Labels::from([(key::PROXY_CONFIG, annotation)]),
+            containers: vec![Container {
+                name: PROXY.into(),
+                env: Labels::from_pairs(env.iter().map(|(k, v)| (Str::from(*k), Str::from(*v))).collect()),
+                ..Container::default()
+            }],
+            ..Template::default()
+        };
+        assert_eq!(template("", &[]).drain(), None);
+        assert_eq!(template("terminationDrainDuration: 45s", &[]).drain(), Some(45));
+        assert_eq!(template(r#"{"terminationDrainDuration":"1m30s"}"#, &[]).drain(), Some(90));
+        assert_eq!(template("", &[("TERMINATION_DRAIN_DURATION_SECONDS", "20")]).drain(), Some(20));
+        assert_eq!(template("", &[("PROXY_CONFIG", r#"{"terminationDrainDuration":"9s"}"#)]).drain(), Some(9));
+        let until_empty = "proxyMetadata:\n  EXIT_ON_ZERO_ACTIVE_CONNECTIONS: 'true'";
+        assert_eq!(template(until_empty, &[]).drain(), Some(u32::MAX));
+        assert_eq!(template("terminationDrainDuration: soon", &[]).drain(), None);
+    }
+
+    #[test]
+    fn a_share_drops_parts_of_a_pod() {
+        let of = |share: Share, pods| share.of(pods);
+        assert_eq!((of(Share::Percent(25), 1), of(Share::Percent(25), 4), of(Share::Percent(100), 1)), (0, 1, 1));
+        assert_eq!((of(Share::Count(1), 1), of(Share::Count(3), 2), of(Share::Count(0), 2)), (1, 2, 0));
     }
 }

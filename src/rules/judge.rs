@@ -238,6 +238,7 @@ fn check(rule: &'static Rule, request: &Request<'_>, view: &View<'_>, stored: bo
             (_, Check::Workload(f)) => run(*f, object, request, view, stored),
             (_, Check::Service(f)) => run(*f, object, request, view, stored),
             (_, Check::Hpa(f)) => run(*f, object, request, view, stored),
+            (_, Check::Pdb(f)) => run(*f, object, request, view, stored),
             (_, Check::Operator(f)) => run(*f, object, request, view, stored),
             (_, Check::Sail(f)) => run(*f, object, request, view, stored),
             (_, Check::Lifecycle(f)) => run(*f, object, request, view, stored),

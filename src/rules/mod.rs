@@ -18,11 +18,12 @@ pub mod view;
 mod control_plane;
 mod gateway;
 mod namespace;
+mod shift;
 mod upgrade;
 mod webhook_config;
 mod workload;
 
-use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Sail, Service, Workload};
+use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Pdb, Sail, Service, Workload};
 use crate::snapshot::{Known, Snapshot};
 
 pub use catalogue::{RULES, find};
@@ -61,6 +62,8 @@ pub enum Check {
     Workload(fn(&Workload, Old<'_, Workload>, &View<'_>) -> Found),
     Service(fn(&Service, Old<'_, Service>, &View<'_>) -> Found),
     Hpa(fn(&Hpa, Old<'_, Hpa>, &View<'_>) -> Found),
+    /// Disruption budgets.
+    Pdb(fn(&Pdb, Old<'_, Pdb>, &View<'_>) -> Found),
     Operator(fn(&Operator, Old<'_, Operator>, &View<'_>) -> Found),
     /// `Istio`, `IstioRevision`, `IstioRevisionTag`.
     Sail(fn(&Sail, Old<'_, Sail>, &View<'_>) -> Found),

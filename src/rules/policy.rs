@@ -24,6 +24,10 @@ pub struct Policy {
     pub canary_minor_skip: MinorSkip,
     /// GW002–GW004, GW020: how gateway lists merge when no version tells.
     pub gateway_lists: GatewayLists,
+    /// UP005: when gateways move to a new control plane.
+    pub gateway_order: GatewayOrder,
+    /// UP012: a control plane with a revision changes its version only as a revision of its own.
+    pub canary_only: bool,
     pub mutations: Mutations,
     /// Which flaws of what exists the controller mends. None by default.
     pub repair: RepairPolicy,
@@ -79,6 +83,17 @@ pub enum GatewayLists {
     Replace,
 }
 
+/// When gateways move to a new control plane.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub enum GatewayOrder {
+    /// After the workloads, which have shown by then that the new one works.
+    #[default]
+    Last,
+    /// Before the workloads.
+    First,
+    Any,
+}
+
 impl From<GatewayLists> for ListMerge {
     fn from(g: GatewayLists) -> ListMerge {
         match g {
@@ -98,6 +113,8 @@ pub struct Mutations {
     pub ns002: bool,
     /// Replace `istio-injection=enabled` by `istio.io/rev` with this name, while no default injector is live.
     pub ns005: Option<String>,
+    /// Give a new gateway a `preStop` that waits until endpoints have followed.
+    pub gw014: bool,
     /// Set the pod label `sidecar.istio.io/inject` to the annotation's value.
     pub wl004: bool,
 }

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::marker::PhantomData;
 
 use crate::model::{
-    GatewayConfig, Hpa, Id, Kind, Lifecycle, Namespace, Object, Operator, Sail, Service, Str, Workload,
+    GatewayConfig, Hpa, Id, Kind, Lifecycle, Namespace, Object, Operator, Pdb, Sail, Service, Str, Workload,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,7 @@ typed! {
     Workload: Object::Workload(_, o) => o;
     Service: Object::Service(o) => o;
     Hpa: Object::Hpa(o) => o;
+    Pdb: Object::Pdb(o) => o;
     Operator: Object::Operator(o) => o;
     Sail: Object::Sail(_, o) => o;
     Lifecycle: Object::Lifecycle(_, o) => o;

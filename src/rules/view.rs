@@ -43,6 +43,11 @@ impl<'a> View<'a> {
         self.id
     }
 
+    /// Name of the judged object.
+    pub fn name(&self) -> &str {
+        &self.id.name
+    }
+
     /// How kubectl names the judged object: `namespace shop`, `deployment -n web api`.
     pub fn kubectl(&self) -> String {
         kubectl(self.id)

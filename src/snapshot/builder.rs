@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::pods::TwoWatches;
 use super::{Knowledge, Snapshot, Source};
-use crate::model::{Id, Kind, Labels, Meta, Object, Selector, Str};
+use crate::model::{ConfigMap, Id, Kind, Labels, Meta, Object, Selector, Str};
 
 /// What a watch says.
 #[derive(Clone, Debug)]
@@ -126,9 +126,19 @@ impl Builder {
     fn held(&self, source: &Source) -> Vec<Id> {
         match source {
             (Kind::Pod, namespace) => self.pods.held(namespace.as_ref(), &self.next),
-            (kind, None) => self.next.raw(*kind).map(Object::id).collect(),
-            (kind, Some(ns)) => self.next.raw_in(*kind, ns).map(Object::id).collect(),
+            (kind, None) => self.next.raw(*kind).map(Object::id).filter(|id| is_of(source, id)).collect(),
+            (kind, Some(ns)) => self.next.raw_in(*kind, ns).map(Object::id).filter(|id| is_of(source, id)).collect(),
         }
+    }
+}
+
+/// The source is the one that tells of this object. ConfigMaps come on two watches, and which of the two keeps one follows
+/// from its name, so that they never meet in one object.
+pub fn is_of(source: &Source, id: &Id) -> bool {
+    match (source, id.kind) {
+        ((_, None), Kind::ConfigMap) => ConfigMap::is_mesh_config(&id.name),
+        ((_, Some(_)), Kind::ConfigMap) => ConfigMap::is_local(&id.name),
+        _ => true,
     }
 }
 
@@ -163,6 +173,7 @@ impl Interner {
                     m.name = self.string(&m.name);
                 }
             }
+            Object::Pdb(p) => p.selector = p.selector.as_ref().map(|s| self.selector(s)),
             Object::Pod(p) => {
                 if let Some(revision) = &mut p.revision {
                     *revision = self.string(revision);

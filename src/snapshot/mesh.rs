@@ -169,8 +169,19 @@ impl Snapshot {
                 return Some(format!("Service {}/{}", meta.namespace, meta.name));
             }
         }
+        // A chart's tag may be applied before the revision that it leads to.
+        if let Ok(injectors) = self.injectors()
+            && let Some(hook) = injectors.hooks().find(|h| {
+                let leads = h.istio && h.revision.as_ref().is_some_and(|r| r.as_str() == name);
+                leads && h.tag.as_ref().is_some_and(|tag| injectors.serves(tag.as_str()))
+            })
+        {
+            return Some(format!("MutatingWebhookConfiguration {}", hook.config));
+        }
         let mesh = format!("istio-{name}");
-        if let Some(c) = self.raw(Kind::ConfigMap).find(|o| o.meta().name == mesh.as_str()) {
+        // A copy that somebody made for a gateway says nothing of what is to come; the chart's own has the label.
+        let is_charts = |o: &&Object| o.meta().name == mesh.as_str() && o.meta().labels.is(key::REV, name);
+        if let Some(c) = self.raw(Kind::ConfigMap).find(is_charts) {
             return Some(format!("ConfigMap {}/{mesh}", c.meta().namespace));
         }
         for o in self.raw(Kind::IstioOperator) {

@@ -4,10 +4,13 @@
 //! costs microseconds. It knows what it does not know: every question about a kind that is not fully read answers
 //! [`Unknown`], never an empty list. It holds no clock and watches nothing.
 
+pub mod attach;
 pub mod builder;
 pub mod heard;
 pub mod mesh;
 mod pods;
+mod runs;
+pub mod sail;
 pub mod serving;
 pub mod usage;
 
@@ -16,8 +19,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Backend, ConfigMap, EndpointSlice, GatewayConfig, Id, InjectorConfig, Injectors, Kind, Labels, Namespace, Object,
-    Operator, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
+    Backend, ConfigMap, EndpointSlice, GatewayConfig, Hpa, Id, InjectorConfig, Injectors, Kind, Labels, Namespace,
+    Object, Operator, Pdb, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
 };
 
 pub use builder::{Builder, Event};
@@ -159,7 +162,8 @@ impl Snapshot {
         self.remove(&id);
         match &object {
             Object::Pod(pod) => self.count(pod, true),
-            Object::Workload(kind, w) => {
+            // What a Deployment makes is not another one of its kind.
+            Object::Workload(kind, w) if as_own_workload(&object).is_some() => {
                 if w.is_istiod() {
                     self.istiods.insert((*kind, place.clone()));
                 }
@@ -362,12 +366,31 @@ impl Snapshot {
         Ok(slices.filter(|s: &&EndpointSlice| s.service() == service).map(|s| s.ready).sum())
     }
 
+    /// Mesh configurations are known of every namespace, what else there is only of those of the mesh.
     pub fn config_map(&self, namespace: &str, name: &str) -> Known<Option<&ConfigMap>> {
-        self.knows(Kind::ConfigMap, Some(namespace))?;
+        self.knows(Kind::ConfigMap, (!ConfigMap::is_mesh_config(name)).then_some(namespace))?;
         Ok(match self.get(Kind::ConfigMap, namespace, name) {
             Some(Object::ConfigMap(c)) => Some(c),
             _ => None,
         })
+    }
+
+    /// Autoscalers of a namespace.
+    pub fn hpas_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Hpa>> {
+        self.knows(Kind::Hpa, Some(namespace))?;
+        Ok(self.raw_in(Kind::Hpa, namespace).filter_map(|o| match o {
+            Object::Hpa(h) => Some(&**h),
+            _ => None,
+        }))
+    }
+
+    /// Disruption budgets of a namespace.
+    pub fn pdbs_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pdb>> {
+        self.knows(Kind::Pdb, Some(namespace))?;
+        Ok(self.raw_in(Kind::Pdb, namespace).filter_map(|o| match o {
+            Object::Pdb(p) => Some(&**p),
+            _ => None,
+        }))
     }
 
     pub fn workload(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Workload> {
@@ -411,22 +434,6 @@ impl Snapshot {
     pub fn pods_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pod>> {
         self.knows(Kind::Pod, Some(namespace))?;
         Ok(self.raw_in(Kind::Pod, namespace).filter_map(as_pod))
-    }
-
-    /// How many running pods a revision injected, by namespace and workload.
-    pub fn runs(&self, revision: &str) -> impl Iterator<Item = (&Str, &Str, u32)> {
-        self.note(Kind::Pod);
-        let from = (Str::from(revision), Str::default(), Str::default());
-        let revision = revision.to_owned();
-        self.runs
-            .range(from..)
-            .take_while(move |((r, _, _), _)| *r == revision.as_str())
-            .map(|((_, ns, w), n)| (ns, w, *n))
-    }
-
-    /// The same of every revision, in its order.
-    pub fn all_runs(&self) -> impl Iterator<Item = (&Str, &Str, &Str, u32)> {
-        self.runs.iter().map(|((revision, ns, w), n)| (revision, ns, w, *n))
     }
 
     /// Namespaces that hold an istiod or a gateway, or that a webhook configuration points into.

@@ -56,6 +56,12 @@ impl Snapshot {
 
 /// The pod was made by this workload.
 pub fn belongs(pod: &Pod, id: &Id) -> bool {
+    // One that lost its Deployment (`--cascade=orphan`) still has pods that are labelled with a template's hash.
+    if id.kind == Kind::ReplicaSet {
+        let owner = pod.meta.owner.as_deref();
+        return pod.meta.namespace == id.namespace
+            && owner.is_some_and(|o| o.kind == "ReplicaSet" && o.name == id.name);
+    }
     let kind = crate::wire::row(id.kind).name;
     pod.meta.namespace == id.namespace && pod.workload().is_some_and(|(k, name)| k == kind && id.name == name)
 }

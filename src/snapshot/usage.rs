@@ -21,12 +21,34 @@ pub struct Usage {
 /// One user of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Use {
-    Namespace { name: Str, asks: String },
-    Template { kind: Kind, namespace: Str, name: Str, asks: String },
-    Pods { namespace: Str, workload: Str, count: u32 },
-    Tag { name: String },
-    Validator { name: Str },
-    Config { kind: Kind, namespace: Str, name: Str },
+    Namespace {
+        name: Str,
+        asks: String,
+    },
+    Template {
+        kind: Kind,
+        namespace: Str,
+        name: Str,
+        asks: String,
+    },
+    Pods {
+        namespace: Str,
+        workload: Str,
+        count: u32,
+    },
+    Tag {
+        name: String,
+    },
+    Validator {
+        name: Str,
+    },
+    Config {
+        kind: Kind,
+        namespace: Str,
+        name: Str,
+    },
+    /// It injects wherever nothing is said.
+    ByDefault,
 }
 
 impl fmt::Display for Use {
@@ -47,6 +69,7 @@ impl fmt::Display for Use {
             Use::Config { kind, namespace, name } => {
                 write!(f, "{} {namespace}/{name} is pinned to it", row(*kind).name)
             }
+            Use::ByDefault => f.write_str("it injects wherever nothing is said (enableNamespacesByDefault)"),
         }
     }
 }
@@ -77,7 +100,7 @@ impl Usage {
             Use::Namespace { name, .. } => Some(format!("namespace {name}")),
             Use::Config { kind, namespace, name } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
             Use::Template { kind, namespace, name, .. } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
-            Use::Pods { .. } => None,
+            Use::Pods { .. } | Use::ByDefault => None,
         };
         self.uses.iter().filter_map(name).collect()
     }
@@ -152,7 +175,7 @@ impl Snapshot {
     }
 
     /// The namespace is being deleted with everything in it.
-    fn is_ending(&self, namespace: &str) -> bool {
+    pub fn is_ending(&self, namespace: &str) -> bool {
         self.get(Kind::Namespace, "", namespace).is_some_and(|ns| ns.meta().deleting)
     }
 
@@ -258,7 +281,8 @@ impl Snapshot {
                 let pinned = meta.labels.value(key::REV).is_some_and(|rev| {
                     if kind == Kind::ApiGateway { leads_here(rev) } else { rev == revision.as_str() }
                 });
-                if pinned && !meta.deleting && !self.is_part_of(revision, kind, meta) {
+                let going = meta.deleting || self.is_ending(&meta.namespace);
+                if pinned && !going && !self.is_part_of(revision, kind, meta) {
                     usage.uses.push(Use::Config { kind, namespace: meta.namespace.clone(), name: meta.name.clone() });
                 }
             }

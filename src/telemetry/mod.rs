@@ -8,7 +8,7 @@ pub mod health;
 mod labels;
 pub mod mesh;
 pub mod metrics;
-mod table;
+pub mod table;
 pub mod tally;
 
 pub use health::{Condition, Health, Heartbeat};

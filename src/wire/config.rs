@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::meta::ObjectMeta;
-use super::tree::or_default;
+use super::tree::{list, or_default};
 use crate::model::{self, Kind, Labels, Object, Str};
 
 /// Anything of which only the metadata is read.
@@ -37,6 +37,14 @@ pub struct Gateway {
 struct GatewaySpec {
     selector: Labels,
     gateway_class_name: Str,
+    #[serde(deserialize_with = "list")]
+    addresses: Vec<Address>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    #[serde(default)]
+    r#type: Option<Str>,
 }
 
 impl Gateway {
@@ -47,6 +55,11 @@ impl Gateway {
                 meta: self.metadata.into(),
                 selector: self.spec.selector,
                 class: self.spec.gateway_class_name,
+                by_hand: match self.spec.addresses.as_slice() {
+                    [] => false,
+                    [one] => one.r#type.as_deref().is_some_and(|t| t != "IPAddress"),
+                    _ => true,
+                },
             }),
         )
     }

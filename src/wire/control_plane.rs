@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::meta::ObjectMeta;
 use super::tree::{Scalar, Tree, list, or_default};
-use crate::model::object::Installation;
+use crate::model::object::{Installation, InstalledIn};
 use crate::model::{self, Kind, Listed, Object, Str};
 
 #[derive(Deserialize)]
@@ -143,6 +143,14 @@ struct SailSpec {
 #[serde(default)]
 struct SailValues {
     revision: Option<Scalar>,
+    #[serde(rename = "sidecarInjectorWebhook", deserialize_with = "or_default")]
+    webhook: SailWebhook,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct SailWebhook {
+    enable_namespaces_by_default: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -174,6 +182,7 @@ impl Sail {
                 meta: self.metadata.into(),
                 version: self.spec.version,
                 namespace: self.spec.namespace,
+                by_default: self.spec.values.webhook.enable_namespaces_by_default == Some(true),
                 revision: self.spec.values.revision.map(|r| r.0).filter(|r| !r.is_empty()),
                 strategy: self.spec.update_strategy.r#type,
                 target: self.spec.target_ref.map(|t| (t.kind, t.name)),
@@ -208,11 +217,13 @@ struct Entry {
     istio_operator_spec: EntrySpec,
     #[serde(deserialize_with = "list")]
     clusters: Vec<EntryCluster>,
+    skip_upgrade_validation: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct EntryCluster {
+    name: Str,
     active_gateway: Option<bool>,
     default_revision: Option<bool>,
 }
@@ -221,14 +232,50 @@ struct EntryCluster {
 #[serde(default)]
 struct EntrySpec {
     tag: Option<Scalar>,
+    hub: Option<Tree>,
+    components: Option<Tree>,
+    profile: Option<Tree>,
+    values: Option<Tree>,
+    namespace: Option<Tree>,
+}
+
+impl EntrySpec {
+    /// The parts that a revision keeps for life, as JSON with sorted keys: equal text, equal meaning.
+    fn fixed(&self) -> Vec<(&'static str, Str)> {
+        let parts = [&self.hub, &self.components, &self.profile, &self.values, &self.namespace];
+        let written = Installation::FOR_LIFE.into_iter().zip(parts);
+        written
+            .filter_map(|(name, part)| {
+                let value = part.as_ref().map(|t| &t.0).filter(|v| !v.is_null())?;
+                Some((name, Str::from(value.to_string())))
+            })
+            .collect()
+    }
+
+    fn gateways(&self) -> Vec<Str> {
+        let Some(Tree(components)) = &self.components else { return Vec::new() };
+        let lists = ["ingressGateways", "egressGateways"].map(|list| components[list].as_array());
+        let listed = lists.into_iter().flatten().flatten().filter(|g| g["enabled"] != Value::Bool(false));
+        listed.filter_map(|g| g["name"].as_str()).map(Str::from).collect()
+    }
 }
 
 impl Lifecycle {
     pub fn into_object(self, kind: Kind) -> Object {
         let installations = self.spec.installations.into_iter().map(|e| Installation {
-            revision: e.revision.or(e.gateway_revision).map(|r| r.0),
-            tag: e.istio_operator_spec.tag.map(|t| t.0),
-            active: e.clusters.iter().any(|c| c.active_gateway == Some(true) || c.default_revision == Some(true)),
+            fixed: e.istio_operator_spec.fixed(),
+            gateways: e.istio_operator_spec.gateways(),
+            revision: e.revision.or(e.gateway_revision).map(|r| r.0).filter(|r| !r.is_empty()),
+            tag: e.istio_operator_spec.tag.map(|t| t.0).filter(|t| !t.is_empty()),
+            skips_validation: e.skip_upgrade_validation == Some(true),
+            clusters: e
+                .clusters
+                .into_iter()
+                .map(|c| InstalledIn {
+                    active: c.active_gateway == Some(true) || c.default_revision == Some(true),
+                    cluster: c.name,
+                })
+                .collect(),
         });
         Object::Lifecycle(
             kind,

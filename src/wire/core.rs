@@ -1,9 +1,10 @@
-//! Namespaces, Services, EndpointSlices, ConfigMaps, HorizontalPodAutoscalers, Scales.
+//! Namespaces, Services, EndpointSlices, ConfigMaps, autoscalers, disruption budgets, Scales.
 
 use serde::Deserialize;
 
 use super::meta::ObjectMeta;
 use super::tree::{list, or_default};
+use super::webhook::LabelSelector;
 use crate::model::{self, Labels, Object, Str};
 
 #[derive(Deserialize)]
@@ -170,6 +171,28 @@ impl From<Hpa> for Object {
             target_name: h.spec.scale_target_ref.name,
             min_replicas: h.spec.min_replicas,
         }))
+    }
+}
+
+#[derive(Deserialize)]
+pub struct Pdb {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "or_default")]
+    spec: PdbSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PdbSpec {
+    selector: Option<LabelSelector>,
+}
+
+impl From<Pdb> for Object {
+    fn from(p: Pdb) -> Object {
+        // A selector that cannot be compiled is the API server's to refuse; here it selects nothing.
+        let selector = p.spec.selector.and_then(|s| s.compile().ok());
+        Object::Pdb(Box::new(model::Pdb { meta: p.metadata.into(), selector }))
     }
 }
 

@@ -15,6 +15,7 @@ pub enum Reader {
     EndpointSlice,
     ConfigMap,
     Hpa,
+    Pdb,
     Injector,
     Validator,
     Operator,
@@ -84,6 +85,9 @@ const fn kind(
 }
 
 const PINNED: &str = "configuration pinned to a revision keeps that revision in use";
+const COUNTED: &str =
+    "configuration pinned to a revision keeps that revision in use; a definition with objects must not go";
+const ISTIODS: &str = "what an istiod may do goes away with it; judged when deleted";
 const REV: &str = "istio.io/rev";
 
 use Scope::{Cluster, Namespaced};
@@ -95,14 +99,20 @@ pub static KINDS: [KindRow; Kind::COUNT] = [
     kind(Kind::Deployment, "apps", "Deployment", "deployments", &["v1"], Namespaced, Reader::Workload, Watch::Whole, "templates that ask for a revision, gateways, istiods"),
     kind(Kind::DaemonSet, "apps", "DaemonSet", "daemonsets", &["v1"], Namespaced, Reader::Workload, Watch::Whole, "templates that ask for a revision, gateways"),
     kind(Kind::StatefulSet, "apps", "StatefulSet", "statefulsets", &["v1"], Namespaced, Reader::Workload, Watch::Whole, "templates that ask for a revision"),
-    kind(Kind::ReplicaSet, "apps", "ReplicaSet", "replicasets", &["v1"], Namespaced, Reader::Workload, Watch::Never, "offline input may hold some"),
+    kind(Kind::ReplicaSet, "apps", "ReplicaSet", "replicasets", &["v1"], Namespaced, Reader::Workload, Watch::InMesh(""), "one without a Deployment may be all that serves a gateway"),
     kind(Kind::Job, "batch", "Job", "jobs", &["v1"], Namespaced, Reader::Workload, Watch::Never, "templates are judged when written"),
     kind(Kind::CronJob, "batch", "CronJob", "cronjobs", &["v1"], Namespaced, Reader::CronJob, Watch::Whole, "templates that ask for a revision"),
     kind(Kind::Pod, "", "Pod", "pods", &["v1"], Namespaced, Reader::Pod, Watch::MetadataAndInMesh, "which revision injected what runs, which pods serve a gateway"),
     kind(Kind::Service, "", "Service", "services", &["v1"], Namespaced, Reader::Service, Watch::Whole, "tags, the Services of istiods and gateways"),
     kind(Kind::EndpointSlice, "discovery.k8s.io", "EndpointSlice", "endpointslices", &["v1"], Namespaced, Reader::EndpointSlice, Watch::InMesh(""), "whether an istiod answers"),
-    kind(Kind::ConfigMap, "", "ConfigMap", "configmaps", &["v1"], Namespaced, Reader::ConfigMap, Watch::InMesh(REV), "injection templates, mesh configuration of a revision"),
-    kind(Kind::Hpa, "autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["v2", "v1"], Namespaced, Reader::Hpa, Watch::Never, "one that may scale an istiod to zero is judged when written"),
+    kind(Kind::ConfigMap, "", "ConfigMap", "configmaps", &["v1"], Namespaced, Reader::ConfigMap, Watch::MetadataAndInMesh, "injection templates; whether a namespace has the mesh configuration of a revision and the root certificate. Only the names of Istio's own are kept"),
+    kind(Kind::Hpa, "autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["v2", "v1"], Namespaced, Reader::Hpa, Watch::InMesh(""), "whether a gateway's pods have an autoscaler already"),
+    kind(Kind::Pdb, "policy", "PodDisruptionBudget", "poddisruptionbudgets", &["v1"], Namespaced, Reader::Pdb, Watch::InMesh(""), "whether a gateway's pods have a disruption budget already"),
+    kind(Kind::ServiceAccount, "", "ServiceAccount", "serviceaccounts", &["v1"], Namespaced, Reader::Config, Watch::Never, ISTIODS),
+    kind(Kind::Role, "rbac.authorization.k8s.io", "Role", "roles", &["v1"], Namespaced, Reader::Config, Watch::Never, ISTIODS),
+    kind(Kind::RoleBinding, "rbac.authorization.k8s.io", "RoleBinding", "rolebindings", &["v1"], Namespaced, Reader::Config, Watch::Never, ISTIODS),
+    kind(Kind::ClusterRole, "rbac.authorization.k8s.io", "ClusterRole", "clusterroles", &["v1"], Cluster, Reader::Config, Watch::Never, ISTIODS),
+    kind(Kind::ClusterRoleBinding, "rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings", &["v1"], Cluster, Reader::Config, Watch::Never, ISTIODS),
     kind(Kind::MutatingWebhook, "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", &["v1"], Cluster, Reader::Injector, Watch::Whole, "injectors and tags: who injects a pod"),
     kind(Kind::ValidatingWebhook, "admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &["v1"], Cluster, Reader::Validator, Watch::Whole, "the validator that every write of Istio configuration depends on"),
     kind(Kind::IstioOperator, "install.istio.io", "IstioOperator", "istiooperators", &["v1alpha1"], Namespaced, Reader::Operator, Watch::Whole, "which custom resource renders which gateway"),
@@ -112,19 +122,19 @@ pub static KINDS: [KindRow; Kind::COUNT] = [
     kind(Kind::IstioLifecycle, "admin.gloo.solo.io", "IstioLifecycleManager", "istiolifecyclemanagers", &["v2"], Namespaced, Reader::Lifecycle, Watch::Whole, "control planes of Gloo"),
     kind(Kind::GatewayLifecycle, "admin.gloo.solo.io", "GatewayLifecycleManager", "gatewaylifecyclemanagers", &["v2"], Namespaced, Reader::Lifecycle, Watch::Whole, "gateways of Gloo"),
     kind(Kind::IstioGateway, "networking.istio.io", "Gateway", "gateways", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Gateway, Watch::Whole, "which gateway pods are in use"),
-    kind(Kind::VirtualService, "networking.istio.io", "VirtualService", "virtualservices", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::DestinationRule, "networking.istio.io", "DestinationRule", "destinationrules", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::ServiceEntry, "networking.istio.io", "ServiceEntry", "serviceentries", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::Sidecar, "networking.istio.io", "Sidecar", "sidecars", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::EnvoyFilter, "networking.istio.io", "EnvoyFilter", "envoyfilters", &["v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::WorkloadEntry, "networking.istio.io", "WorkloadEntry", "workloadentries", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::WorkloadGroup, "networking.istio.io", "WorkloadGroup", "workloadgroups", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::ProxyConfig, "networking.istio.io", "ProxyConfig", "proxyconfigs", &["v1beta1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::PeerAuthentication, "security.istio.io", "PeerAuthentication", "peerauthentications", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::RequestAuthentication, "security.istio.io", "RequestAuthentication", "requestauthentications", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::AuthorizationPolicy, "security.istio.io", "AuthorizationPolicy", "authorizationpolicies", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::Telemetry, "telemetry.istio.io", "Telemetry", "telemetries", &["v1", "v1alpha1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
-    kind(Kind::WasmPlugin, "extensions.istio.io", "WasmPlugin", "wasmplugins", &["v1alpha1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
+    kind(Kind::VirtualService, "networking.istio.io", "VirtualService", "virtualservices", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::DestinationRule, "networking.istio.io", "DestinationRule", "destinationrules", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::ServiceEntry, "networking.istio.io", "ServiceEntry", "serviceentries", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::Sidecar, "networking.istio.io", "Sidecar", "sidecars", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::EnvoyFilter, "networking.istio.io", "EnvoyFilter", "envoyfilters", &["v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::WorkloadEntry, "networking.istio.io", "WorkloadEntry", "workloadentries", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::WorkloadGroup, "networking.istio.io", "WorkloadGroup", "workloadgroups", &["v1", "v1beta1", "v1alpha3"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::ProxyConfig, "networking.istio.io", "ProxyConfig", "proxyconfigs", &["v1beta1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::PeerAuthentication, "security.istio.io", "PeerAuthentication", "peerauthentications", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::RequestAuthentication, "security.istio.io", "RequestAuthentication", "requestauthentications", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::AuthorizationPolicy, "security.istio.io", "AuthorizationPolicy", "authorizationpolicies", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::Telemetry, "telemetry.istio.io", "Telemetry", "telemetries", &["v1", "v1alpha1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
+    kind(Kind::WasmPlugin, "extensions.istio.io", "WasmPlugin", "wasmplugins", &["v1alpha1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
     kind(Kind::ApiGateway, "gateway.networking.k8s.io", "Gateway", "gateways", &["v1", "v1beta1"], Namespaced, Reader::Gateway, Watch::Whole, "which revision deploys a Gateway"),
     kind(Kind::HttpRoute, "gateway.networking.k8s.io", "HTTPRoute", "httproutes", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
     kind(Kind::Crd, "apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", &["v1"], Cluster, Reader::Crd, Watch::Metadata, "which of these kinds the cluster has"),
@@ -161,8 +171,8 @@ impl KindRow {
 
     /// The name under which kubectl finds it: `deployment`, `gateways.gateway.networking.k8s.io`.
     pub fn kubectl(&self) -> String {
-        let unambiguous =
-            self.group.is_empty() || matches!(self.group, "apps" | "batch" | "autoscaling" | "discovery.k8s.io");
+        let unambiguous = self.group.is_empty()
+            || matches!(self.group, "apps" | "batch" | "autoscaling" | "policy" | "discovery.k8s.io");
         if unambiguous { self.name.to_lowercase() } else { format!("{}.{}", self.plural, self.group) }
     }
 }

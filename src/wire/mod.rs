@@ -39,6 +39,7 @@ impl<'de> DeserializeSeed<'de> for OfKind {
             R::EndpointSlice => core::EndpointSlice::deserialize(d)?.into(),
             R::ConfigMap => core::ConfigMap::deserialize(d)?.into(),
             R::Hpa => core::Hpa::deserialize(d)?.into(),
+            R::Pdb => core::Pdb::deserialize(d)?.into(),
             R::Injector => webhook::Configuration::deserialize(d)?.into_injector().map_err(serde::de::Error::custom)?,
             R::Validator => {
                 webhook::Configuration::deserialize(d)?.into_validator().map_err(serde::de::Error::custom)?

@@ -4,10 +4,10 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::meta::{Annotations, ObjectMeta};
-use super::tree::{Seen, Text, kept, list, or_default};
+use super::tree::{Scalar, Seen, Text, kept, list, or_default};
 use super::webhook::LabelSelector;
 use crate::model::object::PodStatus as ModelStatus;
-use crate::model::workload::{DISCOVERY, MountedConfigMap, PROXY};
+use crate::model::workload::{DISCOVERY, Hooks, MountedConfigMap, PROXY, Share};
 use crate::model::{self, Kind, Labels, Object, Selector, Str, key};
 
 /// Deployment, DaemonSet, StatefulSet, ReplicaSet, Job.
@@ -27,6 +27,35 @@ struct Spec {
     replicas: Option<u32>,
     selector: Option<LabelSelector>,
     template: PodTemplate,
+    #[serde(deserialize_with = "or_default")]
+    strategy: Strategy,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Strategy {
+    r#type: Str,
+    #[serde(deserialize_with = "or_default")]
+    rolling_update: RollingUpdate,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct RollingUpdate {
+    max_unavailable: Option<Scalar>,
+}
+
+impl Strategy {
+    fn max_unavailable(&self) -> Option<Share> {
+        if self.r#type == "Recreate" {
+            return Some(Share::Percent(100));
+        }
+        let text = &self.rolling_update.max_unavailable.as_ref()?.0;
+        match text.strip_suffix('%') {
+            Some(percent) => percent.parse().ok().map(Share::Percent),
+            None => text.parse().ok().map(Share::Count),
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -56,6 +85,7 @@ struct TemplateMeta {
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec {
     host_network: Option<bool>,
+    termination_grace_period_seconds: Option<u32>,
     service_account_name: Str,
     containers: Containers,
     // A native sidecar is an init container that stays.
@@ -74,6 +104,14 @@ struct Container<'a> {
     name: Text<'a>,
     image: Text<'a>,
     env: Environment,
+    lifecycle: Option<LifecycleHooks>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LifecycleHooks {
+    #[serde(default)]
+    pre_stop: Option<IgnoredAny>,
 }
 
 impl Container<'_> {
@@ -113,6 +151,10 @@ impl<'de> Deserialize<'de> for Container<'de> {
                                 map.next_value::<IgnoredAny>()?;
                             }
                         }
+                        "lifecycle" => {
+                            seen.once::<A::Error>(3, "lifecycle")?;
+                            out.lifecycle = map.next_value()?;
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -127,11 +169,20 @@ impl<'de> Deserialize<'de> for Container<'de> {
 
 impl<'de> Deserialize<'de> for Containers {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let next = std::cell::Cell::new(0u16);
         let named = |c: Container<'de>| {
+            let index = next.replace(next.get().saturating_add(1));
             c.is_read().then(|| model::Container {
                 name: c.name.owned(),
                 image: c.image.owned(),
                 env: Labels::from_pairs(c.env.0),
+                index,
+                init: false,
+                hooks: match c.lifecycle {
+                    None => Hooks::None,
+                    Some(LifecycleHooks { pre_stop: None }) => Hooks::Other,
+                    Some(LifecycleHooks { pre_stop: Some(_) }) => Hooks::PreStop,
+                },
             })
         };
         kept(d, named).map(Containers)
@@ -175,15 +226,18 @@ struct ConfigMapSource {
     optional: Option<bool>,
 }
 
-const READ_ENV: [&str; 3] = ["PROXY_CONFIG", "CA_ADDR", "REVISION"];
+/// Environment that rules read: which istiod a proxy dials, which revision an istiod is, how long a proxy drains.
+const READ_ENV: [&str; 5] =
+    ["PROXY_CONFIG", "CA_ADDR", "REVISION", "TERMINATION_DRAIN_DURATION_SECONDS", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS"];
 
 fn template(meta: TemplateMeta, spec: PodSpec) -> model::Template {
     let mut containers = spec.containers.0;
-    containers.extend(spec.init_containers.0);
+    containers.extend(spec.init_containers.0.into_iter().map(|c| model::Container { init: true, ..c }));
     model::Template {
         labels: meta.labels,
         annotations: meta.annotations.0,
         host_network: spec.host_network == Some(true),
+        grace: spec.termination_grace_period_seconds,
         service_account: spec.service_account_name,
         containers,
         config_maps: spec
@@ -206,6 +260,7 @@ impl Workload {
             Box::new(model::Workload {
                 meta: self.metadata.into(),
                 replicas: scales.then(|| self.spec.replicas.unwrap_or(1)),
+                max_unavailable: self.spec.strategy.max_unavailable().filter(|_| kind == Kind::Deployment),
                 selector,
                 template: template(self.spec.template.metadata, self.spec.template.spec),
                 ready,
@@ -244,6 +299,7 @@ impl From<CronJob> for Object {
             Box::new(model::Workload {
                 meta: c.metadata.into(),
                 replicas: None,
+                max_unavailable: None,
                 selector: Selector::default(),
                 template: template(pod.metadata, pod.spec),
                 ready: None,
@@ -295,10 +351,19 @@ fn injected_by(annotations: &Labels) -> Option<Str> {
     status.revision.map(|r| Str::from(if r.is_empty() { "default" } else { &r }))
 }
 
+/// With the CNI node agent the injector adds a container that only checks what the agent has done; without it, one that
+/// does it (`istio-init`).
+fn redirection(annotations: &Labels) -> model::Redirection {
+    let ztunnel = annotations.is(key::REDIRECTION, "enabled");
+    let checked = || annotations.value(key::STATUS).is_some_and(|status| status.contains("\"istio-validation\""));
+    model::Redirection { cni: ztunnel || checked(), ztunnel }
+}
+
 impl From<Pod> for Object {
     fn from(p: Pod) -> Object {
         let mut meta = model::Meta::from(p.metadata);
         let revision = injected_by(&meta.annotations);
+        let redirection = redirection(&meta.annotations);
         let status = p.status.map(|s| ModelStatus {
             ready: s.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"),
             over: s.phase == "Succeeded" || s.phase == "Failed",
@@ -311,6 +376,6 @@ impl From<Pod> for Object {
         let proxy = template.as_ref().and_then(|t| t.proxy_version());
         // The injector's status names every container and volume that it added; only its revision is needed.
         meta.annotations = meta.annotations.filtered(|k| k != key::STATUS && k != "proxy.istio.io/overrides");
-        Object::Pod(model::Pod { meta, revision, status, proxy, template })
+        Object::Pod(model::Pod { meta, revision, status, proxy, redirection, template })
     }
 }

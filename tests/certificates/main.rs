@@ -72,7 +72,7 @@ fn whatever_is_served_is_believed_by_whoever_calls() {
     );
 }
 
-/// Every world that can come of a CA that is due within five minutes, with one crash and one leader that is late.
+/// Every world that can come of a CA that is due within four minutes, with one crash and one leader that is late.
 #[test]
 fn no_order_of_events_around_a_rotation_breaks_the_promise() {
     let mut seen = BTreeSet::new();

@@ -147,7 +147,7 @@ impl World {
             crashes: 0,
             // Every second world is left alone by people.
             faults: if seed.is_multiple_of(2) { 3 } else { 0 },
-            left: (1, 5),
+            left: (1, 4),
         }
     }
 

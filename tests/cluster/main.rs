@@ -14,6 +14,7 @@ mod audit_table;
 #[path = "../case_table/mod.rs"]
 mod case_table;
 mod cases;
+mod chart;
 mod controller;
 mod dice;
 mod e2e;
@@ -32,11 +33,18 @@ fn main() -> ExitCode {
         return harness_tests::ends::hold(report.as_ref());
     }
     let arguments = Arguments::from_args();
-    let tests =
-        [harness_tests::tests(), injection::tests(), audit::tests(), cases::tests(), e2e::tests(), controller::tests()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let tests = [
+        harness_tests::tests(),
+        injection::tests(),
+        audit::tests(),
+        cases::tests(),
+        chart::tests(),
+        e2e::tests(),
+        controller::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     shared::end_shared();
     let complete = trial::say_what_did_not_run();

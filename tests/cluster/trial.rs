@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
+use crate::chart::tools::folder;
 use crate::harness::runtime::runtime;
 use crate::harness::tools::tools;
 
@@ -19,6 +20,8 @@ pub enum Needs {
     ApiServer,
     /// kube-controller-manager as well, which `KUBEBUILDER_ASSETS` usually lacks.
     Controllers,
+    /// An API server, and Helm.
+    Helm,
 }
 
 /// The full lengths are wanted, which take minutes.
@@ -62,6 +65,9 @@ fn available(needs: Needs) -> Result<(), String> {
         return Ok(());
     }
     let tools = tools().map_err(|missing| missing.0)?;
+    if needs == Needs::Helm {
+        folder("helm")?;
+    }
     if needs == Needs::Controllers && tools.kube_controller_manager.is_none() {
         return Err("put kube-controller-manager into the folder that KUBEBUILDER_ASSETS names, or \
                     unset it and install Go"

@@ -5,8 +5,13 @@ use revguard::model::Object;
 use super::world::read;
 
 /// The order in which Helm applies kinds; it deletes webhook configurations first and the rest in about the reverse order.
-const INSTALL: [&str; 7] = [
+const INSTALL: [&str; 12] = [
+    "ServiceAccount",
     "ConfigMap",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
     "Service",
     "Deployment",
     "HorizontalPodAutoscaler",
@@ -14,20 +19,30 @@ const INSTALL: [&str; 7] = [
     "ValidatingWebhookConfiguration",
     "",
 ];
-const UNINSTALL: [&str; 6] = [
+const UNINSTALL: [&str; 11] = [
     "ValidatingWebhookConfiguration",
     "MutatingWebhookConfiguration",
     "Service",
     "HorizontalPodAutoscaler",
     "Deployment",
+    "RoleBinding",
+    "Role",
+    "ClusterRoleBinding",
+    "ClusterRole",
     "ConfigMap",
+    "ServiceAccount",
 ];
 /// `istioctl uninstall` takes workloads first and webhook configurations last.
-const ISTIOCTL: [&str; 6] = [
+const ISTIOCTL: [&str; 11] = [
     "Deployment",
     "Service",
     "ConfigMap",
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
     "HorizontalPodAutoscaler",
+    "ClusterRole",
+    "ClusterRoleBinding",
     "MutatingWebhookConfiguration",
     "ValidatingWebhookConfiguration",
 ];
@@ -107,7 +122,8 @@ pub fn istiod(revision: &str, image_tag: &str, tags: &[&str]) -> Vec<Object> {
     };
     let istio = if revision.is_empty() { "pilot" } else { "istiod" };
     let labels = format!("app: istiod, istio: pilot, istio.io/rev: {rev:?}, helm.sh/chart: istiod-1.0.0");
-    let mut all = read(&format!(
+    let mut all = access(&suffix);
+    all.extend(read(&format!(
         "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio{suffix}, namespace: istio-system, labels: {{istio.io/rev: {rev:?}}}}}}}
 ---
 {{apiVersion: v1, kind: Service, metadata: {{name: istiod{suffix}, namespace: istio-system, labels: {{{labels}}}}}, spec: {{selector: {{{selector}}}, ports: [{{port: 15012}}, {{port: 443}}]}}}}
@@ -132,11 +148,51 @@ metadata: {{name: istio-sidecar-injector{suffix}, labels: {{app: sidecar-injecto
 webhooks:
 {}",
         hooks(rev, &format!("istiod{suffix}")),
-    ));
+    )));
     for tag in tags {
         all.extend(tag_of(tag, revision, ", helm.sh/chart: istiod-1.0.0"));
     }
     all
+}
+
+/// Account and rights of an istiod.
+fn access(suffix: &str) -> Vec<Object> {
+    let rbac = "rbac.authorization.k8s.io";
+    let mut all = read(&format!(
+        "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: istiod{suffix}, namespace: istio-system}}}}"
+    ));
+    for (kind, name, place) in [
+        ("ClusterRole", format!("istiod-clusterrole{suffix}-istio-system"), ""),
+        ("ClusterRole", format!("istiod-gateway-controller{suffix}-istio-system"), ""),
+        ("Role", format!("istiod{suffix}"), ", namespace: istio-system"),
+    ] {
+        all.extend(read(&format!(
+            "{{apiVersion: {rbac}/v1, kind: {kind}, metadata: {{name: {name}{place}}}, rules: []}}
+---
+{{apiVersion: {rbac}/v1, kind: {kind}Binding, metadata: {{name: {name}{place}}}, roleRef: {{apiGroup: {rbac}, kind: {kind}, name: {name}}}}}"
+        )));
+    }
+    all
+}
+
+/// The chart of the CNI node agent.
+pub fn cni() -> Vec<Object> {
+    read(
+        "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: istio-cni-node, namespace: istio-system, labels: \
+         {operator.istio.io/component: Cni}}, spec: {selector: {matchLabels: {k8s-app: istio-cni-node}}, template: {metadata: \
+         {labels: {k8s-app: istio-cni-node, sidecar.istio.io/inject: 'false'}}, spec: {containers: [{name: install-cni, image: \
+         'docker.io/istio/install-cni:1.23.2'}]}}}}",
+    )
+}
+
+/// The base chart: definitions.
+pub fn definitions() -> Vec<Object> {
+    let names =
+        ["gateways.networking.istio.io", "virtualservices.networking.istio.io", "telemetries.telemetry.istio.io"];
+    let one = |name| {
+        format!("{{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {{name: {name}}}}}")
+    };
+    names.into_iter().flat_map(|name| read(&one(name))).collect()
 }
 
 /// `istioctl tag set`: first the webhooks, then the Service.
@@ -212,5 +268,36 @@ pub fn config(namespace: &str) -> Vec<Object> {
         "{{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {{name: gw, namespace: {namespace}}}, spec: {{selector: {{istio: gw}}}}}}
 ---
 {{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: web, namespace: {namespace}}}, spec: {{hosts: ['*']}}}}"
+    ))
+}
+
+/// A Gateway of the Gateway API.
+pub fn api_gateway(namespace: &str, labels: &str) -> Vec<Object> {
+    read(&format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: web, namespace: {namespace}, labels: {{{labels}}}}}, \
+         spec: {{gatewayClassName: istio, listeners: [{{name: http, port: 80, protocol: HTTP}}]}}}}"
+    ))
+}
+
+/// What istiod deploys for it.
+pub fn deployed(namespace: &str, revision: &str) -> Vec<Object> {
+    let name = "gateway.networking.k8s.io/gateway-name: web";
+    let labels = format!("{name}, gateway.networking.k8s.io/gateway-class-name: istio");
+    read(&format!(
+        "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: web-istio, namespace: {namespace}, labels: {{{labels}}}}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web-istio, namespace: {namespace}, labels: {{{labels}, gateway.istio.io/managed: istio.io-gateway-controller}}}}
+spec:
+  selector: {{matchLabels: {{{name}}}}}
+  template:
+    metadata: {{labels: {{{labels}, gateway.istio.io/managed: istio.io-gateway-controller, sidecar.istio.io/inject: 'false'}}, annotations: {{istio.io/rev: {revision:?}}}}}
+    spec:
+      serviceAccountName: web-istio
+      containers:
+      - {{name: istio-proxy, image: 'docker.io/istio/proxyv2:1.23.2', env: [{{name: CA_ADDR, value: 'istiod-{revision}.istio-system.svc:15012'}}]}}
+---
+{{apiVersion: v1, kind: Service, metadata: {{name: web-istio, namespace: {namespace}, labels: {{{labels}}}}}, spec: {{type: LoadBalancer, selector: {{{name}}}, ports: [{{port: 80}}]}}}}"
     ))
 }

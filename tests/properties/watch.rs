@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use revguard::model::{Id, Kind, Object, Str};
+use revguard::model::{ConfigMap, Id, Kind, Object, Str};
 use revguard::snapshot::{Builder, Event, Snapshot};
 use revguard::wire::manifest;
 use serde_json::{Value, json};
@@ -101,6 +101,7 @@ static POOL: LazyLock<Vec<Thing>> = LazyLock::new(|| {
     for d in manifest::read("mesh", MESH, "default").documents {
         let kind = d.object.kind();
         let source = match kind {
+            Kind::ConfigMap if ConfigMap::is_mesh_config(&d.object.meta().name) => (kind, None),
             Kind::EndpointSlice | Kind::ConfigMap => (kind, Some(d.object.meta().namespace.clone())),
             _ => (kind, None),
         };

@@ -1,4 +1,4 @@
-//! What CP001, CP002 and CP003 share: may a control plane lose this part, and the words when it may not.
+//! What the rules about parts of a control plane share: may a control plane lose this part, and the words when it may not.
 //!
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
@@ -6,6 +6,7 @@ use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, key};
 use crate::rules::names::few;
 use crate::rules::view::kubectl;
 use crate::rules::{Finding, Operation, Severity, View};
+use crate::snapshot::mesh::ControlPlane;
 use crate::snapshot::usage::{Usage, Use};
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
 
@@ -24,15 +25,34 @@ pub struct Loss<'a> {
     pub besides: Vec<Use>,
 }
 
+/// How a part is missed.
+pub struct Words {
+    /// Between what is done and the control plane.
+    pub does: &'static str,
+    /// Behind the control plane.
+    pub then: &'static str,
+    /// What happens to the users, where it is not what happens without an istiod.
+    pub why: Option<&'static str>,
+}
+
+pub const CUT_OFF: Words = Words { does: "would cut off what uses", then: "", why: None };
+
 /// Users that a sentence names before it counts the rest.
 const NAMED: usize = 5;
+/// What ends a use that no label shows.
+const BY_DEFAULT: &str =
+    "(in use while spec.values.sidecarInjectorWebhook.enableNamespacesByDefault of its Istio or IstioRevision is true)";
 /// Commands that a fix spells out.
 const SPELLED: usize = 8;
 
 impl Loss<'_> {
     /// A finding if something uses the revision, or if that cannot be excluded.
     pub fn finding(&self, view: &View<'_>) -> Known<Option<Finding>> {
-        let cluster = view.before();
+        self.finding_in(view.before(), &CUT_OFF, view)
+    }
+
+    /// The same over another cluster than the one that stands, in the words of the part that is lost.
+    pub fn finding_in(&self, cluster: &Snapshot, words: &Words, view: &View<'_>) -> Known<Option<Finding>> {
         let mut usage = cluster.usage(self.revision);
         for user in &self.besides {
             if !usage.uses.contains(user) {
@@ -47,7 +67,7 @@ impl Loss<'_> {
             return Err(unknown.clone());
         }
         if usage.is_used() {
-            return self.used(cluster, &usage, view).map(Some);
+            return self.used(cluster, (&usage, words), view).map(Some);
         }
         let what = if let Some(idle) = usage.idle.first() {
             let more = if usage.idle.len() > 1 { format!(" and {} more", usage.idle.len() - 1) } else { String::new() };
@@ -63,12 +83,14 @@ impl Loss<'_> {
         };
         Ok(Some(Finding::warn(self.field, self.value.clone()).says(
             what,
-            "what uses it would start without a sidecar, and what runs would get no configuration or certificates.",
+            words.why.unwrap_or(
+                "what uses it would start without a sidecar, and what runs would get no configuration or certificates.",
+            ),
             self.way_out(cluster, &usage, view),
         )))
     }
 
-    fn used(&self, cluster: &Snapshot, usage: &Usage, view: &View<'_>) -> Known<Finding> {
+    fn used(&self, cluster: &Snapshot, (usage, words): (&Usage, &Words), view: &View<'_>) -> Known<Finding> {
         let revision = self.revision;
         let goes = |user: &Use| user.is_name() || is_own_gateway(cluster, user, self.meta);
         if usage.uses.iter().all(goes) && self.is_last(cluster)? {
@@ -83,12 +105,12 @@ impl Loss<'_> {
         }
         let users = usage.sentence(NAMED);
         let what = match self.most {
-            Severity::Deny => format!("{} would cut off what uses control plane {revision}: {users}.", self.doing),
+            Severity::Deny => format!("{} {} control plane {revision}{}: {users}.", self.doing, words.does, words.then),
             Severity::Warn => format!("control plane {revision} is in use: {users}"),
         };
         Ok(Finding::warn(self.field, self.value.clone()).severity(self.most).says(
             what,
-            why(usage),
+            words.why.map_or_else(|| why(usage), str::to_owned),
             self.way_out(cluster, usage, view),
         ))
     }
@@ -96,7 +118,7 @@ impl Loss<'_> {
     /// No other control plane is left. Where that may not be looked at, it could be: then nothing is denied for it.
     fn is_last(&self, cluster: &Snapshot) -> Known<bool> {
         match cluster.control_planes() {
-            Ok(planes) => Ok(!planes.iter().any(|(r, plane)| r != self.revision && plane.installed)),
+            Ok(planes) => Ok(!planes.iter().any(|(r, plane)| r != self.revision && stays(plane, cluster))),
             Err(unknown) if unknown.why == WhyUnknown::Listing => Err(unknown),
             Err(_) => Ok(true),
         }
@@ -115,7 +137,8 @@ impl Loss<'_> {
             lines.truncate(SPELLED);
             lines.push(format!("(and {more} more of the same kind)"));
         }
-        if deletes {
+        // With a namespace everything stays that would have gone.
+        if deletes && kind != Kind::Namespace {
             lines.push(self.after_a_denial(cluster, kind));
         }
         lines.join("\n")
@@ -145,7 +168,9 @@ impl Loss<'_> {
 fn why(usage: &Usage) -> String {
     let mut parts = Vec::new();
     let any = |f: fn(&Use) -> bool| usage.uses.iter().any(f);
-    if any(|u| matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. })) {
+    if any(|u| {
+        matches!(u, Use::Namespace { .. } | Use::Template { .. } | Use::Pods { .. } | Use::Tag { .. } | Use::ByDefault)
+    }) {
         parts.push(
             "pods that ask for it would not start or start without a sidecar, and running proxies would get no new \
              configuration and no new certificates",
@@ -205,11 +230,16 @@ fn gone(cluster: &Snapshot, revision: &RevisionName) -> Vec<String> {
     gone
 }
 
+/// It is installed, and not going with its namespace.
+fn stays(plane: &ControlPlane, cluster: &Snapshot) -> bool {
+    plane.installed && !plane.namespaces.iter().all(|ns| cluster.is_ending(ns))
+}
+
 /// Where users can move: the newest other control plane whose istiod is there.
 fn newest_besides(cluster: &Snapshot, revision: &RevisionName) -> Option<RevisionName> {
     let planes = cluster.control_planes().ok()?;
     let live = cluster.injectors().map(crate::model::Injectors::revisions).unwrap_or_default();
-    let others = planes.into_iter().filter(|(r, p)| r != revision && p.installed && live.contains(r));
+    let others = planes.into_iter().filter(|(r, p)| r != revision && stays(p, cluster) && live.contains(r));
     others.max_by(|(a, x), (b, y)| (x.version, a).cmp(&(y.version, b))).map(|(r, _)| r)
 }
 
@@ -257,6 +287,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
             }
+            Use::ByDefault => lines.push(BY_DEFAULT.to_owned()),
             Use::Tag { .. } | Use::Validator { .. } => {}
         }
     }
@@ -303,6 +334,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
             }
+            Use::ByDefault => all.push(BY_DEFAULT.to_owned()),
         }
     }
     all.extend(without_covered(restarts));
@@ -340,12 +372,18 @@ mod tests {
 
     /// Deletes an istiod that nothing is seen to use, in a live cluster whose pods are in `state`.
     fn deleted(state: fn(crate::snapshot::Source) -> Option<Event>) -> Verdict {
-        let object = manifest::read("istiod", ISTIOD, "default").documents.remove(0).object;
+        without(ISTIOD, Kind::Pod, state)
+    }
+
+    /// Deletes an object in a live cluster that has one istiod and nothing else, and whose objects of a kind are in `state`.
+    fn without(yaml: &str, unread: Kind, state: fn(crate::snapshot::Source) -> Option<Event>) -> Verdict {
+        let read = |yaml| manifest::read("object", yaml, "default").documents.remove(0).object;
+        let object = read(yaml);
         let mut builder = Builder::new(Snapshot::live());
-        builder.apply(Event::Apply((Kind::Deployment, None), Box::new(object.clone())));
+        builder.apply(Event::Apply((Kind::Deployment, None), Box::new(read(ISTIOD))));
         for row in &KINDS {
             let source = (row.kind, None);
-            let event = if row.kind == Kind::Pod { state(source) } else { Some(Event::Listed(source)) };
+            let event = if row.kind == unread { state(source) } else { Some(Event::Listed(source)) };
             event.into_iter().for_each(|e| builder.apply(e));
         }
         let (user, operation, old) = (User::default(), Operation::Delete, LazyObject::none());
@@ -365,5 +403,20 @@ mod tests {
     fn what_is_still_being_listed_is_waited_for() {
         assert!(deleted(|_| None).not_ready.is_some());
         assert!(deleted(|pods| Some(Event::Listed(pods))).judged.is_empty());
+    }
+
+    const AGENT: &str = "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: istio-cni-node, namespace: istio-system}, spec: \
+        {selector: {matchLabels: {k8s-app: istio-cni-node}}, template: {metadata: {labels: {k8s-app: istio-cni-node}}}}}";
+    const DEFINITION: &str = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: \
+        virtualservices.networking.istio.io}}";
+
+    #[test]
+    fn what_a_node_agent_or_a_definition_takes_along_is_asked_the_same_way() {
+        for (yaml, kind, code) in [(AGENT, Kind::Pod, "CP007"), (DEFINITION, Kind::VirtualService, "CP005")] {
+            let refused = without(yaml, kind, |source| Some(Event::Forbidden(source)));
+            assert!(refused.is_allowed() && refused.warnings().any(|j| j.rule.code == code), "{code}");
+            assert!(without(yaml, kind, |_| None).not_ready.is_some(), "{code}");
+            assert!(without(yaml, kind, |source| Some(Event::Listed(source))).judged.is_empty(), "{code}");
+        }
     }
 }

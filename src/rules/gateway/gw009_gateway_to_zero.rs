@@ -9,7 +9,8 @@
 //!
 //! ## What to do
 //! Bring up the other set behind the Service first and wait until its pods are ready. Scaling down is fine while one serves.
-//! A Service that nobody serves already loses nothing, and autoscalers are not judged.
+//! A Service that nobody serves already loses nothing, and autoscalers are not judged. A ReplicaSet counts where no Deployment
+//! stands behind it, as after `kubectl delete deployment --cascade=orphan`; the others follow their Deployment.
 //!
 //! ## When to allow
 //! To switch off a gateway that is not used any more; or delete its Service first.

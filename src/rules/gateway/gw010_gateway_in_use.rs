@@ -4,6 +4,8 @@
 //! A gateway's Deployment (or DaemonSet, StatefulSet) or its Service is deleted while an Istio Gateway selects its pods, or
 //! while the Gateway API Gateway that it was deployed for is there.
 //!
+//! GW016 speaks of what istiod deployed for a Gateway that is there.
+//!
 //! ## Why
 //! It is denied if traffic is lost at once: it serves, and no other set does behind the same Service; or, for a Service, no
 //! other Service of that type leads to the same pods. Deleting a load balancer's Service also gives its address back, and the
@@ -18,6 +20,7 @@
 //! ## When to allow
 //! To retire a gateway with everything that belongs to it, in any order.
 
+use super::managed;
 use super::traffic::{behind, cut_off, gateways_for, left_alone, names, pods, ready_pods, serving};
 use crate::model::{Id, Kind, Object, Service, Workload};
 use crate::rules::view::kubectl;
@@ -33,6 +36,9 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(object: &Object, view: &View<'_>) -> Found {
+    if managed::gateway_of(view.before(), object.kind(), object.meta())?.is_some() {
+        return Ok(Vec::new());
+    }
     match object {
         Object::Workload(Kind::Deployment | Kind::DaemonSet | Kind::StatefulSet, w)
             if w.is_gateway() && w.wanted() > 0 =>

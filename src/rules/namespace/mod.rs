@@ -10,9 +10,12 @@ mod ns003_bad_injection_value;
 mod ns004_unknown_revision;
 mod ns005_no_default_injector;
 mod ns006_ambient_with_sidecars;
+mod ns007_too_far;
 mod ns008_system_namespace;
 mod ns010_injection_lost;
 mod ns011_injector_not_answering;
+mod ns013_namespace_in_use;
+mod ns014_gateways_at_once;
 
 pub static ALL: &[&Rule] = &[
     &ns001_both_labels::RULE,
@@ -21,13 +24,16 @@ pub static ALL: &[&Rule] = &[
     &ns004_unknown_revision::RULE,
     &ns005_no_default_injector::RULE,
     &ns006_ambient_with_sidecars::RULE,
+    &ns007_too_far::RULE,
     &ns008_system_namespace::RULE,
     &ns010_injection_lost::RULE,
     &ns011_injector_not_answering::RULE,
+    &ns013_namespace_in_use::RULE,
+    &ns014_gateways_at_once::RULE,
 ];
 
 /// The labels as selectors will see them: the API server itself adds the namespace's name.
-fn seen_labels(namespace: &Namespace) -> Labels {
+pub(super) fn seen_labels(namespace: &Namespace) -> Labels {
     let labels = &namespace.meta.labels;
     if labels.has(key::NAMESPACE_NAME) {
         return labels.clone();

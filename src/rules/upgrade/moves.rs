@@ -51,7 +51,7 @@ pub fn of_operator(new: &Operator, old: Option<&Operator>, view: &View<'_>) -> K
 }
 
 /// The revision that a Sail resource installs (`pkg/revision` of the operator).
-fn sail_revision(kind: Kind, sail: &Sail) -> Option<RevisionName> {
+pub fn sail_revision(kind: Kind, sail: &Sail) -> Option<RevisionName> {
     match (kind, sail.strategy.as_deref(), &sail.version) {
         (Kind::SailRevision, _, _) => Some(RevisionName::new(&sail.meta.name)),
         (Kind::SailIstio, Some("RevisionBased"), Some(version)) => {

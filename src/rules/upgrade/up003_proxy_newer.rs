@@ -5,7 +5,10 @@
 //! `sidecar.istio.io/proxyImage`) that is newer than the istiod that it attaches to. Also, as a warning: an istiod goes
 //! back to an older minor in place while newer proxies run on it.
 //!
-//! Gateways are GW006's. Versions are those of image tags; where one is not known, the rule is silent.
+//! The same for workloads that are led to an older istiod: by the labels of their namespace, or by a tag that they follow. Where
+//! the tag's webhooks lead there already, so that refusing its Service would leave it half made, that is a warning.
+//!
+//! Templates of gateways are GW006's. Versions are those of image tags; where one is not known, the rule is silent.
 //!
 //! ## Why
 //! A proxy may be older than its control plane, never newer: it may ask for what its istiod does not know.
@@ -18,17 +21,28 @@
 //! For a proxy with a patch of one's own, tagged with a version that it is not.
 
 use super::moves::{self, Move};
-use crate::model::{Kind, Object, Operator, Pod, RevisionName, Sail, Version, Workload, workload};
-use crate::rules::finding::template_annotation;
-use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
+use crate::model::{
+    Id, Kind, Namespace, Object, Operator, Pod, RevisionName, Sail, Service, Version, Workload, key, workload,
+};
+use crate::rules::finding::{label, template_annotation};
+use crate::rules::names::few;
+use crate::rules::shift::{self, Retarget};
+use crate::rules::view::kubectl;
+use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::Known;
 
 pub static RULE: Rule = Rule {
     code: "UP003",
     name: "proxy-newer",
     summary: "an explicit proxy image is newer than its istiod, or an istiod goes back under newer proxies",
-    reads: &[Field::Template, Field::Spec],
-    checks: &[Check::Workload(template), Check::Operator(operator), Check::Sail(sail)],
+    reads: &[Field::Template, Field::Spec, Field::Label(key::INJECTION), Field::Label(key::REV)],
+    checks: &[
+        Check::Workload(template),
+        Check::Operator(operator),
+        Check::Sail(sail),
+        Check::Namespace(relabelled),
+        Check::Service(retagged),
+    ],
     source: include_str!("up003_proxy_newer.rs"),
 };
 
@@ -107,7 +121,105 @@ fn operator(new: &Operator, old: Old<'_, Operator>, view: &View<'_>) -> Found {
 }
 
 fn sail(new: &Sail, old: Old<'_, Sail>, view: &View<'_>) -> Found {
+    if let Some(retarget) = Retarget::of_sail(new, old.get(), view) {
+        return moved_by_tag(&retarget, view);
+    }
     Ok(moves::of_sail(new, old.get(), view)?.and_then(|m| back(&m, view)).into_iter().collect())
+}
+
+fn relabelled(new: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Found {
+    let Some(old) = old.get() else { return Ok(Vec::new()) };
+    let moved = shift::by_namespace(new, old, view)?;
+    let changed = [key::INJECTION, key::REV].into_iter().find(|k| old.meta.labels.get(k) != new.meta.labels.get(k));
+    let changed = changed.unwrap_or(key::REV);
+    let value = new.meta.labels.value(changed).unwrap_or_default();
+    let mut targets: Vec<&RevisionName> = moved.iter().map(|m| &m.to).collect();
+    targets.sort();
+    targets.dedup();
+    let mut findings = Vec::new();
+    for to in targets {
+        let own = moved.iter().filter(|m| m.to == *to);
+        let led = Led {
+            who: format!("{:?} leads", new.meta.name),
+            to,
+            field: label(changed),
+            value,
+            severity: Severity::Deny,
+        };
+        findings.extend(led.judge(own.map(|m| (m.kind, m.workload, m.from.as_ref())), view));
+    }
+    Ok(findings)
+}
+
+fn retagged(new: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
+    if !new.meta.labels.has(key::TAG) {
+        return Ok(Vec::new());
+    }
+    match Retarget::of_service(new, old.get(), view) {
+        Some(retarget) => moved_by_tag(&retarget, view),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn moved_by_tag(retarget: &Retarget, view: &View<'_>) -> Found {
+    let workloads = retarget.workloads(view.before())?;
+    let (to, severity) = (&retarget.to, if retarget.is_half_done { Severity::Warn } else { Severity::Deny });
+    let who = format!("tag {} leads", retarget.tag);
+    let led = Led { who, to, field: retarget.field.clone(), value: to.as_str(), severity };
+    Ok(led.judge(workloads.into_iter().map(|(kind, w)| (kind, w, Some(&retarget.from))), view).into_iter().collect())
+}
+
+/// Workloads that come to another istiod without a change of their own.
+struct Led<'a> {
+    who: String,
+    to: &'a RevisionName,
+    field: String,
+    value: &'a str,
+    severity: Severity,
+}
+
+impl Led<'_> {
+    /// Those whose template names a proxy that is newer than the istiod they come to, and was not newer than its own before.
+    fn judge<'a>(
+        &self,
+        led: impl Iterator<Item = (Kind, &'a Workload, Option<&'a RevisionName>)>,
+        view: &View<'_>,
+    ) -> Option<Finding> {
+        let cluster = view.before();
+        let istiod = cluster.version_of(self.to)?;
+        let newer: Vec<(Kind, &Workload, Version)> = led
+            .filter_map(|(kind, w, from)| {
+                let (_, _, proxy) = explicit(w).filter(|(_, _, proxy)| *proxy > istiod)?;
+                let before = from.and_then(|from| cluster.version_of(from));
+                before.is_none_or(|before| proxy <= before).then_some((kind, w, proxy))
+            })
+            .collect();
+        let (kind, first, proxy) = newer.first()?;
+        let names: Vec<String> =
+            newer.iter().map(|(_, w, proxy)| format!("{}/{} ({proxy})", w.meta.namespace, w.meta.name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let end = if self.severity == Severity::Deny { "." } else { "" };
+        let id = Id { kind: *kind, namespace: first.meta.namespace.clone(), name: first.meta.name.clone() };
+        Some(Finding::deny(self.field.clone(), self.value).severity(self.severity).says(
+            format!("{} to istiod {istiod} ({}), older than explicit proxies of {}{end}", self.who, self.to, few(&names)),
+            format!("a proxy of {proxy} on an istiod of {istiod} is not supported: it may ask for what istiod does not know."),
+            unpin(&id, first),
+        ))
+    }
+}
+
+/// Lets the injector choose the image again.
+fn unpin(id: &Id, workload: &Workload) -> String {
+    let object = kubectl(id);
+    let line = if workload.template.annotations.has(PROXY_IMAGE) {
+        format!(
+            "kubectl patch {object} --type json -p '[{{\"op\":\"remove\",\"path\":\"/spec/template/metadata/annotations/{}\"}}]'",
+            PROXY_IMAGE.replace('/', "~1")
+        )
+    } else {
+        format!("kubectl set image {object} {}=auto", workload::PROXY)
+    };
+    format!("{line}\n(the injector then takes the image that fits; and so on for the others)")
 }
 
 /// An istiod that goes back under the proxies that run on it.

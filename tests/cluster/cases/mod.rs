@@ -43,8 +43,8 @@ const MOST_NOT_LIVE: usize = 18;
 /// On average. A single case may wait for a busy machine.
 const MOST_A_CASE: Duration = Duration::from_secs(1);
 
-/// Kinds that no webhook is ever asked about, and those that we never judge.
-const NEVER_SENT: [Kind; 3] = [Kind::MutatingWebhook, Kind::ValidatingWebhook, Kind::Crd];
+/// Kinds that no webhook is ever asked about.
+const NEVER_SENT: [Kind; 2] = [Kind::MutatingWebhook, Kind::ValidatingWebhook];
 
 /// What a webhook is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,10 +67,27 @@ pub fn hook(name: &str, url: &str, ca: &str, asking: Asking) -> Hook {
     hook
 }
 
-struct Stage {
-    plane: ControlPlane,
-    guard: Guard,
-    world: World,
+/// A control plane of its own, with our server beside it.
+pub struct Stage {
+    pub plane: ControlPlane,
+    pub guard: Guard,
+    pub world: World,
+}
+
+impl Stage {
+    /// Nothing is registered yet.
+    pub async fn set() -> Result<Stage> {
+        let mut options = Options::with_controllers(&[]);
+        // A cluster that lets an autoscaler go to zero has this on.
+        options.apiserver.push("--feature-gates=HPAScaleToZero=true".to_owned());
+        let plane = ControlPlane::start(options).await?;
+        let mut scope = Scope::new(&plane);
+        scope.apply(&documents(EVERYBODY_MAY_DO_EVERYTHING)?).await?;
+        scope.leave();
+        install(&plane.client()).await?;
+        let guard = Guard::start(&plane.kubeconfig(), Case::now).await?;
+        Ok(Stage { world: World::new(plane.client()), plane, guard })
+    }
 }
 
 async fn every_case_on_a_real_api_server() -> Result<()> {
@@ -85,31 +102,23 @@ async fn every_case_on_a_real_api_server() -> Result<()> {
     }
     ensure!(left_out.len() <= MOST_NOT_LIVE, "{} cases are not live", left_out.len());
 
-    let mut options = Options::with_controllers(&[]);
-    // A cluster that lets an autoscaler go to zero has this on.
-    options.apiserver.push("--feature-gates=HPAScaleToZero=true".to_owned());
-    let plane = ControlPlane::start(options).await?;
-    let mut scope = Scope::new(&plane);
-    scope.apply(&documents(EVERYBODY_MAY_DO_EVERYTHING)?).await?;
-    scope.leave();
-    install(&plane.client()).await?;
-    let guard = Guard::start(&plane.kubeconfig(), Case::now).await?;
+    let mut stage = Stage::set().await?;
+    let Stage { plane, guard, .. } = &stage;
     let mutating = Registration::create(
-        &plane,
+        plane,
         Registered::Mutating,
         "cases",
         &[hook(HOOK, &guard.url("mutate"), guard.ca(), Asking::Mutate)],
     )
     .await?;
     let validating = Registration::create(
-        &plane,
+        plane,
         Registered::Validating,
         "cases",
         &[hook(HOOK, &guard.url("validate"), guard.ca(), Asking::Validate)],
     )
     .await?;
 
-    let mut stage = Stage { world: World::new(plane.client()), plane, guard };
     let (mut failures, mut slowest, begin) = (Vec::new(), (Duration::ZERO, String::new()), Instant::now());
     for case in &live {
         let start = Instant::now();
@@ -160,7 +169,8 @@ pub async fn install(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn play(stage: &mut Stage, case: &Case) -> Result<()> {
+/// Plays one case; an error is what differs from its golden text.
+pub async fn play(stage: &mut Stage, case: &Case) -> Result<()> {
     let Stage { plane, guard, world } = stage;
     let place = case.request.object.id().namespace;
     world.reach(case.cluster.iter().map(|d| (d.object.id(), &d.raw)), &place).await.context("the stage")?;
@@ -168,7 +178,7 @@ async fn play(stage: &mut Stage, case: &Case) -> Result<()> {
     guard.ask(if case.mutate { Asked::Mutate } else { Asked::Validate }, case.policy.clone());
     let who = As { user: case.user().name, groups: case.user().groups };
     let answer = request(&plane.client(), case, &who).await?;
-    if answer.ok() {
+    if answer.ok() && case.request.object.kind() != Kind::Crd {
         let id = case.request.object.id();
         world.touched(&id, &case.request.raw, case.head.operation == "delete");
     }
@@ -200,6 +210,8 @@ async fn request(client: &Client, case: &Case, who: &As) -> Result<Answer> {
             }
             send(client, Method::PUT, &format!("{one}{strict}"), Some((JSON, &document)), who).await
         }
+        // A definition takes every object of its kind along, and cases share them; a dry run is judged like any other.
+        "delete" if id.kind == Kind::Crd => send(client, Method::DELETE, &format!("{one}?dryRun=All"), None, who).await,
         "delete" => send(client, Method::DELETE, &one, None, who).await,
         "scale" => {
             let replicas = json!({"spec": {"replicas": case.head.replicas}});
@@ -211,20 +223,20 @@ async fn request(client: &Client, case: &Case, who: &As) -> Result<Answer> {
 
 /// What the user reads, but for the API server's own words around it.
 fn compare_text(golden: &str, answer: &Answer) -> Result<()> {
-    let prefix = format!("admission webhook {HOOK:?} denied the request: ");
-    let message = match answer.message().strip_prefix(&prefix) {
+    // Whichever of our webhooks was asked.
+    let own = |rest: &'_ str| rest.split_once("revguard.dev\" denied the request: ").map(|(_, ours)| ours.to_owned());
+    let message = match answer.message().strip_prefix("admission webhook \"").and_then(own) {
         Some(message) if !answer.ok() => {
             let (code, reason) = (answer.status, answer.body["reason"].as_str());
             ensure!(code == 403 && reason == Some("Forbidden"), "denied with {code} {reason:?}");
             message
         }
-        _ if answer.ok() => "",
+        _ if answer.ok() => String::new(),
         _ => anyhow::bail!("the API server itself refuses: {} {}", answer.status, answer.message()),
     };
     let denied = if answer.ok() { Vec::new() } else { vec![String::new()] };
     // Those that begin otherwise are the API server's own: a field that it would rather not have.
     let warnings = answer.warnings.iter().filter(|text| text.starts_with('[')).cloned().collect();
-    let message = message.to_owned();
     let text = Outcome { denied, warned: Vec::new(), message, warnings, patch: None }.text();
     ensure!(text == golden, "--- golden\n{golden}--- got\n{text}");
     Ok(())
@@ -254,6 +266,12 @@ fn compare_object(case: &Case, golden: &str, answer: Answer) -> Result<()> {
             ensure!(stored == wanted, "{at}: stored {stored:?}, wanted {wanted:?}\n{golden}");
         }
     }
+    let hooks = |object: &Value| -> Vec<Value> {
+        let containers = object.pointer(&format!("{template}/spec/containers")).and_then(Value::as_array);
+        containers.into_iter().flatten().map(|c| c["lifecycle"].clone()).collect()
+    };
+    let (stored, wanted) = (hooks(&stored), hooks(&wanted));
+    ensure!(stored == wanted, "lifecycle: stored {stored:?}, wanted {wanted:?}\n{golden}");
     Ok(())
 }
 

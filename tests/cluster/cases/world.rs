@@ -12,10 +12,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use kube::Client;
 use revguard::admission::webhook::Shared;
-use revguard::model::{Id, Kind, Namespace, Object, Str};
+use revguard::cluster::discovery::is_in_mesh;
+use revguard::model::{ConfigMap, Id, Kind, Namespace, Object, Str};
 use revguard::snapshot::Snapshot;
 use revguard::wire::kinds::Watch;
-use revguard::wire::{Scope, read_json, row};
+use revguard::wire::{KINDS, Scope, read_json, row};
 use serde_json::{Value, json};
 
 use crate::harness::raw::{As, JSON, MERGE, send};
@@ -71,6 +72,12 @@ fn version(object: &Value) -> u64 {
 
 fn is_permanent(id: &Id) -> bool {
     id.kind == Kind::Namespace && PERMANENT.contains(&id.name.as_str())
+}
+
+/// The definition of a kind that other cases write as well.
+fn is_shared(id: &Id) -> bool {
+    id.kind == Kind::Crd
+        && crate::harness::crds::custom().any(|row| id.name.as_str() == format!("{}.{}", row.plural, row.group))
 }
 
 fn namespace_id(name: &str) -> Id {
@@ -194,7 +201,9 @@ impl World {
         }
         for id in gone {
             self.held.remove(&id);
-            self.gone.insert(id);
+            if !is_shared(&id) {
+                self.gone.insert(id);
+            }
         }
         Ok(())
     }
@@ -202,7 +211,7 @@ impl World {
     async fn remove_one(&self, id: &Id) -> Result<()> {
         let wanted = &self.held[id].wanted;
         let at = path(id, api_version(wanted)?, &id.name);
-        if is_permanent(id) {
+        if is_permanent(id) || is_shared(id) {
             // Written over.
             return Ok(());
         }
@@ -240,6 +249,13 @@ impl World {
         if is_ending(wanted) && id.kind != Kind::Namespace {
             // A namespace waits for its own finalizer.
             document["metadata"]["finalizers"] = json!([HELD]);
+        }
+        // Definitions of the kinds that cases write are there before the first case, schema and all.
+        if id.kind == Kind::Crd
+            && let Some(stored) = self.ask(Method::GET, &one, None).await?
+        {
+            let object = read_json(id.kind, &serde_json::to_vec(&stored)?).map_err(anyhow::Error::msg)?;
+            return Ok(Held { version: version(&stored), wanted: wanted.clone(), object, clean: true });
         }
         let mut made = if is_permanent(id) {
             let stored = self.ask(Method::GET, &one, None).await?.with_context(|| format!("{one} is not there"))?;
@@ -282,7 +298,7 @@ impl World {
     fn differs(&self, snapshot: &Snapshot) -> Option<String> {
         let mesh = snapshot.mesh_namespaces();
         for ns in &mesh {
-            for kind in [Kind::Pod, Kind::EndpointSlice, Kind::ConfigMap] {
+            for kind in KINDS.iter().map(|row| row.kind).filter(|kind| is_in_mesh(*kind)) {
                 if let Err(unknown) = snapshot.knows(kind, Some(ns)) {
                     return Some(format!("{ns}: {unknown}"));
                 }
@@ -299,6 +315,9 @@ impl World {
                 Watch::Never => true,
                 Watch::InMesh(label) if !whole(&id.namespace) || !has_label(object, label) => true,
                 Watch::MetadataWhere(label) if !has_label(object, label) => true,
+                Watch::MetadataAndInMesh if id.kind == Kind::ConfigMap => {
+                    is_config_map_as_seen(object, known, whole(&id.namespace))
+                }
                 Watch::MetadataAndInMesh => is_pod_as_seen(object, known, whole(&id.namespace)),
                 Watch::Metadata | Watch::MetadataWhere(_) => known.is_some_and(|known| known.meta() == object.meta()),
                 Watch::Whole | Watch::InMesh(_) => known == Some(object),
@@ -310,6 +329,15 @@ impl World {
 
 fn has_label(object: &Object, label: &str) -> bool {
     label.is_empty() || object.meta().labels.value(label).is_some()
+}
+
+/// Istio's own, by their names: mesh configurations everywhere, the rest in namespaces of the mesh.
+fn is_config_map_as_seen(written: &Object, known: Option<&Object>, whole: bool) -> bool {
+    let name = &written.meta().name;
+    if ConfigMap::is_mesh_config(name) {
+        return known.is_some_and(|known| known.meta() == written.meta());
+    }
+    if ConfigMap::is_local(name) && whole { known == Some(written) } else { true }
 }
 
 /// Whole in namespaces of the mesh, elsewhere who owns it and who injected it; one that is over is not watched.

@@ -66,6 +66,7 @@ fn build() -> Result<Tools, Missing> {
     let target =
         Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's temporary folder is in the target folder");
     let output = Command::new(&script)
+        .arg("control-plane")
         .env("CARGO_TARGET_DIR", target)
         .stdin(Stdio::null())
         // The progress of a cold build goes where the person looks.

@@ -1,0 +1,190 @@
+{{- /* Names, labels and what several templates share. */ -}}
+
+{{- define "revguard.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- if contains $name .Release.Name -}}{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What is selected by; never changes within a release. Takes (list $ component). */ -}}
+{{- define "revguard.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: revguard
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- /* metadata.labels and metadata.annotations. Takes (list $ component); a component "" is of both. */ -}}
+{{- define "revguard.metadata" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+labels:
+  app.kubernetes.io/name: revguard
+  app.kubernetes.io/instance: {{ $root.Release.Name }}
+  {{- if $component }}
+  app.kubernetes.io/component: {{ $component }}
+  {{- end }}
+  app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+  helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace "+" "_") }}
+  {{- with $root.Values.extraLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $root.Values.extraAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "revguard.image" -}}
+{{- $i := .Values.image -}}
+{{- with $i.registry }}{{ . | trimSuffix "/" }}/{{ end -}}
+{{- $i.repository -}}
+{{- if $i.digest }}@{{ $i.digest }}{{ else }}:{{ $i.tag | default .Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
+{{- define "revguard.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "revguard.tlsSecret" -}}
+{{- if eq .Values.certificates.mode "existingSecret" -}}{{ .Values.certificates.existingSecret }}
+{{- else -}}{{ include "revguard.fullname" . }}-webhook-tls{{- end -}}
+{{- end -}}
+
+{{- /* The policy file: .Values.policy, the mode, and our own ServiceAccounts among the exempt writers. */ -}}
+{{- define "revguard.policy" -}}
+{{- $policy := deepCopy .Values.policy -}}
+{{- $_ := set $policy "mode" .Values.mode -}}
+{{- $exempt := get $policy "exempt" | default dict -}}
+{{- $own := include "revguard.ownWriters" . | fromJsonArray -}}
+{{- $_ := set $exempt "writers" (concat (get $exempt "writers" | default list) $own | uniq) -}}
+{{- $_ := set $policy "exempt" $exempt -}}
+{{- toYaml $policy -}}
+{{- end -}}
+
+{{- define "revguard.ownWriters" -}}
+{{- $base := printf "system:serviceaccount:%s:%s" .Release.Namespace (include "revguard.fullname" .) -}}
+{{- list (printf "%s-webhook" $base) (printf "%s-controller" $base) | toJson -}}
+{{- end -}}
+
+{{- /* Some mutation is switched on. */ -}}
+{{- define "revguard.mutates" -}}
+{{- range $code, $value := (get .Values.policy "mutations" | default dict) -}}
+{{- if and $value (ne (toString $value) "Off") -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Some repair is switched on. */ -}}
+{{- define "revguard.repairs" -}}
+{{- range $code, $on := (get .Values.policy "repair" | default dict) -}}
+{{- if $on -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* auto, true or false. Takes (list $ value). */ -}}
+{{- define "revguard.monitoring" -}}
+{{- $value := toString (index . 1) -}}
+{{- if or (eq $value "true") (and (eq $value "auto") ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}yes{{- end -}}
+{{- end -}}
+
+{{- /* Rules of a role, from a generated file. FULLNAME stands for the prefix of our names. Takes (list $ file). */ -}}
+{{- define "revguard.rules" -}}
+{{- $root := index . 0 -}}
+{{- $root.Files.Get (index . 1) | replace "FULLNAME" (include "revguard.fullname" $root) -}}
+{{- end -}}
+
+{{- define "revguard.securityContext" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  runAsNonRoot: true
+  capabilities: {drop: [ALL]}
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "revguard.podSecurityContext" -}}
+securityContext:
+  runAsNonRoot: true
+  seccompProfile: {type: RuntimeDefault}
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{- /* Who a pod is: names for what it reads and holds. */ -}}
+{{- define "revguard.env" -}}
+env:
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+{{- end -}}
+
+{{- /* Takes (list $ component values). */ -}}
+{{- define "revguard.placement" -}}
+{{- $root := index . 0 -}}
+{{- $values := index . 2 -}}
+{{- with $root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+{{- if $values.topologySpreadConstraints }}
+{{- toYaml $values.topologySpreadConstraints | nindent 0 }}
+{{- else }}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+# Not DoNotSchedule: on a single node, or with a zone down, a crowded guard is better than none.
+- topologyKey: {{ $key }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  # A rollout must not count the pods that it replaces.
+  matchLabelKeys: [pod-template-hash]
+  labelSelector:
+    matchLabels:
+      {{- include "revguard.selector" (list $root (index $ 1)) | nindent 6 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* What a schema cannot say. Every problem stops the installation with one sentence. */ -}}
+{{- define "revguard.verify" -}}
+{{- $ns := .Release.Namespace -}}
+{{- if hasPrefix "kube-" $ns -}}
+{{- fail (printf "\n\nrevguard cannot be installed into %s: writes there are never guarded, and the cluster's own parts must start without us.\nUse a namespace of its own: helm install %s … -n revguard-system --create-namespace\n" $ns .Release.Name) -}}
+{{- end -}}
+{{- if or (eq $ns "istio-system") (has $ns .Values.remoteClusters.namespaces) -}}
+{{- fail (printf "\n\nrevguard cannot be installed into %s, the namespace of an istiod: its own namespace is never guarded, so that control plane would not be.\nUse a namespace of its own: helm install %s … -n revguard-system --create-namespace\n" $ns .Release.Name) -}}
+{{- end -}}
+{{- if hasKey .Values.policy "mode" -}}
+{{- fail "\n\npolicy.mode: the mode of the chart is the value `mode`, beside `policy`, not in it.\n" -}}
+{{- end -}}
+{{- with .Values.certificates -}}
+{{- if eq .mode "existingSecret" -}}
+{{- if not (and .existingSecret .caBundle) -}}
+{{- fail "\n\ncertificates.mode existingSecret needs certificates.existingSecret (the name of a kubernetes.io/tls Secret) and certificates.caBundle (its CA in PEM: the API server trusts nothing else).\n" -}}
+{{- end -}}
+{{- else if .existingSecret -}}
+{{- fail (printf "\n\ncertificates.existingSecret is set, and certificates.mode is %s: set the mode to existingSecret, or leave the Secret out.\n" .mode) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.clientCertificate.name (not .Values.clientCertificate.caConfigMap) -}}
+{{- fail "\n\nclientCertificate.name without clientCertificate.caConfigMap: nothing says who signs that certificate.\n" -}}
+{{- end -}}
+{{- if eq (int .Values.webhook.port) (int .Values.webhook.healthPort) -}}
+{{- fail "\n\nwebhook.port and webhook.healthPort are the same.\n" -}}
+{{- end -}}
+{{- end -}}

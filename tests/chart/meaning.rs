@@ -1,0 +1,604 @@
+//! What the rendered chart means, compared with the code: arguments, ports, rights, policy, what is sent to us.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use revguard::admission::Settings;
+use revguard::model::Kind;
+use revguard::rules::{Check, Mode, Policy, RULES};
+use revguard::wire::kinds::Watch;
+use revguard::wire::{KINDS, row};
+use serde_json::Value;
+
+use crate::render::{NAMESPACE, RELEASE, file, find, of_kind, render, text, words};
+use crate::test;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("meaning::pods_are_hardened_and_spread", &["helm"], pods_are_hardened),
+        test("meaning::arguments_are_those_of_the_binary", &["helm"], arguments_parse),
+        test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
+        test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
+        test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
+        test("meaning::the_policy_is_one_that_the_binary_reads", &["helm"], policy_parses),
+        test("meaning::webhooks_ask_for_every_kind_that_rules_judge", &["helm"], webhooks_ask),
+        test("meaning::webhooks_cannot_lock_a_cluster", &["helm"], webhooks_cannot_lock),
+        test("meaning::nobody_else_owns_what_the_controller_writes", &["helm"], no_second_owner),
+        test("meaning::names_labels_and_versions", &["helm"], names_and_labels),
+        test("meaning::monitoring_comes_with_its_api", &["helm"], monitoring),
+        test("meaning::images_and_placement_are_values", &["helm"], images),
+        test("meaning::rendered_twice_it_is_the_same", &["helm"], the_same_twice),
+    ]
+}
+
+/// Values that make different objects.
+const MATRIX: &[&[&str]] = &[
+    &[],
+    &[
+        "--set",
+        "mode=audit,webhook.hostNetwork=true,webhook.port=10250,webhook.healthPort=10251,webhook.drainSeconds=40",
+    ],
+    &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
+    &[
+        "--set",
+        "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver,remoteClusters.enabled=true",
+    ],
+    &["--set", "policy.mutations.NS002=true,policy.strict[0]=NS002,policy.exempt.writers[0]=me,fullnameOverride=guard"],
+    &[
+        "--set",
+        "certificates.mode=existingSecret,certificates.existingSecret=mine,priorityClassName=",
+        "--set",
+        "certificates.caBundle=-----BEGIN CERTIFICATE-----",
+    ],
+];
+
+fn pod(deployment: &Value) -> &Value {
+    &deployment["spec"]["template"]["spec"]
+}
+
+fn arguments(deployment: &Value) -> Vec<String> {
+    words(&pod(deployment)["containers"][0]["args"])
+}
+
+/// The value of `--flag=value`.
+fn argument(deployment: &Value, flag: &str) -> Result<String> {
+    let prefix = format!("--{flag}=");
+    let found = arguments(deployment).into_iter().find_map(|a| a.strip_prefix(&prefix).map(str::to_owned));
+    found.with_context(|| format!("no --{flag}"))
+}
+
+fn pods_are_hardened() -> Result<()> {
+    for values in MATRIX {
+        let objects = render(values)?;
+        let test = of_kind(&objects, "Pod");
+        let specs = of_kind(&objects, "Deployment").into_iter().map(pod).chain(test.iter().map(|p| &p["spec"]));
+        for spec in specs {
+            ensure!(spec["securityContext"]["runAsNonRoot"] == true, "{spec}");
+            ensure!(spec["securityContext"]["runAsUser"] == 65532, "{spec}");
+            ensure!(text(spec, "/securityContext/seccompProfile/type") == "RuntimeDefault", "{spec}");
+            for container in spec["containers"].as_array().context("containers")? {
+                let own = &container["securityContext"];
+                ensure!(own["allowPrivilegeEscalation"] == false && own["readOnlyRootFilesystem"] == true, "{own}");
+                ensure!(words(&own["capabilities"]["drop"]) == ["ALL"] && own["runAsNonRoot"] == true, "{own}");
+                ensure!(container["resources"]["limits"]["memory"].is_string(), "{container}");
+                ensure!(
+                    container["resources"]["limits"].get("cpu").is_none(),
+                    "a CPU limit slows reviews: {container}"
+                );
+            }
+        }
+        for deployment in of_kind(&objects, "Deployment") {
+            let spec = &deployment["spec"];
+            ensure!(spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, "a rollout must lose nobody");
+            ensure!(pod(deployment)["topologySpreadConstraints"].as_array().is_some_and(|c| c.len() == 2), "{spec}");
+            let name = text(deployment, "/metadata/name");
+            let budget = find(&objects, "PodDisruptionBudget", name)?;
+            ensure!(budget["spec"]["selector"] == spec["selector"], "{name}: its budget is of other pods");
+            let container = &pod(deployment)["containers"][0];
+            for (probe, path) in
+                [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz"), ("startupProbe", "/healthz")]
+            {
+                ensure!(text(container, &format!("/{probe}/httpGet/path")) == path, "{name}: {probe}");
+            }
+            let of = |key: &str| container["livenessProbe"][key].as_u64().unwrap_or(1);
+            ensure!(of("periodSeconds") * of("failureThreshold") >= 60, "{name}: restarts too soon");
+        }
+    }
+    Ok(())
+}
+
+fn arguments_parse() -> Result<()> {
+    for values in MATRIX {
+        let objects = render(values)?;
+        let deployments = of_kind(&objects, "Deployment").into_iter().map(arguments);
+        let test = of_kind(&objects, "Pod").into_iter().map(|p| words(&p["spec"]["containers"][0]["args"]));
+        let mut seen = 0;
+        for arguments in deployments.chain(test) {
+            let line = ["revguard".to_owned()].into_iter().chain(arguments.clone());
+            revguard::cli::command()
+                .try_get_matches_from(line)
+                .map_err(|error| anyhow::anyhow!("{arguments:?}: {error}"))?;
+            seen += 1;
+        }
+        ensure!(seen == 3, "{seen} command lines");
+    }
+    Ok(())
+}
+
+fn ports_agree() -> Result<()> {
+    let port_of = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u64>().ok());
+    for values in MATRIX {
+        let objects = render(values)?;
+        for deployment in of_kind(&objects, "Deployment") {
+            let name = text(deployment, "/metadata/name");
+            let container = &pod(deployment)["containers"][0];
+            let of = |port: &str| {
+                let all = container["ports"].as_array().into_iter().flatten();
+                all.into_iter().find(|p| p["name"] == port).and_then(|p| p["containerPort"].as_u64())
+            };
+            ensure!(of("metrics") == port_of(&argument(deployment, "health-listen")?), "{name}: metrics");
+            let mut open: BTreeSet<u64> = of("metrics").into_iter().collect();
+            let mut served = vec![("metrics".to_owned(), 8080)];
+            if name.ends_with("-webhook") {
+                ensure!(of("https") == port_of(&argument(deployment, "listen")?), "{name}: https");
+                open.extend(of("https"));
+                served.push(("https".to_owned(), 443));
+            }
+            let service = find(&objects, "Service", name)?;
+            for (port, number) in served {
+                let ports = service["spec"]["ports"].as_array().context("ports")?;
+                let there = ports.iter().any(|p| p["port"] == number && p["targetPort"] == port.as_str());
+                ensure!(there, "{name}: Service port {number} does not lead to {port}");
+            }
+            let policy = find(&objects, "NetworkPolicy", name)?;
+            let let_in: BTreeSet<u64> = policy["spec"]["ingress"]
+                .as_array()
+                .context("ingress")?
+                .iter()
+                .filter_map(|rule| rule["ports"].as_array())
+                .flatten()
+                .filter_map(|p| p["port"].as_u64())
+                .collect();
+            ensure!(let_in == open, "{name}: NetworkPolicy lets in {let_in:?}, open are {open:?}");
+            ensure!(policy["spec"]["podSelector"]["matchLabels"] == deployment["spec"]["selector"]["matchLabels"]);
+            ensure!(service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]);
+        }
+    }
+    Ok(())
+}
+
+fn drain_fits() -> Result<()> {
+    let settings = Settings::default();
+    for values in MATRIX {
+        let objects = render(values)?;
+        let webhook =
+            of_kind(&objects, "Deployment").into_iter().find(|d| text(d, "/metadata/name").ends_with("-webhook"));
+        let webhook = webhook.context("the webhook")?;
+        let grace = pod(webhook)["terminationGracePeriodSeconds"].as_u64().context("a grace period")?;
+        let drain: u64 = argument(webhook, "drain")?.parse()?;
+        // The last second is for the process to end.
+        ensure!(grace > drain + settings.hard_stop.as_secs(), "{grace} s for a drain of {drain} s");
+    }
+    let objects = render(&[])?;
+    let webhook = find(&objects, "Deployment", "revguard-webhook")?;
+    ensure!(
+        argument(webhook, "drain")?.parse::<u64>()? == settings.drain.as_secs(),
+        "another default than the binary's"
+    );
+    ensure!(argument(webhook, "max-connections")?.parse::<usize>()? == settings.max_connections);
+    Ok(())
+}
+
+fn rights_are_generated() -> Result<()> {
+    let objects = render(&[])?;
+    for component in ["webhook", "controller"] {
+        for (kind, part) in [("ClusterRole", "rules"), ("Role", "namespace-rules")] {
+            let text = file(&format!("files/{component}-{part}.yaml")).replace("FULLNAME", RELEASE);
+            let generated: Value = serde_saphyr::from_str(&text)?;
+            let role = find(&objects, kind, &format!("{RELEASE}-{component}"))?;
+            ensure!(role["rules"] == generated, "{kind} of the {component} is not its file");
+            for rule in role["rules"].as_array().context("rules")? {
+                let all: Vec<String> =
+                    [&rule["verbs"], &rule["resources"], &rule["apiGroups"]].into_iter().flat_map(words).collect();
+                ensure!(!all.contains(&"*".to_owned()), "{component}: a star is not a least right: {rule}");
+                let secrets = words(&rule["resources"]).contains(&"secrets".to_owned());
+                ensure!(!secrets || kind == "Role" && !words(&rule["resourceNames"]).is_empty(), "{component}: {rule}");
+            }
+        }
+    }
+    // Repairs have a role of their own, where one is switched on.
+    let repairs = "revguard-controller-repairs";
+    ensure!(find(&objects, "ClusterRole", repairs).is_err(), "rights to repair although nothing is repaired");
+    for (set, there) in [("policy.repair.VW002=true", true), ("policy.repair.VW002=false", false)] {
+        let objects = render(&["--set", set])?;
+        ensure!(find(&objects, "ClusterRoleBinding", repairs).is_ok() == there, "{set}");
+        if there {
+            let generated: Value = serde_saphyr::from_str(&file("files/controller-repair-rules.yaml"))?;
+            ensure!(find(&objects, "ClusterRole", repairs)?["rules"] == generated, "not its file");
+        }
+    }
+    // The webhook reads: every kind that is watched, and writes nothing.
+    let role = find(&objects, "ClusterRole", "revguard-webhook")?;
+    let may = |group: &str, resource: &str, verb: &str| {
+        role["rules"].as_array().into_iter().flatten().any(|rule| {
+            words(&rule["apiGroups"]).iter().any(|g| g == group)
+                && words(&rule["resources"]).iter().any(|r| r == resource)
+                && words(&rule["verbs"]).iter().any(|v| v == verb)
+        })
+    };
+    for row in KINDS.iter().filter(|row| row.watch != Watch::Never) {
+        ensure!(
+            may(row.group, row.plural, "list") && may(row.group, row.plural, "watch"),
+            "{} {}",
+            row.group,
+            row.plural
+        );
+    }
+    for rule in role["rules"].as_array().into_iter().flatten() {
+        let verbs = words(&rule["verbs"]);
+        ensure!(
+            verbs.iter().all(|verb| ["get", "list", "watch"].contains(&verb.as_str())),
+            "the webhook writes: {rule}"
+        );
+    }
+    Ok(())
+}
+
+fn policy_parses() -> Result<()> {
+    for values in MATRIX {
+        let objects = render(values)?;
+        let config =
+            objects.iter().find(|o| text(o, "/metadata/name").ends_with("-policy") && o["kind"] == "ConfigMap");
+        let config = config.context("the policy")?;
+        let policy = Policy::parse(text(config, "/data/policy.yaml")).map_err(anyhow::Error::msg)?;
+        let line = values.concat();
+        let mode = if line.contains("mode=audit") {
+            Mode::Audit
+        } else if line.contains("mode=warn") {
+            Mode::Warn
+        } else {
+            Mode::Enforce
+        };
+        ensure!(policy.mode == mode, "{values:?}: {:?}", policy.mode);
+        let name = text(config, "/metadata/name").trim_end_matches("-policy");
+        for component in ["webhook", "controller"] {
+            let own = format!("system:serviceaccount:{NAMESPACE}:{name}-{component}");
+            ensure!(policy.exempt.writers.contains(&own), "{own} is not exempt: {:?}", policy.exempt.writers);
+        }
+        ensure!(!line.contains("writers[0]=me") || policy.exempt.writers.contains("me"));
+        for deployment in of_kind(&objects, "Deployment") {
+            let mounted = pod(deployment)["volumes"].as_array().into_iter().flatten();
+            ensure!({ mounted }.any(|v| v["configMap"]["name"] == config["metadata"]["name"]), "it is not mounted");
+            ensure!(argument(deployment, "config")? == "/etc/revguard/policy.yaml");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a webhook of the configuration is called for an operation on a resource.
+fn asks(webhooks: &[Value], group: &str, resource: &str, operation: &str) -> bool {
+    webhooks.iter().flat_map(|hook| hook["rules"].as_array().into_iter().flatten()).any(|rule| {
+        words(&rule["apiGroups"]).iter().any(|g| g == group)
+            && words(&rule["resources"]).iter().any(|r| r == resource)
+            && words(&rule["operations"]).iter().any(|o| o == operation)
+    })
+}
+
+fn webhooks(objects: &[Value], kind: &str) -> Result<Vec<Value>> {
+    let configuration = of_kind(objects, kind).into_iter().next().with_context(|| kind.to_owned())?;
+    configuration["webhooks"].as_array().cloned().context("webhooks")
+}
+
+/// What the rules of the catalogue judge. Whether conditions let the right writes through is tried on a real API server.
+fn webhooks_ask() -> Result<()> {
+    let objects = render(&["--set", "policy.mutations.NS002=true"])?;
+    let (validating, mutating) =
+        (webhooks(&objects, "ValidatingWebhookConfiguration")?, webhooks(&objects, "MutatingWebhookConfiguration")?);
+    let workloads = [Kind::Deployment, Kind::DaemonSet, Kind::StatefulSet, Kind::Job, Kind::CronJob];
+    let config: Vec<Kind> = Kind::CONFIG.into_iter().chain([Kind::HttpRoute]).collect();
+    let mut wrong = BTreeSet::new();
+    for rule in RULES.iter() {
+        for check in rule.checks {
+            let kinds: &[Kind] = match check {
+                Check::Namespace(_) => &[Kind::Namespace],
+                Check::Workload(_) => &workloads,
+                Check::Service(_) => &[Kind::Service],
+                Check::Hpa(_) => &[Kind::Hpa],
+                Check::Pdb(_) => &[Kind::Pdb],
+                Check::Operator(_) => &[Kind::IstioOperator],
+                Check::Sail(_) => &[Kind::SailIstio, Kind::SailRevision, Kind::SailTag],
+                Check::Lifecycle(_) => &[Kind::IstioLifecycle, Kind::GatewayLifecycle],
+                Check::Gateway(_) => &[Kind::IstioGateway, Kind::ApiGateway],
+                Check::Any(_) => &config,
+                // Which kinds a deletion rule judges, its cases say; they are played on a real API server.
+                Check::Delete(_) | Check::Audit(_) => &[],
+            };
+            for kind in kinds {
+                let row = row(*kind);
+                for operation in ["CREATE", "UPDATE"] {
+                    if !asks(&validating, row.group, row.plural, operation) {
+                        wrong.insert(format!("{}: {operation} {} {}", rule.code, row.group, row.plural));
+                    }
+                }
+            }
+        }
+    }
+    for (group, resource, operation) in [
+        ("", "namespaces", "DELETE"),
+        ("", "services", "DELETE"),
+        ("apps", "deployments", "DELETE"),
+        ("apps", "daemonsets", "DELETE"),
+        ("apps", "statefulsets", "DELETE"),
+        ("apps", "deployments/scale", "UPDATE"),
+        ("apps", "statefulsets/scale", "UPDATE"),
+        ("install.istio.io", "istiooperators", "DELETE"),
+        ("sailoperator.io", "istiorevisiontags", "DELETE"),
+        ("admin.gloo.solo.io", "gatewaylifecyclemanagers", "DELETE"),
+        ("", "configmaps", "DELETE"),
+        ("", "serviceaccounts", "DELETE"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings", "DELETE"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "DELETE"),
+        ("autoscaling", "horizontalpodautoscalers", "DELETE"),
+        ("policy", "poddisruptionbudgets", "CREATE"),
+    ] {
+        if !asks(&validating, group, resource, operation) {
+            wrong.insert(format!("{operation} {group} {resource}"));
+        }
+    }
+    for (group, resource) in [("", "namespaces"), ("apps", "deployments"), ("batch", "cronjobs")] {
+        if !asks(&mutating, group, resource, "UPDATE") {
+            wrong.insert(format!("mutations: {group} {resource}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "nobody is asked: {wrong:#?}");
+    ensure!(of_kind(&render(&[])?, "MutatingWebhookConfiguration").is_empty(), "registered although nothing is mended");
+    Ok(())
+}
+
+fn webhooks_cannot_lock() -> Result<()> {
+    for values in MATRIX {
+        let objects = render(values)?;
+        let audit = values.concat().contains("mode=audit") || values.concat().contains("mode=warn");
+        let excluded = ["kube-system", "kube-public", "kube-node-lease", NAMESPACE];
+        let mut all = webhooks(&objects, "ValidatingWebhookConfiguration")?;
+        if !of_kind(&objects, "MutatingWebhookConfiguration").is_empty() {
+            all.extend(webhooks(&objects, "MutatingWebhookConfiguration")?);
+        }
+        for hook in &all {
+            let name = text(hook, "/name");
+            let left_out = words(&hook["namespaceSelector"]["matchExpressions"][0]["values"]);
+            ensure!(excluded.iter().all(|ns| left_out.iter().any(|l| l == ns)), "{name}: {left_out:?}");
+            ensure!(text(hook, "/namespaceSelector/matchExpressions/0/operator") == "NotIn", "{name}");
+            ensure!(hook["timeoutSeconds"].as_u64().is_some_and(|s| s <= 5), "{name}: too patient");
+            ensure!(text(hook, "/sideEffects") == "None" && text(hook, "/matchPolicy") == "Equivalent", "{name}");
+            for group in ["", "apps"] {
+                for resource in ["pods", "nodes", "events", "leases", "*", "replicasets"] {
+                    ensure!(!asks(std::slice::from_ref(hook), group, resource, "CREATE"), "{name} asks for {resource}");
+                }
+            }
+            ensure!(!asks(std::slice::from_ref(hook), "coordination.k8s.io", "leases", "UPDATE"));
+            let default = match name {
+                _ if audit => "Ignore",
+                "workloads.revguard.dev" | "config.revguard.dev" | "mutations.revguard.dev" => "Ignore",
+                _ => "Fail",
+            };
+            ensure!(text(hook, "/failurePolicy") == default, "{name}: {}", text(hook, "/failurePolicy"));
+            let conditions = hook["matchConditions"].as_array().context("matchConditions")?;
+            let first = text(&conditions[0], "/expression");
+            let config = find(
+                &objects,
+                "ServiceAccount",
+                &format!("{}-controller", text(hook, "/clientConfig/service/name").trim_end_matches("-webhook")),
+            )?;
+            ensure!(
+                first.contains(&format!("system:serviceaccount:{NAMESPACE}:{}", text(config, "/metadata/name"))),
+                "{name}: our own writes wait for us"
+            );
+        }
+        let names: BTreeSet<&str> = all.iter().map(|hook| text(hook, "/name")).collect();
+        ensure!(names.len() == all.len());
+    }
+    let excluded = render(&["--set", "webhooks.excludedNamespaces[0]=sandbox"])?;
+    for hook in webhooks(&excluded, "ValidatingWebhookConfiguration")? {
+        ensure!(words(&hook["namespaceSelector"]["matchExpressions"][0]["values"]).contains(&"sandbox".to_owned()));
+    }
+    Ok(())
+}
+
+/// Neither Helm nor a GitOps tool has an opinion on what the controller writes.
+fn no_second_owner() -> Result<()> {
+    for values in MATRIX {
+        let objects = render(values)?;
+        let own_bundle = values.concat().contains("existingSecret");
+        for object in objects.iter().filter(|o| text(o, "/kind").ends_with("WebhookConfiguration")) {
+            for hook in object["webhooks"].as_array().context("webhooks")? {
+                ensure!(hook["clientConfig"].get("caBundle").is_some() == own_bundle, "{}", hook["name"]);
+            }
+            let injected = object["metadata"]["annotations"].get("cert-manager.io/inject-ca-from").is_some();
+            ensure!(injected == values.concat().contains("certManager"), "{}", object["metadata"]);
+        }
+        for object in of_kind(&objects, "Secret") {
+            ensure!(
+                object.get("data").is_none() && object.get("stringData").is_none() && text(object, "/type") == "Opaque"
+            );
+        }
+        for part in ["guard", "report", "undo"] {
+            let config = of_kind(&objects, "ConfigMap")
+                .into_iter()
+                .find(|c| text(c, "/metadata/name").ends_with(&format!("-{part}")));
+            ensure!(config.with_context(|| part.to_owned())?.get("data").is_none(), "{part} has data");
+        }
+        let replicas = of_kind(&objects, "Lease");
+        ensure!(replicas.is_empty(), "the Lease is the controllers' own");
+        for object in &objects {
+            ensure!(
+                object["metadata"].get("finalizers").is_none(),
+                "a finalizer hangs an uninstall: {}",
+                object["metadata"]
+            );
+            let hook = object["metadata"]["annotations"].get("helm.sh/hook");
+            ensure!(hook.is_none_or(|h| h == "test"), "a hook on the way of an installation: {}", object["metadata"]);
+        }
+    }
+    Ok(())
+}
+
+fn names_and_labels() -> Result<()> {
+    let chart: Value = serde_saphyr::from_str(&file("Chart.yaml"))?;
+    ensure!(
+        text(&chart, "/version") == env!("CARGO_PKG_VERSION"),
+        "Chart.yaml, version: Cargo.toml says {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    ensure!(text(&chart, "/appVersion") == env!("CARGO_PKG_VERSION"));
+    let cluster_wide = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "CustomResourceDefinition",
+        "Namespace",
+    ];
+    for values in MATRIX {
+        let mut arguments = values.to_vec();
+        arguments.extend([
+            "--set",
+            "extraLabels.team=mesh,extraAnnotations.note=x,serviceMonitor.enabled=true,prometheusRule.enabled=true",
+        ]);
+        for object in render(&arguments)? {
+            let (kind, name) = (text(&object, "/kind"), text(&object, "/metadata/name"));
+            if kind == "CustomResourceDefinition" {
+                // The program's own, which outlives the release.
+                let policy = text(&object, "/metadata/annotations/helm.sh~1resource-policy");
+                ensure!(policy == "keep" && name.ends_with(".revguard.dev"), "{name}: {policy:?}");
+                continue;
+            }
+            let labels = &object["metadata"]["labels"];
+            for key in ["name", "instance", "version", "managed-by"] {
+                ensure!(
+                    !text(labels, &format!("/app.kubernetes.io~1{key}")).is_empty(),
+                    "{kind} {name}: no {key} in {labels}"
+                );
+            }
+            ensure!(
+                text(labels, "/app.kubernetes.io~1name") == "revguard" && text(labels, "/team") == "mesh",
+                "{kind} {name}"
+            );
+            ensure!(
+                text(&object, "/metadata/annotations/note") == "x",
+                "{kind} {name}: {}",
+                object["metadata"]["annotations"]
+            );
+            let placed = text(&object, "/metadata/namespace");
+            if cluster_wide.contains(&kind) {
+                ensure!(placed.is_empty(), "{kind} {name}");
+            } else {
+                ensure!(
+                    placed == NAMESPACE || placed == "istio-system" && name.ends_with("-remote-clusters"),
+                    "{kind} {name} in {placed:?}"
+                );
+            }
+            let begin = if values.concat().contains("fullnameOverride") { "guard" } else { RELEASE };
+            ensure!(name.starts_with(begin), "{kind} {name}");
+        }
+    }
+    let objects = render(&[])?;
+    for (kind, name) in [
+        ("Deployment", "revguard-webhook"),
+        ("Deployment", "revguard-controller"),
+        ("Service", "revguard-webhook"),
+        ("Service", "revguard-controller"),
+        ("ServiceAccount", "revguard-webhook"),
+        ("ServiceAccount", "revguard-controller"),
+        ("Secret", "revguard-ca"),
+        ("Secret", "revguard-webhook-tls"),
+        ("ConfigMap", "revguard-policy"),
+        ("ConfigMap", "revguard-guard"),
+        ("ConfigMap", "revguard-report"),
+        ("ConfigMap", "revguard-undo"),
+        ("ValidatingWebhookConfiguration", "revguard"),
+    ] {
+        find(&objects, kind, name)?;
+    }
+    let tests = of_kind(&objects, "Deployment").len() + of_kind(&objects, "Pod").len();
+    ensure!(tests == 3);
+    Ok(())
+}
+
+fn monitoring() -> Result<()> {
+    let kinds = ["ServiceMonitor", "PrometheusRule"];
+    let count = |arguments: &[&str]| -> Result<usize> {
+        let objects = render(arguments)?;
+        Ok(kinds.iter().map(|kind| of_kind(&objects, kind).len()).sum())
+    };
+    ensure!(count(&[])? == 0, "without the API nothing could hold them");
+    ensure!(count(&["--api-versions", "monitoring.coreos.com/v1"])? == 2);
+    ensure!(count(&["--set", "serviceMonitor.enabled=true,prometheusRule.enabled=true"])? == 2);
+    ensure!(
+        count(&[
+            "--api-versions",
+            "monitoring.coreos.com/v1",
+            "--set",
+            "serviceMonitor.enabled=false,prometheusRule.enabled=false"
+        ])? == 0
+    );
+    let objects = render(&[
+        "--set",
+        "serviceMonitor.enabled=true,prometheusRule.enabled=true,prometheusRule.labels.release=prom",
+    ])?;
+    let alerts: Value = serde_saphyr::from_str(&file("files/alerts.yaml"))?;
+    let rule = find(&objects, "PrometheusRule", "revguard")?;
+    ensure!(rule["spec"] == alerts, "not the alerts of the file");
+    ensure!(text(rule, "/metadata/labels/release") == "prom");
+    let monitor = find(&objects, "ServiceMonitor", "revguard")?;
+    ensure!(
+        text(monitor, "/spec/jobLabel") == "app.kubernetes.io/name"
+            && text(monitor, "/spec/endpoints/0/port") == "metrics"
+    );
+    ensure!(text(monitor, "/spec/endpoints/0/relabelings/0/targetLabel") == "component");
+    let dashboard: Value =
+        serde_json::from_str(text(find(&objects, "ConfigMap", "revguard-dashboard")?, "/data/revguard.json"))?;
+    ensure!(dashboard == serde_json::from_str::<Value>(&file("files/dashboard.json"))?);
+    Ok(())
+}
+
+fn images() -> Result<()> {
+    let image = |arguments: &[&str]| -> Result<String> {
+        let objects = render(arguments)?;
+        let all: BTreeSet<String> = of_kind(&objects, "Deployment")
+            .into_iter()
+            .map(|d| text(pod(d), "/containers/0/image").to_owned())
+            .chain(of_kind(&objects, "Pod").into_iter().map(|p| text(p, "/spec/containers/0/image").to_owned()))
+            .collect();
+        ensure!(all.len() == 1, "{all:?}");
+        all.into_iter().next().context("an image")
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    ensure!(image(&[])? == format!("revguard:{version}"));
+    ensure!(
+        image(&["--set", "image.registry=mirror.example/team/"])? == format!("mirror.example/team/revguard:{version}")
+    );
+    let digest = format!("sha256:{}", "a".repeat(64));
+    ensure!(image(&["--set", &format!("image.tag=x,image.digest={digest}")])? == format!("revguard@{digest}"));
+    let objects = render(&[
+        "--set",
+        "image.pullSecrets[0]=s,webhook.nodeSelector.a=b,webhook.hostNetwork=true,webhook.tolerations[0].operator=Exists,webhook.podLabels.x=y",
+    ])?;
+    let webhook = find(&objects, "Deployment", "revguard-webhook")?;
+    ensure!(text(pod(webhook), "/imagePullSecrets/0/name") == "s" && text(pod(webhook), "/nodeSelector/a") == "b");
+    ensure!(pod(webhook)["hostNetwork"] == true && text(pod(webhook), "/dnsPolicy") == "ClusterFirstWithHostNet");
+    ensure!(text(pod(webhook), "/tolerations/0/operator") == "Exists");
+    ensure!(text(webhook, "/spec/template/metadata/labels/x") == "y");
+    Ok(())
+}
+
+/// A GitOps tool renders every few minutes, without a cluster, and compares.
+fn the_same_twice() -> Result<()> {
+    for values in MATRIX {
+        ensure!(render(values)? == render(values)?, "{values:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Pages about the chart are current. `UPDATE=1` rewrites what is generated of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+
+use crate::render::file;
+use crate::test;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("pages::the_table_of_values_is_current", &[], table_is_current),
+        test("pages::break_glass_is_the_same_everywhere", &[], break_glass),
+    ]
+}
+
+fn page(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Rows of the table: key, default, comment. Every key has a comment, or its parent speaks for it.
+fn rows() -> Result<Vec<[String; 3]>> {
+    let (mut rows, mut comment) = (Vec::new(), String::new());
+    // Keys that are open: their indentation, their name, whether somebody spoke of them.
+    let mut open: Vec<(usize, String, bool)> = Vec::new();
+    // The first paragraph is about the file.
+    let text = file("values.yaml");
+    for line in text.split("\n\n").skip(1).collect::<Vec<_>>().join("\n\n").lines() {
+        let trimmed = line.trim_start();
+        if let Some(words) = trimmed.strip_prefix("# ") {
+            comment = format!("{comment} {words}").trim().to_owned();
+            continue;
+        }
+        let Some((key, value)) = trimmed.split_once(':') else { continue };
+        let indent = line.len() - trimmed.len();
+        open.retain(|(at, _, _)| *at < indent);
+        let path = open.iter().map(|(_, key, _)| key.as_str()).chain([key]).collect::<Vec<_>>().join(".");
+        let spoken = open.last().is_some_and(|(_, _, spoken)| *spoken);
+        ensure!(!comment.is_empty() || spoken || value.is_empty(), "values.yaml: {path} has no comment");
+        rows.push([path, value.trim().to_owned(), std::mem::take(&mut comment)]);
+        if value.is_empty() {
+            let said = !rows.last().is_some_and(|row| row[2].is_empty());
+            open.push((indent, key.to_owned(), said));
+        }
+    }
+    Ok(rows)
+}
+
+fn table() -> Result<String> {
+    let mut table = String::from("| key | default | meaning |\n|---|---|---|\n");
+    let speaking = |row: &[String; 3]| !(row[1].is_empty() && row[2].is_empty());
+    for [key, default, comment] in rows()?.into_iter().filter(speaking) {
+        let default = if default.is_empty() { String::new() } else { format!("`{}`", default.replace('|', "\\|")) };
+        table += &format!("| `{key}` | {default} | {} |\n", comment.replace('|', "\\|"));
+    }
+    Ok(table)
+}
+
+fn table_is_current() -> Result<()> {
+    let (begin, end) = ("<!-- values -->\n", "<!-- end of values -->");
+    let path = page("docs/install.md");
+    let text = std::fs::read_to_string(&path)?;
+    let (before, rest) = text.split_once(begin).context("no table in docs/install.md")?;
+    let (_, after) = rest.split_once(end).context("a table without its end")?;
+    let wanted = format!("{before}{begin}{}{end}{after}", table()?);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &wanted)?;
+    } else {
+        ensure!(text == wanted, "docs/install.md: UPDATE=1 cargo test --test chart");
+    }
+    Ok(())
+}
+
+fn break_glass() -> Result<()> {
+    let command = "kubectl delete validatingwebhookconfigurations,mutatingwebhookconfigurations,\
+                   validatingadmissionpolicybindings -l app.kubernetes.io/name=revguard";
+    for path in ["docs/runbook.md", "docs/install.md", "docs/registering.md", "charts/revguard/templates/NOTES.txt"] {
+        ensure!(std::fs::read_to_string(page(path))?.contains(command), "{path}: no break glass");
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! From zero: nothing runs, every webhook fails closed, and the cluster comes back by itself.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::disruption::CLOSED;
+use crate::harness::figures;
+use crate::harness::guard::Guard;
+use crate::harness::load::Load;
+use crate::harness::machine::Machine;
+use crate::harness::wait::wait_until;
+use crate::trial::trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![trial!(Switch, a_cluster_without_a_pod_starts_with_every_webhook_closed)]
+}
+
+async fn a_cluster_without_a_pod_starts_with_every_webhook_closed(machine: &'static Machine) -> Result<()> {
+    let guard = Guard::installed(machine, &CLOSED).await?;
+    crate::disruption::target(&guard).await?;
+    closed(machine).await?;
+
+    // Nobody makes new ones while they go, and the node is forgotten with them.
+    machine.kill("controller-manager")?;
+    machine.kill("scheduler")?;
+    machine.kill("kubelet")?;
+    let client = machine.client().await?;
+    let pods: Api<Pod> = Api::all(client.clone());
+    let mut lost = 0;
+    for pod in pods.list(&ListParams::default()).await? {
+        let of: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+        of.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
+        lost += 1;
+    }
+    ensure!(lost >= 4, "only {lost} pods were there");
+    ensure!(pods.list(&ListParams::default()).await?.items.is_empty(), "pods are left");
+    let nodes: Api<Node> = Api::all(client.clone());
+    for node in nodes.list(&ListParams::default()).await? {
+        nodes.delete(&node.name_any(), &DeleteParams::default()).await?;
+    }
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    machine.power_cut()?;
+
+    let began = Instant::now();
+    // It waits for the node and for DNS, and does nothing for them.
+    machine.up()?;
+    let (node, guard) = (began.elapsed(), Guard { machine, client: machine.client().await? });
+    guard.settled().await?;
+    let ours = began.elapsed();
+    wait_until(Duration::from_secs(60), "a refusal", || async {
+        let load = Load::start(machine).await.map_err(|error| format!("{error:#}"))?;
+        load.more(40).await.map_err(|error| format!("{error:#}"))?;
+        let tally = load.finish().await.map_err(|error| format!("{error:#}"))?;
+        if tally.lost == 0 { Ok(()) } else { Err(format!("{tally:?}")) }
+    })
+    .await?;
+    let pods = Api::<Pod>::all(guard.client.clone()).list(&ListParams::default()).await?.items.len();
+    ensure!(pods >= lost, "{lost} pods before, {pods} after");
+    figures::write(
+        "cold-start",
+        &json!({"pods_lost": lost, "node_and_dns_seconds": node.as_secs(), "guard_seconds": ours.as_secs()}),
+    )
+}
+
+/// It is no test of closed webhooks if one is open.
+async fn closed(machine: &'static Machine) -> Result<()> {
+    let path = "jsonpath={.items[*].webhooks[*].failurePolicy}";
+    let label = "app.kubernetes.io/name=revguard";
+    let found = machine
+        .kubectl(&["get", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "-l", label, "-o", path], "")
+        .await?
+        .passed()?;
+    ensure!(!found.is_empty() && found.split(' ').all(|policy| policy == "Fail"), "{found:?}");
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! revguard in the cluster: its chart, installed by Helm as the README prints it, with the image that `make image` makes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use http::Method;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::OnceCell;
+
+use super::machine::Machine;
+use super::metrics;
+use super::programs::{command, repository, said, target};
+use super::raw::{As, send};
+use super::wait::wait_until;
+
+pub const NAMESPACE: &str = "revguard-system";
+pub const RELEASE: &str = "revguard";
+pub const WEBHOOK: &str = "revguard-webhook";
+pub const CONTROLLER: &str = "revguard-controller";
+
+/// Pods of a debug build start in seconds, also when both cores are busy with calls.
+const ROLLOUT: Duration = Duration::from_secs(240);
+
+/// kube-proxy writes the rules of Services at most once a second.
+const RULES: Duration = Duration::from_millis(1500);
+
+/// Tags of the images that the nodes have: the version of this tree, and the same binary under the name of a later one.
+pub const LATER: &str = "later";
+
+pub struct Guard {
+    pub machine: &'static Machine,
+    pub client: Client,
+}
+
+fn chart() -> PathBuf {
+    std::env::var_os("REVGUARD_TEST_CHART").map_or_else(|| repository().join("charts/revguard"), PathBuf::from)
+}
+
+/// The image of this tree.
+pub fn image() -> String {
+    format!("revguard.local/revguard:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Builds the image, if it is not built, and gives it to the nodes under both tags.
+async fn images(machine: &Machine) -> Result<()> {
+    static LOADED: OnceCell<()> = OnceCell::const_new();
+    let load = || async {
+        for tag in [env!("CARGO_PKG_VERSION"), LATER] {
+            let folder = target().join("image").join(tag);
+            let mut make = command(repository().join("image/image.sh"));
+            make.env("REVGUARD_IMAGE", format!("revguard.local/revguard:{tag}")).env("OUT", &folder);
+            said(make, "").await?.passed().context("image/image.sh")?;
+            machine.load(&folder.join("revguard.tar")).await?;
+        }
+        Ok(())
+    };
+    LOADED.get_or_try_init(load).await.copied()
+}
+
+impl Guard {
+    /// The guard with these values and the chart's own for all others, whatever was there before.
+    pub async fn installed(machine: &'static Machine, values: &[&str]) -> Result<Guard> {
+        images(machine).await?;
+        let there = machine.helm(&["status", RELEASE, "-n", NAMESPACE]).await?;
+        let verb: &[&str] =
+            if there.code == Some(0) { &["upgrade", "--reset-values"] } else { &["install", "--create-namespace"] };
+        helm(machine, verb, values).await?.passed().context("helm")?;
+        let guard = Guard { machine, client: machine.client().await? };
+        guard.settled().await?;
+        Ok(guard)
+    }
+
+    /// Helm, as the README prints it, for the image that the nodes have.
+    pub async fn upgrade(&self, values: &[&str]) -> Result<()> {
+        helm(self.machine, &["upgrade"], values).await?.passed().map(drop)
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    pub fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// Pods of the webhook that are not ending, oldest first.
+    pub async fn replicas(&self) -> Result<Vec<Pod>> {
+        let of = ListParams::default().labels("app.kubernetes.io/component=webhook");
+        let mut pods: Vec<Pod> = self.pods().list(&of).await?.items;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        pods.sort_by_key(|pod| (pod.creation_timestamp(), pod.name_any()));
+        Ok(pods)
+    }
+
+    /// Waits until the webhook's Deployment is as it is wanted, nobody of its former pods is left, and the Service knows.
+    pub async fn settled(&self) -> Result<()> {
+        wait_until(ROLLOUT, "the webhook's pods", || async {
+            self.as_wanted().await.map_err(|error| format!("{error:#}"))
+        })
+        .await?;
+        // Nobody can be asked whether the kernel has the rules.
+        tokio::time::sleep(RULES).await;
+        Ok(())
+    }
+
+    async fn as_wanted(&self) -> Result<()> {
+        let deployment = self.deployments().get(WEBHOOK).await?;
+        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        let status = deployment.status.context("a status")?;
+        ensure!(status.observed_generation == deployment.metadata.generation, "the Deployment was not looked at yet");
+        ensure!(status.updated_replicas == wanted && status.available_replicas == wanted, "{status:?}");
+        let of = ListParams::default().labels("app.kubernetes.io/component=webhook");
+        let pods = self.pods().list(&of).await?.items;
+        ensure!(i32::try_from(pods.len()).ok() == wanted, "{} pods", pods.len());
+        Ok(())
+    }
+
+    /// How often each replica has answered.
+    pub async fn answers(&self) -> Result<BTreeMap<String, f64>> {
+        let mut found = BTreeMap::new();
+        for pod in self.replicas().await? {
+            let name = pod.name_any();
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
+            let text = self.text(&path).await?;
+            let answers = metrics::sum(&text, "revguard_admission_requests_total", &[("endpoint", "validate")])?;
+            found.insert(name, answers);
+        }
+        Ok(found)
+    }
+
+    /// What the API server counts about all of our webhooks: calls that failed and were let through, and calls that failed
+    /// and were held against the user.
+    pub async fn failed_calls(&self) -> Result<(f64, f64)> {
+        let text = self.text("/metrics").await?;
+        let mut failed = (0.0, 0.0);
+        for group in ["namespaces", "workloads", "gateways", "control-plane", "config", "own", "mutations"] {
+            let name = format!("{group}.revguard.dev");
+            failed.0 += metrics::sum(&text, "apiserver_admission_webhook_fail_open_count", &[("name", &name)])?;
+            for kind in ["calling_webhook_error", "apiserver_internal_error"] {
+                let labels = [("name", name.as_str()), ("error_type", kind)];
+                failed.1 += metrics::sum(&text, "apiserver_admission_webhook_rejection_count", &labels)?;
+            }
+        }
+        Ok(failed)
+    }
+
+    async fn text(&self, path: &str) -> Result<String> {
+        let answer = send(&self.client, Method::GET, path, None, &As::default()).await?;
+        ensure!(answer.ok(), "{path}: {} {}", answer.status, answer.message());
+        // What is not JSON comes back as a message.
+        Ok(answer.message().to_owned())
+    }
+}
+
+async fn helm(machine: &Machine, verb: &[&str], values: &[&str]) -> Result<super::programs::Said> {
+    let chart = chart();
+    let chart = chart.to_str().context("a path in UTF-8")?;
+    let image = format!("image.registry=revguard.local,image.tag={}", env!("CARGO_PKG_VERSION"));
+    let mut arguments = vec![verb[0], RELEASE, chart, "-n", NAMESPACE, "--wait", "--timeout", "4m", "--set", &image];
+    arguments.extend(&verb[1..]);
+    arguments.extend(values);
+    machine.helm(&arguments).await
+}

@@ -1,0 +1,3 @@
+module revguard.dev/lab
+
+go 1.26
