@@ -29,6 +29,23 @@ pub struct Uninstall {
     pub safe: bool,
 }
 
+/// What is said where nobody could list the Secrets of remote clusters.
+pub const REMOTE_UNSEEN: &str = "remote clusters (Secrets labelled istio/multiCluster=true) were not looked at";
+
+impl Uninstall {
+    /// Clusters that this control plane has the keys of. Their proxies are not seen from here, which is no reason to keep every
+    /// old control plane of such a mesh for ever: it is said, and a person decides.
+    pub fn note_remote(&mut self, clusters: &[String]) {
+        if !clusters.is_empty() {
+            self.notes.push(format!(
+                "remote clusters are served from here ({}): look there for proxies of {} as well",
+                clusters.join(", "),
+                self.revision
+            ));
+        }
+    }
+}
+
 /// Who put a control plane there, and so takes it away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "by")]
@@ -68,7 +85,9 @@ pub fn check(snapshot: &Snapshot, revision: &RevisionName) -> Uninstall {
     let mut notes: Vec<String> = usage.idle.iter().map(|u| format!("{u}, but has 0 replicas")).collect();
     notes.extend(usage.leaving.iter().map(|u| format!("{u}, but its owner is gone")));
     notes.push("ServiceAccounts, Roles and their bindings go as well; they are not read".to_owned());
-    notes.push("remote clusters (Secrets labelled istio/multiCluster=true) were not looked at".to_owned());
+    if snapshot.is_offline() {
+        notes.push(REMOTE_UNSEEN.to_owned());
+    }
     let mut unknown: Vec<String> = usage.unknown.iter().map(ToString::to_string).collect();
     unknown.sort();
     unknown.dedup();

@@ -132,6 +132,22 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Remote clusters that the control planes of a mesh have the keys of, as far as this person may look.
+    ///
+    /// # Errors
+    /// Secrets that may not be listed.
+    pub fn remote_clusters(&self, snapshot: &Snapshot) -> Result<Vec<String>, Failure> {
+        let access = cluster::Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() };
+        let namespaces = snapshot.istiods().into_iter().flatten().map(|w| w.meta.namespace.clone()).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client = cluster::connect(&access).await?;
+            Ok(cluster::remote_clusters(&client, &namespaces).await?)
+        })
+    }
+}
+
 /// What went wrong, for a person: exit code 2.
 type Failure = anyhow::Error;
 

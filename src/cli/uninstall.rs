@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Failure, Live, Plain, input};
-use crate::audit::uninstall::{Uninstall, check};
+use crate::audit::uninstall::{REMOTE_UNSEEN, Uninstall, check};
 use crate::cluster::Pods;
 use crate::model::RevisionName;
 
@@ -38,7 +38,13 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         bad = !input.problems.is_empty();
         input::cluster(&input)
     };
-    let answer = check(&snapshot, &RevisionName::new(&options.revision));
+    let mut answer = check(&snapshot, &RevisionName::new(&options.revision));
+    if options.cluster.is_empty() {
+        match options.live.remote_clusters(&snapshot) {
+            Ok(clusters) => answer.note_remote(&clusters),
+            Err(why) => answer.notes.push(format!("{REMOTE_UNSEEN}: {why}")),
+        }
+    }
     if !answer.found {
         let known: Vec<String> = snapshot.revisions().unwrap_or_default().iter().map(ToString::to_string).collect();
         let known = if known.is_empty() { "there is none".to_owned() } else { known.join(", ") };

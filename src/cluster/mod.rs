@@ -29,7 +29,7 @@ use tokio::sync::{Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
 pub use client::{Access, ClientError, connect, connect_as_kubectl, install_crypto};
-pub use once::{Pods, ReadError, Reading, read_once};
+pub use once::{Pods, ReadError, Reading, read_once, remote_clusters};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;
 pub use telemetry::{Silent, Telemetry, Timing, Verb};

@@ -1,9 +1,12 @@
 //! The cluster as it is now: one list of every kind, no watch. For `check` and `resolve`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kube::Client;
+use serde::Deserialize;
 
 use super::discovery::{self, Served, groups, is_everywhere, is_in_mesh};
-use super::request::{Collection, Question, Trouble, source_name};
+use super::request::{Collection, Question, Trouble, encode, source_name};
 use super::stream::Items;
 use super::telemetry::Timing;
 use crate::model::{Kind, Str};
@@ -77,6 +80,44 @@ pub async fn read_once(client: &Client, pods: Pods) -> Result<Reading, ReadError
     }
     Ok(Reading { snapshot: reader.builder.snapshot().clone(), problems: reader.problems })
 }
+
+/// Names of the remote clusters whose proxies the control planes of these namespaces may serve: Istio keeps a kubeconfig for
+/// each in a Secret labelled `istio/multiCluster=true`. Only metadata is asked for, never a kubeconfig.
+///
+/// # Errors
+/// Whatever keeps the API server from saying so; most people may not list Secrets.
+pub async fn remote_clusters(client: &Client, namespaces: &BTreeSet<Str>) -> Result<Vec<String>, Trouble> {
+    #[derive(Deserialize)]
+    struct List {
+        items: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        name: String,
+        #[serde(default)]
+        annotations: BTreeMap<String, String>,
+    }
+    let mut names = Vec::new();
+    for namespace in namespaces {
+        let path = format!("/api/v1/namespaces/{}/secrets?labelSelector={REMOTE}", encode(namespace));
+        let list: List = Question::metadata(path).ask(client, Timing::default().answer).await?.read().await?;
+        names.extend(
+            list.items
+                .into_iter()
+                .map(|mut i| i.metadata.annotations.remove("networking.istio.io/cluster").unwrap_or(i.metadata.name)),
+        );
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// `istio/multiCluster=true`, as it stands in a URL.
+const REMOTE: &str = "istio%2FmultiCluster%3Dtrue";
 
 struct Reader<'a> {
     client: &'a Client,

@@ -31,7 +31,7 @@ struct Known {
     at: tokio::time::Instant,
 }
 
-/// What was decided last, and from what.
+/// What was looked at, and what should be in the ConfigMap because of it.
 type Decided = (Arc<Published>, Arc<Policy>, BTreeMap<String, String>);
 
 /// Runs for as long as the process lives.

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Backend, ConfigMap, EndpointSlice, GatewayConfig, Hpa, Id, InjectorConfig, Injectors, Kind, Labels, Namespace,
-    Object, Operator, Pdb, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
+    Backend, ConfigMap, EndpointSlice, GatewayConfig, Id, InjectorConfig, Injectors, Kind, Labels, Namespace, Object,
+    Operator, Pod, Sail, Service, Str, ValidatorConfig, Workload, key,
 };
 
 pub use builder::{Builder, Event};
@@ -373,24 +373,6 @@ impl Snapshot {
             Some(Object::ConfigMap(c)) => Some(c),
             _ => None,
         })
-    }
-
-    /// Autoscalers of a namespace.
-    pub fn hpas_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Hpa>> {
-        self.knows(Kind::Hpa, Some(namespace))?;
-        Ok(self.raw_in(Kind::Hpa, namespace).filter_map(|o| match o {
-            Object::Hpa(h) => Some(&**h),
-            _ => None,
-        }))
-    }
-
-    /// Disruption budgets of a namespace.
-    pub fn pdbs_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pdb>> {
-        self.knows(Kind::Pdb, Some(namespace))?;
-        Ok(self.raw_in(Kind::Pdb, namespace).filter_map(|o| match o {
-            Object::Pdb(p) => Some(&**p),
-            _ => None,
-        }))
     }
 
     pub fn workload(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Workload> {

@@ -1,7 +1,7 @@
-//! Which pods a Service really sends traffic to.
+//! Which pods a Service really sends traffic to, and what counts pods: autoscalers, disruption budgets.
 
 use super::{Known, Snapshot, Unknown, WhyUnknown};
-use crate::model::{Id, Kind, Labels, Pod, Service, Workload};
+use crate::model::{Hpa, Id, Kind, Labels, Object, Pdb, Pod, Service, Workload};
 
 impl Snapshot {
     /// Pods that serve a selector in a namespace: it matches them, they are ready and stay.
@@ -45,6 +45,24 @@ impl Snapshot {
                 }
             }
         }
+    }
+
+    /// Autoscalers of a namespace.
+    pub fn hpas_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Hpa>> {
+        self.knows(Kind::Hpa, Some(namespace))?;
+        Ok(self.raw_in(Kind::Hpa, namespace).filter_map(|o| match o {
+            Object::Hpa(h) => Some(&**h),
+            _ => None,
+        }))
+    }
+
+    /// Disruption budgets of a namespace.
+    pub fn pdbs_in<'a>(&'a self, namespace: &'a str) -> Known<impl Iterator<Item = &'a Pdb>> {
+        self.knows(Kind::Pdb, Some(namespace))?;
+        Ok(self.raw_in(Kind::Pdb, namespace).filter_map(|o| match o {
+            Object::Pdb(p) => Some(&**p),
+            _ => None,
+        }))
     }
 
     /// Services in its namespace that select a workload's pods.

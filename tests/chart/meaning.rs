@@ -40,10 +40,7 @@ const MATRIX: &[&[&str]] = &[
         "mode=audit,webhook.hostNetwork=true,webhook.port=10250,webhook.healthPort=10251,webhook.drainSeconds=40",
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
-    &[
-        "--set",
-        "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver,remoteClusters.enabled=true",
-    ],
+    &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
     &["--set", "policy.mutations.NS002=true,policy.strict[0]=NS002,policy.exempt.writers[0]=me,fullnameOverride=guard"],
     &[
         "--set",
@@ -210,7 +207,12 @@ fn rights_are_generated() -> Result<()> {
     // Repairs have a role of their own, where one is switched on.
     let repairs = "revguard-controller-repairs";
     ensure!(find(&objects, "ClusterRole", repairs).is_err(), "rights to repair although nothing is repaired");
-    for (set, there) in [("policy.repair.VW002=true", true), ("policy.repair.VW002=false", false)] {
+    for (set, there) in [
+        ("policy.repair.VW002=true", true),
+        ("policy.repair.VW002=false", false),
+        ("policy.repair=all", true),
+        ("policy.repair=none", false),
+    ] {
         let objects = render(&["--set", set])?;
         ensure!(find(&objects, "ClusterRoleBinding", repairs).is_ok() == there, "{set}");
         if there {

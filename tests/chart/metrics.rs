@@ -1,7 +1,5 @@
 //! Which metrics a query uses, and whether anybody exposes them.
 
-use std::collections::BTreeSet;
-
 use revguard::telemetry::table::{self, Kind};
 
 /// Of the API server, as Kubernetes 1.36 exposes them; a test on a real one holds it.
@@ -16,9 +14,6 @@ const PROMETHEUS: [&str; 2] = ["up", "ALERTS"];
 
 /// What a scrape adds: by the ServiceMonitor's relabelling.
 const TARGET: [&str; 4] = ["job", "instance", "component", "le"];
-
-/// Agreed and still to come with the code that counts them: its labels.
-const AWAITED: &[(&str, &[&str])] = &[];
 
 /// Names of metrics and, for each, the labels that the query asks it for.
 pub fn used(query: &str) -> Vec<(String, Vec<String>)> {
@@ -78,11 +73,5 @@ fn of_ours(name: &str) -> Option<Vec<&'static str>> {
         Kind::Histogram => ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(def.name)),
         _ => def.name == name,
     });
-    let awaited = || AWAITED.iter().find(|(awaited, _)| *awaited == name).map(|(_, labels)| labels.to_vec());
-    exposed.map(|def| def.labels.to_vec()).or_else(awaited)
-}
-
-/// Awaited metrics that are there: the list above is to be shortened.
-pub fn arrived() -> BTreeSet<&'static str> {
-    AWAITED.iter().map(|(name, _)| *name).filter(|name| table::ALL.iter().any(|def| def.name == *name)).collect()
+    exposed.map(|def| def.labels.to_vec())
 }

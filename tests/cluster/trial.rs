@@ -22,6 +22,8 @@ pub enum Needs {
     Controllers,
     /// An API server, and Helm.
     Helm,
+    /// Those, and Prometheus.
+    Prometheus,
 }
 
 /// The full lengths are wanted, which take minutes.
@@ -65,8 +67,11 @@ fn available(needs: Needs) -> Result<(), String> {
         return Ok(());
     }
     let tools = tools().map_err(|missing| missing.0)?;
-    if needs == Needs::Helm {
+    if matches!(needs, Needs::Helm | Needs::Prometheus) {
         folder("helm")?;
+    }
+    if needs == Needs::Prometheus {
+        folder("prometheus")?;
     }
     if needs == Needs::Controllers && tools.kube_controller_manager.is_none() {
         return Err("put kube-controller-manager into the folder that KUBEBUILDER_ASSETS names, or \

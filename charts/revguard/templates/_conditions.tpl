@@ -33,9 +33,14 @@ has(o.spec) && (has(o.spec.jobTemplate) ? [o.spec.jobTemplate.spec.template] : h
 (has({{ . }}.labels) && ('gateway.istio.io/managed' in {{ . }}.labels || ('operator.istio.io/component' in {{ . }}.labels && {{ . }}.labels['operator.istio.io/component'] in ['IngressGateways', 'EgressGateways'])))
 {{- end -}}
 
+{{- /* Made by an implementation of the Gateway API. Workloads of Istio's are marked besides. */ -}}
+{{- define "revguard.cel.ofGatewayClass" -}}
+(request.resource.group != 'apps' && has(o.metadata.labels) && 'gateway.networking.k8s.io/gateway-class-name' in o.metadata.labels)
+{{- end -}}
+
 {{- define "revguard.cel.isGateway" -}}
 {{- $template := printf "has(t.metadata) && (%s || (has(t.metadata.annotations) && 'inject.istio.io/templates' in t.metadata.annotations && t.metadata.annotations['inject.istio.io/templates'].contains('gateway')))" (include "revguard.cel.gatewayLabels" "t.metadata") -}}
-{{- include "revguard.cel.both" (printf "%s || (%s)" (include "revguard.cel.gatewayLabels" "o.metadata") (include "revguard.cel.template" $template)) -}}
+{{- include "revguard.cel.both" (printf "%s || %s || (%s)" (include "revguard.cel.gatewayLabels" "o.metadata") (include "revguard.cel.ofGatewayClass" .) (include "revguard.cel.template" $template)) -}}
 {{- end -}}
 
 {{- define "revguard.cel.isIstiod" -}}
@@ -125,7 +130,7 @@ they lead to, or go; what an istiod is made of, when it goes; autoscalers that m
 {{- $workload := printf "%s || (request.operation == 'DELETE' && request.resource.resource == 'daemonsets' && %s && %s)" (include "revguard.cel.isIstiod" .) (include "revguard.cel.touches" .) (include "revguard.cel.noGateway" .) -}}
 {{- $service := printf "request.operation == 'DELETE' || (request.operation == 'UPDATE' && %s) || %s" (include "revguard.cel.specChanged" .) (include "revguard.cel.markedObject" .) -}}
 {{- $hpa := printf "%s && %s" (include "revguard.cel.autoscalesToZero" .) (include "revguard.cel.noGateway" .) -}}
-{{- $access := printf "oldObject != null && (oldObject.metadata.name.startsWith('istiod') || %s || (has(oldObject.metadata.labels) && 'app' in oldObject.metadata.labels && oldObject.metadata.labels['app'] == 'istiod'))" (include "revguard.cel.markedObject" .) -}}
+{{- $access := printf "oldObject != null && (oldObject.metadata.name.startsWith('istiod') || %s || %s || (has(oldObject.metadata.labels) && 'app' in oldObject.metadata.labels && oldObject.metadata.labels['app'] == 'istiod'))" (include "revguard.cel.markedObject" .) (include "revguard.cel.both" (include "revguard.cel.ofGatewayClass" .)) -}}
 request.resource.group == 'apps' ? ({{ $workload }}) : request.resource.resource == 'services' ? ({{ $service }}) : request.resource.group == 'autoscaling' ? ({{ $hpa }}) : request.resource.resource == 'configmaps' ? (oldObject != null && oldObject.metadata.name.startsWith('istio')) : request.resource.resource == 'customresourcedefinitions' ? (oldObject != null && oldObject.metadata.name.endsWith('.istio.io')) : (request.resource.resource == 'serviceaccounts' || request.resource.group == 'rbac.authorization.k8s.io') ? ({{ $access }}) : true
 {{- end -}}
 

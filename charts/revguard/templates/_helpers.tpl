@@ -86,9 +86,10 @@ imagePullSecrets:
 
 {{- /* Some repair is switched on. */ -}}
 {{- define "revguard.repairs" -}}
-{{- range $code, $on := (get .Values.policy "repair" | default dict) -}}
-{{- if $on -}}yes{{- end -}}
-{{- end -}}
+{{- $repair := get .Values.policy "repair" | default dict -}}
+{{- if kindIs "map" $repair -}}
+{{- range $code, $on := $repair -}}{{- if $on -}}yes{{- end -}}{{- end -}}
+{{- else if eq (toString $repair) "all" -}}yes{{- end -}}
 {{- end -}}
 
 {{- /* auto, true or false. Takes (list $ value). */ -}}
@@ -166,7 +167,7 @@ topologySpreadConstraints:
 {{- if hasPrefix "kube-" $ns -}}
 {{- fail (printf "\n\nrevguard cannot be installed into %s: writes there are never guarded, and the cluster's own parts must start without us.\nUse a namespace of its own: helm install %s … -n revguard-system --create-namespace\n" $ns .Release.Name) -}}
 {{- end -}}
-{{- if or (eq $ns "istio-system") (has $ns .Values.remoteClusters.namespaces) -}}
+{{- if eq $ns "istio-system" -}}
 {{- fail (printf "\n\nrevguard cannot be installed into %s, the namespace of an istiod: its own namespace is never guarded, so that control plane would not be.\nUse a namespace of its own: helm install %s … -n revguard-system --create-namespace\n" $ns .Release.Name) -}}
 {{- end -}}
 {{- if hasKey .Values.policy "mode" -}}

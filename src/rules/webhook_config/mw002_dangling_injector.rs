@@ -159,7 +159,7 @@ fn removal(
             let own = |m: &crate::model::Meta| m.labels.is(key::REV, revision.as_str()) && m.helm_release().is_none();
             replaced || scene.is_taken(tag.as_str()) || halves.any(|m| m.labels.is(key::TAG, tag.as_str()) && !own(m))
         }
-        None => !scene.cluster.tags_of(&revision).is_empty(),
+        None => !scene.cluster.tags_of(&revision).is_empty() || scene.cluster.is_tag(revision.as_str()),
     };
     if held {
         return Ok(None);

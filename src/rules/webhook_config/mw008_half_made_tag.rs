@@ -45,7 +45,8 @@ fn audit(cluster: &Snapshot, _: &Policy) -> Known<Vec<Flaw>> {
     let scene = Scene::of(cluster)?;
     cluster.knows(Kind::Service, None)?;
     let mut flaws = Vec::new();
-    for tag in cluster.tags() {
+    // MW004 speaks of a tag with the name of a revision, which is not to be completed.
+    for tag in cluster.tags().into_iter().filter(|t| !scene.is_taken(t)) {
         let hooks: Vec<&InjectorConfig> =
             cluster.injector_configs().filter(|c| c.meta.labels.is(key::TAG, &tag)).collect();
         let services: Vec<&Service> = cluster.services()?.filter(|s| s.meta.labels.is(key::TAG, &tag)).collect();
@@ -81,7 +82,6 @@ fn disagreement(scene: &Scene<'_>, tag: &str, hook: &InjectorConfig, service: &S
     // MW002 leads a webhook configuration away from a Service that is gone.
     let dangling = hook.hooks.iter().any(|h| h.istio && scene.cluster.answers(&h.backend).is_ok_and(scene::is_dead));
     let repair = match (home_of_hook, home_of_service) {
-        _ if scene.is_taken(tag) => None,
         (None, Some(home)) if !scene.is_running(&by_hook) && !dangling => {
             let says = format!("tag {tag}: {} follows its Service to {by_service}", hook.meta.name);
             Some(scene::patch(injector(&hook.meta.name), scene::retarget(hook, &by_service, &home), says))
@@ -124,8 +124,7 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
     // Whoever asks is answered by a revision of that name (MW004), or by the unnamed one.
     let served = scene.injectors.serves(tag) || tag == "default" && scene.injectors.default_hook().is_some();
     let sail = scene.cluster.sails(Kind::SailTag).any(|t| t.meta.name == tag);
-    // MW004 speaks of a tag with the name of a revision, which is not to be completed.
-    if served || sail || scene.is_taken(tag) {
+    if served || sail {
         return None;
     }
     let usage = scene.cluster.asking_for(tag);
@@ -140,7 +139,10 @@ fn without_webhooks(scene: &Scene<'_>, tag: &str, service: &Service) -> Option<F
             let name = format!("istio-revision-tag-{tag}");
             let says = format!("tag {tag}: {name} is made, leading to {revision} as its Service does");
             let create = Change::Create(webhooks(&name, tag, &revision, &home));
-            (set(tag, &revision), Some(Repair { object: injector(&name), change: create, says }))
+            // Where the default leads its validator must lead, too: VW005 would speak next.
+            let judged = scene.default_validator().is_none_or(|j| j.serving.as_ref() == Some(&revision));
+            let repair = Repair { object: injector(&name), change: create, says };
+            (set(tag, &revision), (tag != "default" || judged).then_some(repair))
         }
         Some(_) => (format!("istioctl tag remove {tag}\n(or {})", set(tag, &revision)), delete()),
         // Its istiod may only be starting again.

@@ -36,10 +36,7 @@ fn foreign() -> Vec<Value> {
 const SHAPES: &[&[&str]] = &[
     &[],
     &["--set", "mode=audit"],
-    &[
-        "--set",
-        "webhook.hostNetwork=true,policy.mutations.NS002=true,remoteClusters.enabled=true,clientCertificate.caConfigMap=ca",
-    ],
+    &["--set", "webhook.hostNetwork=true,policy.mutations.NS002=true,clientCertificate.caConfigMap=ca"],
     &["--set", "certificates.mode=certManager,serviceMonitor.enabled=true,prometheusRule.enabled=true"],
     &[
         "--set",

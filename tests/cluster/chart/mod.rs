@@ -3,6 +3,7 @@
 //! Rendered by the real Helm. Webhooks are registered as the chart says it, selectors, conditions and all; only where to call is
 //! ours, because no pod runs here.
 
+mod alerting;
 mod calls;
 mod install;
 #[path = "../../chart/render.rs"]
@@ -24,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(Helm, calls::what_no_rule_looks_at_makes_no_call),
         trial!(Helm, install::every_rendered_object_is_valid),
         trial!(Helm, install::installed_upgraded_and_gone),
+        trial!(Prometheus, alerting::a_dangling_validator_is_alerted_of),
     ]
 }
 
