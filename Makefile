@@ -20,6 +20,7 @@ sbom:            ## target/image/revguard.cdx.json: what is linked into the imag
 prove:           ## every test in full length, and the figures of docs/
 	ulimit -n 65536 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; \
 	REVGUARD_PROVE=1 REVGUARD_IDLE_CONNECTIONS=10000 bash tests/run.sh all
+	python3 tests/report.py
 	$(MAKE) bench
 
 lint:

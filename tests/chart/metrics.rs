@@ -2,7 +2,8 @@
 
 use revguard::telemetry::table::{self, Kind};
 
-/// Of the API server, as Kubernetes 1.36 exposes them; a test on a real one holds it.
+/// Of the API server, as Kubernetes 1.36 exposes them. tests/cluster reads the first of a real one; the others appear with their
+/// first event.
 const API_SERVER: [&str; 3] = [
     "apiserver_admission_webhook_admission_duration_seconds_bucket",
     "apiserver_admission_webhook_rejection_count",

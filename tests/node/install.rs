@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kube::api::DeleteParams;
 
-use crate::harness::guard::{Guard, NAMESPACE, RELEASE, WEBHOOK, image};
+use crate::harness::guard::{Guard, NAMESPACE, WEBHOOK, image};
 use crate::harness::machine::Machine;
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
@@ -42,9 +42,7 @@ spec:
 ";
 
 async fn helm_install_gives_a_working_guard(machine: &'static Machine) -> Result<()> {
-    // Not on what an earlier run has left.
-    let _ = machine.helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait"]).await?;
-    let guard = Guard::installed(machine, &[]).await?;
+    let guard = Guard::fresh(machine, &[]).await?;
     ensure!(guard.replicas().await?.len() == 3, "three replicas");
 
     let refused = machine.kubectl(&["apply", "-f", "-"], CONFLICT).await?;

@@ -2,10 +2,14 @@
 //!
 //! They are not among what `cargo test` runs by itself, because they need root and minutes: `make test-node`.
 
+mod certificates;
 mod cold_start;
 mod disruption;
 mod harness;
 mod install;
+mod leader;
+mod lifecycle;
+mod mesh;
 mod trial;
 
 use std::process::ExitCode;
@@ -16,7 +20,18 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one cluster, and each test changes it.
     arguments.test_threads = Some(1);
-    let tests = [install::tests(), disruption::tests(), cold_start::tests()].into_iter().flatten().collect();
+    let tests = [
+        install::tests(),
+        disruption::tests(),
+        certificates::tests(),
+        leader::tests(),
+        mesh::tests(),
+        cold_start::tests(),
+        lifecycle::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     harness::machine::end();
     let complete = trial::say_what_did_not_run();

@@ -520,6 +520,10 @@ pub async fn what_no_rule_looks_at_makes_no_call() -> Result<()> {
     for registration in registered {
         registration.remove().await?;
     }
+    // What alerts and the dashboard ask the API server for.
+    ensure!(
+        text.contains("apiserver_admission_webhook_admission_duration_seconds_bucket{name=\"workloads.revguard.dev\"")
+    );
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     ensure!(errors == 0.0, "{errors} conditions failed");
     // That it was the conditions, and not rules that are too narrow to notice anything.

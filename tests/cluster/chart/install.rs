@@ -4,10 +4,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::render::{NAMESPACE, RELEASE, chart, helm, render};
-use crate::harness::ControlPlane;
 use crate::harness::objects::Scope;
 use crate::harness::wait::wait_until;
-use crate::shared::shared;
+use crate::harness::{ControlPlane, Options};
 
 /// Definitions of what the chart speaks of and no cluster has by itself. Their schemas take anything: the real ones are those of
 /// the Prometheus operator and cert-manager.
@@ -46,7 +45,8 @@ const SHAPES: &[&[&str]] = &[
 
 /// The API server's own schemas, admission and validation, field by field.
 pub async fn every_rendered_object_is_valid() -> Result<()> {
-    let plane = shared().await?;
+    // Names of the release are the same for everybody: nobody else may be here.
+    let plane = ControlPlane::start(Options::default()).await?;
     let mut scope = Scope::new(&plane);
     scope.apply(&foreign()).await?;
     scope.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})]).await?;
@@ -87,7 +87,8 @@ async fn ours(plane: &ControlPlane) -> Result<Vec<Value>> {
 
 /// What a person does: install, change the mode, go back, remove. What others wrote into our objects stays meanwhile.
 pub async fn installed_upgraded_and_gone() -> Result<()> {
-    let plane = shared().await?;
+    // Names of the release are the same for everybody: nobody else may be here.
+    let plane = ControlPlane::start(Options::default()).await?;
     let mut scope = Scope::new(&plane);
     scope.apply(&foreign()).await?;
     let chart = chart();

@@ -1,7 +1,7 @@
 //! revguard in the cluster: its chart, installed by Helm as the README prints it, with the image that `make image` makes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,12 +10,13 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::machine::Machine;
 use super::metrics;
-use super::programs::{command, repository, said, target};
-use super::raw::{As, send};
+use super::programs::{Said, command, repository, said, target};
+use super::raw::{As, JSON, send};
 use super::wait::wait_until;
 
 pub const NAMESPACE: &str = "revguard-system";
@@ -37,7 +38,7 @@ pub struct Guard {
     pub client: Client,
 }
 
-fn chart() -> PathBuf {
+pub fn chart() -> PathBuf {
     std::env::var_os("REVGUARD_TEST_CHART").map_or_else(|| repository().join("charts/revguard"), PathBuf::from)
 }
 
@@ -75,9 +76,16 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Helm, as the README prints it, for the image that the nodes have.
+    /// The guard as if it had never been there before.
+    pub async fn fresh(machine: &'static Machine, values: &[&str]) -> Result<Guard> {
+        let gone = machine.helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--ignore-not-found", "--wait"]).await?;
+        gone.passed().context("helm uninstall")?;
+        Guard::installed(machine, values).await
+    }
+
+    /// `helm upgrade` to these values and the chart's own for all others.
     pub async fn upgrade(&self, values: &[&str]) -> Result<()> {
-        helm(self.machine, &["upgrade"], values).await?.passed().map(drop)
+        helm(self.machine, &["upgrade", "--reset-values"], values).await?.passed().map(drop)
     }
 
     pub fn pods(&self) -> Api<Pod> {
@@ -105,6 +113,17 @@ impl Guard {
         .await?;
         // Nobody can be asked whether the kernel has the rules.
         tokio::time::sleep(RULES).await;
+        wait_until(ROLLOUT, "a refusal", || async { self.refuses().await.map_err(|error| format!("{error:#}")) }).await
+    }
+
+    /// The API server reaches us, believes our certificate, and hears what it must hear.
+    pub async fn refuses(&self) -> Result<()> {
+        let labels = json!({"istio-injection": "enabled", "istio.io/rev": "x"});
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "refused", "labels": labels}});
+        let path = "/api/v1/namespaces?dryRun=All";
+        let answer = send(&self.client, Method::POST, path, Some((JSON, &object)), &As::default()).await?;
+        ensure!(answer.message().contains("denied the request: [NS001 "), "{} {}", answer.status, answer.message());
         Ok(())
     }
 
@@ -120,17 +139,20 @@ impl Guard {
         Ok(())
     }
 
-    /// How often each replica has answered.
-    pub async fn answers(&self) -> Result<BTreeMap<String, f64>> {
+    /// What each replica says of a metric.
+    pub async fn metric_of_each(&self, name: &str, labels: &[(&str, &str)]) -> Result<BTreeMap<String, f64>> {
         let mut found = BTreeMap::new();
         for pod in self.replicas().await? {
-            let name = pod.name_any();
-            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}:8080/proxy/metrics");
-            let text = self.text(&path).await?;
-            let answers = metrics::sum(&text, "revguard_admission_requests_total", &[("endpoint", "validate")])?;
-            found.insert(name, answers);
+            let pod = pod.name_any();
+            let text = self.text(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics")).await?;
+            found.insert(pod, metrics::sum(&text, name, labels)?);
         }
         Ok(found)
+    }
+
+    /// How often each replica has answered.
+    pub async fn answers(&self) -> Result<BTreeMap<String, f64>> {
+        self.metric_of_each("revguard_admission_requests_total", &[("endpoint", "validate")]).await
     }
 
     /// What the API server counts about all of our webhooks: calls that failed and were let through, and calls that failed
@@ -157,8 +179,12 @@ impl Guard {
     }
 }
 
-async fn helm(machine: &Machine, verb: &[&str], values: &[&str]) -> Result<super::programs::Said> {
-    let chart = chart();
+async fn helm(machine: &Machine, verb: &[&str], values: &[&str]) -> Result<Said> {
+    helm_of(&chart(), machine, verb, values).await
+}
+
+/// The same with another chart than this tree's.
+pub async fn helm_of(chart: &Path, machine: &Machine, verb: &[&str], values: &[&str]) -> Result<Said> {
     let chart = chart.to_str().context("a path in UTF-8")?;
     let image = format!("image.registry=revguard.local,image.tag={}", env!("CARGO_PKG_VERSION"));
     let mut arguments = vec![verb[0], RELEASE, chart, "-n", NAMESPACE, "--wait", "--timeout", "4m", "--set", &image];

@@ -57,7 +57,7 @@ pub struct Tally {
 impl Tally {
     pub fn none_lost(&self, what: &str) -> Result<()> {
         println!("{what}: {} calls, {} of them refused as they must be, {} lost", self.calls, self.refused, self.lost);
-        ensure!(self.lost == 0, "{what}: {self:#?}");
+        ensure!(self.lost == 0, "{what}: {} of {} calls lost:\n{}", self.lost, self.calls, self.examples.join("\n"));
         Ok(())
     }
 

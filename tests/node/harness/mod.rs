@@ -11,11 +11,14 @@ pub mod load;
 pub mod machine;
 pub mod programs;
 
+// What the tests on a control plane have, too; each target uses its own part.
 #[path = "../../cluster/harness/metrics.rs"]
 pub mod metrics;
 #[path = "../../cluster/harness/raw.rs"]
+#[allow(dead_code)]
 pub mod raw;
 #[path = "../../cluster/harness/runtime.rs"]
+#[allow(dead_code)]
 pub mod runtime;
 #[path = "../../cluster/harness/wait.rs"]
 pub mod wait;

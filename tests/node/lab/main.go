@@ -1,8 +1,8 @@
 // lab is the one program in the pods of the node tests. Its first argument says which part it plays.
 //
 //	lab web          answers on :8080; "/?wait=20s" takes that long; /healthz; ends gracefully at SIGTERM
-//	lab istiod DIR   stands for an istiod: /inject and /validate over TLS on :15017 with DIR/tls.crt and DIR/tls.key allow
-//	                 everything and change nothing, /ready on :8080, metrics on :15014 as far as anybody reads them here
+//	lab istiod DIR   stands for an istiod of the revision $REVISION: over TLS on :15017 with DIR/tls.crt and DIR/tls.key, /inject notes
+//	                 the revision on the pod as Istio does and adds no container, /validate allows everything; /ready on :8080
 //	lab get URL [N]  N requests on a connection each; prints how often each answer came
 //
 // It does nothing that a test could mistake for the product's doing: no retries, no state.
@@ -103,6 +103,11 @@ func istiod(dir string) {
 				UID       string `json:"uid"`
 				Operation string `json:"operation"`
 				Namespace string `json:"namespace"`
+				Object    struct {
+					Metadata struct {
+						Annotations map[string]string `json:"annotations"`
+					} `json:"metadata"`
+				} `json:"object"`
 			} `json:"request"`
 		}
 		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
@@ -110,22 +115,39 @@ func istiod(dir string) {
 			return
 		}
 		log.Printf("%s %s in %q", r.URL.Path, review.Request.Operation, review.Request.Namespace)
+		response := map[string]any{"uid": review.Request.UID, "allowed": true}
+		if r.URL.Path == "/inject" {
+			response["patchType"] = "JSONPatch"
+			response["patch"] = injected(review.Request.Object.Metadata.Annotations)
+		}
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(map[string]any{
-			"apiVersion": review.APIVersion,
-			"kind":       review.Kind,
-			"response":   map[string]any{"uid": review.Request.UID, "allowed": true},
-		})
+		json.NewEncoder(w).Encode(map[string]any{"apiVersion": review.APIVersion, "kind": review.Kind, "response": response})
 	})
 	ready := http.NewServeMux()
 	ready.HandleFunc("/ready", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	metrics := http.NewServeMux()
-	metrics.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "pilot_info 1") })
 	hooks := func(ctx context.Context) error {
 		server := &http.Server{Addr: ":15017", Handler: calls}
 		return until(ctx, server, func() error { return server.ListenAndServeTLS(dir+"/tls.crt", dir+"/tls.key") })
 	}
-	serve(hooks, plain(":8080", ready), plain(":15014", metrics))
+	serve(hooks, plain(":8080", ready))
+}
+
+// injected is the patch that notes on a pod who has injected it. Bytes travel in base64, which is how JSON in Go has them.
+func injected(annotations map[string]string) []byte {
+	const status = "sidecar.istio.io/status"
+	by, err := json.Marshal(map[string]any{"revision": os.Getenv("REVISION"), "containers": []string{}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	operation := map[string]any{"op": "add", "path": "/metadata/annotations/sidecar.istio.io~1status", "value": string(by)}
+	if annotations == nil {
+		operation = map[string]any{"op": "add", "path": "/metadata/annotations", "value": map[string]string{status: string(by)}}
+	}
+	patch, err := json.Marshal([]any{operation})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return patch
 }
 
 func get(args []string) {

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Writes docs/reliability.md from target/bench/{tests,node-*}.json, which the tests leave. Nothing is measured or typed in here:
+what has no file is said as not measured, and what does not hold says so."""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MISSING = "not measured"
+
+
+def read(name):
+    file = ROOT / "target" / "bench" / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def source(record):
+    return f"`{record['command']}` at commit `{record['commit']}`.\n"
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]) + "\n"
+
+
+def number(value):
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def holds(lost, control=None):
+    """A count of losses counts only if the same load finds some where there must be some."""
+    if lost:
+        return "**no**"
+    return "yes" if control is None or control > 0 else "**void**: the control lost nothing"
+
+
+def losses(name, title, what, extra):
+    """A run under load, in which nothing may be lost, with its control."""
+    record = read(name)
+    out = [f"## {title}\n", what + "\n"]
+    if record is None:
+        return out + [MISSING.capitalize() + ".\n"]
+    f = record["figures"]
+    rows = [["admission calls", number(f["calls"])], ["of them refused, as they must be", number(f["refused"])]]
+    rows += [[text, number(f[key])] for key, text in extra if key in f]
+    rows.append(["**lost**", number(f["lost"])])
+    if "control_lost" in f:
+        rows.append([f"control: lost of {number(f['control_calls'])}", number(f["control_lost"])])
+    rows.append(["holds", holds(f["lost"], f.get("control_lost"))])
+    return out + [source(record), table(["", "counted"], rows)]
+
+
+def plain(name, title, what, keys):
+    record = read(name)
+    out = [f"## {title}\n", what + "\n"]
+    if record is None:
+        return out + [MISSING.capitalize() + ".\n"]
+    rows = [[text, number(record["figures"][key])] for key, text in keys if key in record["figures"]]
+    return out + [source(record), table(["", "measured"], rows)]
+
+
+def tests():
+    record = read("tests")
+    if record is None:
+        return []
+    f = record["figures"]
+    return ["## The whole test command\n", f"{f['passed']:,} passed, {f['failed']:,} failed: " + source(record)]
+
+
+LOAD = "Writes are sent to a real API server all the time, some of which must be refused and others must pass; each answer is compared by its text. Every webhook fails closed, the client does not try again."
+
+
+def main():
+    parts = [
+        "# Reliability\n",
+        "Written from the files that the tests leave under `target/bench`; not edited by hand. `make prove` makes the full counts, `make test-node` the short ones, on a real "
+        "Kubernetes node with the release image, installed by Helm. Nothing counts as proven by a loss of zero alone: each run has a control that must lose, or it is void.\n",
+    ]
+    parts += losses("node-disruption", "Rolling restarts and evictions", LOAD + " Meanwhile the webhook's Deployment is restarted and its pods are evicted as `kubectl drain` does. Control: the same restarts without a drain.", [
+        ("rolling_restarts", "rolling restarts"), ("calls_during_restarts", "calls during those"), ("evictions", "evictions"), ("smallest_share", "smallest share that one replica answered")])
+    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA. Control: a CA swapped without an overlap.", [
+        ("leaves", "serving certificates"), ("authorities", "CAs")])
+    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back.", [
+        ("calls_until_upgraded", "calls until upgraded")])
+    parts += plain("node-cold-start", "Start from nothing", "Every pod is gone, the power is cut, etcd stays; every webhook fails closed. The node, DNS and revguard come back by themselves.", [
+        ("pods_lost", "pods lost"), ("node_and_dns_seconds", "seconds until the node and DNS are ready"), ("guard_seconds", "seconds until revguard is ready")])
+    parts += plain("node-leader", "The leader is lost", "Seconds until another controller leads: after the leading pod was killed, and after the Lease was left behind by a holder that does not exist.", [
+        ("killed_replaced_seconds", "after a kill"), ("dead_replaced_seconds", "after a dead holder (its lease lasts 15)")])
+    parts += plain("node-repair", "A validator broken with kubectl", "Seconds until the controller has mended it, with the policy `repair: all` and an audit every two seconds.", [("mended_seconds", "seconds")])
+    parts += plain("node-istiod-uninstall", "helm uninstall of a control plane in use", "Its objects, and those that were gone after `helm uninstall` was refused.", [("objects", "objects of the release"), ("gone_when_refused", "gone after the refusal")])
+    parts += plain("node-uninstall", "helm uninstall of revguard with no pod alive", "Nothing of it is left that could hold anything up.", [("seconds", "seconds for `helm uninstall`"), ("namespace_gone_seconds", "seconds until its namespace is gone")])
+    parts += tests()
+    page = ROOT / "docs" / "reliability.md"
+    page.write_text("\n".join(parts))
+    print(f"written: {page.relative_to(ROOT)}", file=sys.stderr)
+
+
+main()
