@@ -21,22 +21,14 @@ pub const NAME: &str = "mesh";
     category = "istio-io",
     status = "MeshStateStatus",
     derive = "PartialEq",
-    printcolumn(name = "Revisions", type_ = "string", json_path = ".status.summary.revisions"),
-    printcolumn(name = "Tags", type_ = "string", json_path = ".status.summary.tags"),
-    printcolumn(
-        name = "Validator",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"ValidatorSingle\")].reason"
-    ),
-    printcolumn(
-        name = "Injectors",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"InjectorsUnambiguous\")].reason"
-    ),
-    printcolumn(name = "Critical", type_ = "integer", json_path = ".status.findings.critical"),
-    printcolumn(name = "Errors", type_ = "integer", json_path = ".status.findings.error"),
-    printcolumn(name = "Warnings", type_ = "integer", json_path = ".status.findings.warning"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn = r#"{"name": "Revisions", "type": "string", "jsonPath": ".status.summary.revisions"}"#,
+    printcolumn = r#"{"name": "Tags", "type": "string", "jsonPath": ".status.summary.tags"}"#,
+    printcolumn = r#"{"name": "Validator", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"ValidatorSingle\")].reason"}"#,
+    printcolumn = r#"{"name": "Injectors", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"InjectorsUnambiguous\")].reason"}"#,
+    printcolumn = r#"{"name": "Critical", "type": "integer", "jsonPath": ".status.findings.critical"}"#,
+    printcolumn = r#"{"name": "Errors", "type": "integer", "jsonPath": ".status.findings.error"}"#,
+    printcolumn = r#"{"name": "Warnings", "type": "integer", "jsonPath": ".status.findings.warning"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MeshStateSpec {}
