@@ -122,7 +122,7 @@ async fn evict_all(guard: &Guard) -> Result<u32> {
     Ok(evicted)
 }
 
-fn ready(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+pub fn ready(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::disruption::{CLOSED, target};
+use crate::disruption::{CLOSED, ready, target};
 use crate::harness::figures;
 use crate::harness::guard::{CONTROLLER, Guard, LATER, NAMESPACE, RELEASE, WEBHOOK, chart, helm_of};
 use crate::harness::load::Load;
@@ -70,12 +70,13 @@ async fn marked(guard: &Guard) -> Result<bool> {
     Ok(serde_json::to_string(&definition.spec)?.contains(MARK))
 }
 
-/// Images of the webhook's pods that are ready.
+/// Images of the webhook's pods that are ready, by the names that they were asked for: one image may have several.
 async fn images(guard: &Guard) -> Result<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
     for pod in guard.pods().list(&ListParams::default().labels("app.kubernetes.io/component=webhook")).await? {
-        let states = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
-        found.extend(states.into_iter().filter(|state| state.ready).map(|state| state.image));
+        if ready(&pod) {
+            found.extend(pod.spec.into_iter().flat_map(|spec| spec.containers).filter_map(|container| container.image));
+        }
     }
     found.sort();
     found.dedup();
