@@ -122,7 +122,19 @@ async fn stage(machine: &Machine) -> Result<()> {
         said.map_err(|error| format!("{error:#}"))
     })
     .await?;
-    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed().map(drop)
+    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed()?;
+    told(machine).await
+}
+
+/// Until the controller has told the admission policy of this mesh, the policy knows nothing of it and refuses nothing.
+async fn told(machine: &Machine) -> Result<()> {
+    wait_until(Duration::from_secs(60), "an admission policy that knows the mesh", || async {
+        let path = ["get", "configmap", "revguard-guard", "-n", "revguard-system", "-o", "jsonpath={.data}"];
+        let said = machine.kubectl(&path, "").await.and_then(Said::passed).map_err(|error| format!("{error:#}"))?;
+        let knows = ["istio-system/istiod-1-23", "why.mutating.istio-sidecar-injector-1-23"];
+        if knows.iter().all(|part| said.contains(part)) { Ok(()) } else { Err(said) }
+    })
+    .await
 }
 
 async fn clear(machine: &Machine) -> Result<()> {
@@ -164,7 +176,7 @@ async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'
     // Helm goes on at a denial, says at its end that it failed, and why only with --debug.
     let refused = helm(machine, &["uninstall", "istiod-1-23", "--debug"]).await?;
     let back = "helm rollback istiod-1-23 N -n istio-system";
-    let words = refused.refused(&["[VW010 ", "[VW011 ", "[CP001 ", "[CP002 ", "namespace shop asks for 1-23", back])?;
+    let words = refused.refused(&["[VW011 ", "[CP001 ", "[CP002 ", "namespace shop asks for 1-23", back])?;
     let after = there(machine, "istiod-1-23").await?;
     let gone: Vec<&String> = before.iter().filter(|name| !after.contains(name)).collect();
     println!("helm uninstall of what is in use: of {} objects {} went: {gone:?}; {words}", before.len(), gone.len());
