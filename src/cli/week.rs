@@ -140,10 +140,7 @@ mod tests {
         });
         let text = text(&serde_json::from_value(week).unwrap());
         assert!(text.starts_with("Writes from 2026-01-01 to 2026-01-07 (collected 2026-01-08T10:00Z):"), "{text}");
-        assert!(
-            text.contains("NS001   both-labels   2        3            0          0        jane"),
-            "{text}"
-        );
+        assert!(text.contains("NS001   both-labels   2        3            0          0        jane"), "{text}");
         let (b, a) = (text.find("Namespace b").unwrap(), text.find("Namespace a").unwrap());
         assert!(b < a, "what ends soonest stands first: {text}");
     }
