@@ -25,6 +25,9 @@ pub fn tests() -> Vec<Trial> {
 
 const SYSTEM: &str = "istio-system";
 
+/// What Istio's base chart makes: the validator of what names no revision.
+const VALIDATOR: &str = "istiod-default-validator";
+
 /// One of the kinds of Istio configuration, so that there is something to validate. Its schema is permissive.
 const STAGE: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
@@ -100,7 +103,19 @@ async fn stage(machine: &Machine) -> Result<()> {
         .kubectl(&["wait", "--for=condition=Established", "crd/sidecars.networking.istio.io", "--timeout=30s"], "")
         .await?
         .passed()?;
-    istiod(machine, "1-23", &["--set", "defaultValidator=true"]).await?;
+    istiod(machine, "1-23", &[]).await?;
+    let of_revision = machine
+        .kubectl(&["get", "validatingwebhookconfiguration", "istio-validator-1-23-istio-system", "-o", "json"], "");
+    let of_revision: Value = serde_json::from_str(&of_revision.await?.passed()?)?;
+    let mut of_all = of_revision["webhooks"][0].clone();
+    of_all["name"] = json!("validation.istio.io");
+    of_all["objectSelector"] = json!({});
+    let base = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": VALIDATOR, "labels": {"app": "istiod", "istio": "istiod", "istio.io/rev": "1-23", "release": "base"}},
+        "webhooks": [of_all],
+    });
+    jane(machine, &["apply", "-f", "-"], &base.to_string()).await?.passed()?;
     // What was installed a moment ago may not be known yet to those who judge.
     wait_until(Duration::from_secs(30), "a namespace that uses 1-23", || async {
         let said = jane(machine, &["apply", "-f", "-"], USER).await.and_then(Said::passed);
@@ -116,6 +131,8 @@ async fn clear(machine: &Machine) -> Result<()> {
         .kubectl(&[&forever[..], &["delete", "namespace", "shop", "--ignore-not-found", "--timeout=60s"]].concat(), "")
         .await?
         .passed()?;
+    let validator = ["delete", "validatingwebhookconfiguration", VALIDATOR, "--ignore-not-found"];
+    machine.kubectl(&[&forever[..], &validator].concat(), "").await?.passed()?;
     for release in ["istiod-1-24", "istiod-1-23"] {
         let who = ["--kube-as-user=root", "--kube-as-group=system:masters", "-n", SYSTEM];
         machine.helm(&[&["uninstall", release, "--ignore-not-found"], &who[..]].concat()).await?.passed()?;
@@ -142,11 +159,11 @@ async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'
     Guard::installed(machine, &[]).await?;
     stage(machine).await?;
     let before = there(machine, "istiod-1-23").await?;
-    ensure!(before.len() >= 14, "the stand-in is not whole: {before:?}");
+    ensure!(before.len() >= 13, "the stand-in is not whole: {before:?}");
 
     // Helm goes on at a denial, says at its end that it failed, and why only with --debug.
     let refused = helm(machine, &["uninstall", "istiod-1-23", "--debug"]).await?;
-    let back = "helm get manifest istiod-1-23 -n istio-system | kubectl apply -f -";
+    let back = "helm rollback istiod-1-23 N -n istio-system";
     let words = refused.refused(&["[VW010 ", "[VW011 ", "[CP001 ", "[CP002 ", "namespace shop asks for 1-23", back])?;
     let after = there(machine, "istiod-1-23").await?;
     let gone: Vec<&String> = before.iter().filter(|name| !after.contains(name)).collect();
@@ -156,8 +173,7 @@ async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'
     ensure!(gone.iter().find(spare).is_none(), "went: {gone:?}");
     restarts(machine).await?;
     // The way back that the denial names, as it stands there.
-    let manifest = helm(machine, &["get", "manifest", "istiod-1-23"]).await?.passed()?;
-    jane(machine, &["apply", "-f", "-"], &manifest).await?.passed()?;
+    helm(machine, &["rollback", "istiod-1-23", "1"]).await?.passed()?;
     ensure!(there(machine, "istiod-1-23").await? == before, "the way back does not bring everything back");
     restarts(machine).await?;
 
@@ -175,8 +191,7 @@ async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'
     let service = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": "istiod-1-24"},
         {"op": "replace", "path": "/metadata/labels/istio.io~1rev", "value": "1-24"}])
     .to_string();
-    let validator =
-        ["patch", "validatingwebhookconfiguration", "istiod-default-validator", "--type=json", "-p", &service];
+    let validator = ["patch", "validatingwebhookconfiguration", VALIDATOR, "--type=json", "-p", &service];
     jane(machine, &validator, "").await?.passed()?;
     // The same command, once the last user is known to be gone.
     wait_until(Duration::from_secs(90), "helm uninstall after the move", || async {
@@ -192,8 +207,7 @@ async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'
 }
 
 async fn validator(machine: &Machine) -> Result<Value> {
-    let said =
-        machine.kubectl(&["get", "validatingwebhookconfiguration", "istiod-default-validator", "-o", "json"], "");
+    let said = machine.kubectl(&["get", "validatingwebhookconfiguration", VALIDATOR, "-o", "json"], "");
     Ok(serde_json::from_str(&said.await?.passed()?)?)
 }
 
@@ -209,7 +223,7 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
 
     let broken =
         json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/name", "value": "istiod-gone"}]).to_string();
-    let patch = ["patch", "validatingwebhookconfiguration", "istiod-default-validator", "--type=json", "-p", &broken];
+    let patch = ["patch", "validatingwebhookconfiguration", VALIDATOR, "--type=json", "-p", &broken];
     let refused = jane(machine, &patch, "").await?;
     refused.refused(&["[VW010 "])?;
     let mut glass = vec!["--as=root", "--as-group=system:masters"];
@@ -235,13 +249,7 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     .await?;
 
     let mut undo = vec!["--as=root", "--as-group=system:masters"];
-    undo.extend([
-        "annotate",
-        "validatingwebhookconfiguration",
-        "istiod-default-validator",
-        "revguard.dev/repair=undo",
-        "--overwrite",
-    ]);
+    undo.extend(["annotate", "validatingwebhookconfiguration", VALIDATOR, "revguard.dev/repair=undo", "--overwrite"]);
     machine.kubectl(&undo, "").await?.passed()?;
     let undone = wait_until(Duration::from_secs(60), "an undone repair", || async {
         let found = validator(machine).await.map_err(|error| format!("{error:#}"))?;

@@ -155,8 +155,12 @@ impl Loss<'_> {
         let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
         let again = match self.meta.helm_release() {
             _ if operated => "nothing to do, the operator does it while this object stays".to_owned(),
+            // Applied by hand, objects would lack the marks by which Helm removes them the next time. A rollback also takes the
+            // release out of its state of being uninstalled, and has to be told the revision where there is only one.
             Some((release, namespace)) => {
-                format!("helm get manifest {release} -n {namespace} | kubectl apply -f -")
+                format!(
+                    "helm rollback {release} N -n {namespace}, N being the last of helm history {release} -n {namespace}"
+                )
             }
             None => "install the same revision again with the file that it was installed with".to_owned(),
         };
