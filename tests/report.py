@@ -85,8 +85,8 @@ def main():
         ("calls_until_upgraded", "calls until upgraded")])
     parts += plain("node-cold-start", "Start from nothing", "Every pod is gone, the power is cut, etcd stays; every webhook fails closed. The node, DNS and revguard come back by themselves.", [
         ("pods_lost", "pods lost"), ("node_and_dns_seconds", "seconds until the node and DNS are ready"), ("guard_seconds", "seconds until revguard is ready")])
-    parts += plain("node-leader", "The leader is lost", "Seconds until another controller leads: after the leading pod was killed, and after the Lease was left behind by a holder that does not exist.", [
-        ("killed_replaced_seconds", "after a kill"), ("dead_replaced_seconds", "after a dead holder (its lease lasts 15)")])
+    parts += plain("node-leader", "The leader is lost", "Seconds until another controller leads: after the leading pod was deleted, and after the Lease was left behind by a holder that does not exist.", [
+        ("deleted_replaced_seconds", "after its pod was deleted"), ("dead_replaced_seconds", "after a dead holder (its lease lasts 15)")])
     parts += plain("node-repair", "A validator broken with kubectl", "Seconds until the controller has mended it, with the policy `repair: all` and an audit every two seconds.", [("mended_seconds", "seconds")])
     parts += plain("node-istiod-uninstall", "helm uninstall of a control plane in use", "Its objects, and those that were gone after `helm uninstall` was refused.", [("objects", "objects of the release"), ("gone_when_refused", "gone after the refusal")])
     parts += plain("node-uninstall", "helm uninstall of revguard with no pod alive", "Nothing of it is left that could hold anything up.", [("seconds", "seconds for `helm uninstall`"), ("namespace_gone_seconds", "seconds until its namespace is gone")])

@@ -60,6 +60,18 @@ pub struct Auditor {
     repairs: Repairs,
 }
 
+/// A grace is 20 seconds and more; half of the shortest.
+const GRACE_LOOK: Duration = Duration::from_secs(10);
+
+/// What an audit left to be done.
+#[derive(Default)]
+struct After {
+    /// Something was repaired: the next audit sees what came of it.
+    wrote: bool,
+    /// Something is not told yet because its grace is not over.
+    pending: Option<Duration>,
+}
+
 /// One audit, judged.
 struct Judged {
     snapshot: Snapshot,
@@ -108,28 +120,29 @@ impl Auditor {
                 continue;
             }
             let seen = Marks::of(&self.shared.state.load().snapshot);
-            let wrote = self.pass().await;
-            self.wait(&seen, wrote, &heartbeat, &again).await;
+            let next = self.pass().await;
+            self.wait(&seen, &next, &heartbeat, &again).await;
         }
     }
 
-    /// Until the next audit is due: the interval, a change of webhook configurations, a write of our own, or a call.
-    async fn wait(&self, seen: &Marks, wrote: bool, heartbeat: &Heartbeat, again: &Notify) {
-        let until = Instant::now() + self.pace.interval;
+    /// Until the next audit is due: the interval, the end of a grace, a change of webhook configurations, a write of our
+    /// own, or a call.
+    async fn wait(&self, seen: &Marks, next: &After, heartbeat: &Heartbeat, again: &Notify) {
+        let until = Instant::now() + next.pending.map_or(self.pace.interval, |due| due.min(self.pace.interval));
         while Instant::now() < until && self.writer.leadership().remaining().is_some() {
             heartbeat.beat();
             tokio::select! {
                 () = tokio::time::sleep(self.pace.look) => {}
                 () = again.notified() => return,
             }
-            if wrote || Marks::of(&self.shared.state.load().snapshot) != *seen {
+            if next.wrote || Marks::of(&self.shared.state.load().snapshot) != *seen {
                 return;
             }
         }
     }
 
-    /// One audit and what follows from it. Returns whether something was repaired.
-    async fn pass(&mut self) -> bool {
+    /// One audit and what follows from it.
+    async fn pass(&mut self) -> After {
         let snapshot = self.shared.state.load().snapshot.clone();
         let policy = Policy::clone(&self.shared.policy.load());
         self.present(&snapshot, &policy);
@@ -139,13 +152,15 @@ impl Auditor {
             Err(error) => {
                 self.writer.metrics().reconcile_error(Loop::Audit);
                 tracing::error!(%error, "the audit has failed");
-                return false;
+                return After::default();
             }
         };
         let Judged { snapshot, audit, took, at } = judged;
         *self.exemptions.lock().unwrap_or_else(|p| p.into_inner()) = audit.exemptions.clone();
-        let ends = ends(&audit);
+        let (ends, found) = (ends(&audit), audit.entries.len());
         let standing = self.ledger.observe(audit, at);
+        // What is still in its grace is looked at again soon, so that a long interval delays neither words nor repairs.
+        let pending = (standing.entries.len() < found).then(|| GRACE_LOOK.max(took * 5));
         let inventory = audit::inventory(&snapshot, &standing.entries);
         self.writer.metrics().mesh.set(&figures(&inventory, &standing, ends, took, at));
         self.tell(&standing).await;
@@ -153,7 +168,8 @@ impl Auditor {
         failed(written, "policy reports");
         let written = self.mesh.keep(&self.writer, &inventory, at).await;
         failed(written, "MeshState");
-        self.repairs.pass(&standing.entries, &snapshot, at).await > 0
+        let wrote = self.repairs.pass(&standing.entries, &snapshot, at).await > 0;
+        After { wrote, pending }
     }
 
     /// Events about what is new.

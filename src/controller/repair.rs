@@ -6,8 +6,9 @@
 //! back or keeps us away. Our own webhook configurations are never touched and never made: who deleted one by hand had a
 //! reason.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -30,6 +31,31 @@ pub struct Repairs {
     events: Arc<Events>,
     names: Names,
     store: Store,
+    made: Mutex<Made>,
+}
+
+/// When each object was mended by each rule.
+#[derive(Default)]
+struct Made(BTreeMap<(&'static str, Id), Vec<Instant>>);
+
+/// Repairs of one object by one rule …
+const MOST: usize = 3;
+/// … in so long. More means that somebody puts the flaw back, and a person has to tell the two apart.
+const WITHIN: Duration = Duration::from_secs(3600);
+
+impl Made {
+    /// How often that was lately.
+    fn lately(&mut self, code: &'static str, id: &Id, now: Instant) -> usize {
+        self.0.retain(|_, at| {
+            at.retain(|at| now.duration_since(*at) < WITHIN);
+            !at.is_empty()
+        });
+        self.0.get(&(code, id.clone())).map_or(0, Vec::len)
+    }
+
+    fn note(&mut self, code: &'static str, id: &Id, now: Instant) {
+        self.0.entry((code, id.clone())).or_default().push(now);
+    }
 }
 
 /// Why a repair was not made.
@@ -52,7 +78,7 @@ impl From<WriteError> for Skip {
 impl Repairs {
     pub fn new(writer: Writer, events: Arc<Events>, names: &Names) -> Repairs {
         let store = Store::new(writer.clone(), names);
-        Repairs { writer, events, names: names.clone(), store }
+        Repairs { writer, events, names: names.clone(), store, made: Mutex::default() }
     }
 
     /// Takes back what somebody wants taken back, then mends. Returns how many objects were written.
@@ -68,11 +94,20 @@ impl Repairs {
             if touched.contains(&repair.object) || self.is_own(&repair.object) {
                 continue;
             }
-            let done = self.mend(entry, repair, snapshot, now).await;
             let code = entry.rule.code;
+            let done = if self.made().lately(code, &repair.object, Instant::now()) < MOST {
+                self.mend(entry, repair, snapshot, now).await
+            } else {
+                Err(Skip::Refused(format!(
+                    "it was mended {MOST} times within the hour, and somebody puts it back; look who writes it with \
+                     kubectl get -o yaml --show-managed-fields, or set {}=off",
+                    key::REPAIR
+                )))
+            };
             match done {
                 Ok(uid) => {
                     touched.insert(repair.object.clone());
+                    self.made().note(code, &repair.object, Instant::now());
                     self.writer.metrics().repair(code, RepairResult::Done);
                     tracing::info!(rule = code, object = %At::id(&repair.object), repair = repair.says, "mended");
                     let note = format!("{} {}. {}", said(entry.rule), repair.says, self.way_back(repair));
@@ -88,6 +123,10 @@ impl Repairs {
             }
         }
         touched.len()
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The webhook configurations that belong to revguard itself.
@@ -232,5 +271,23 @@ fn same(id: &Id, fresh: &Value, snapshot: &Snapshot) -> Result<(), Skip> {
     match typed(id.kind, fresh) {
         Ok(now) if judged == Some(&now) => Ok(()),
         _ => Err(Skip::Later),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_puts_a_flaw_back_is_not_fought() {
+        let id = Id { kind: Kind::ValidatingWebhook, namespace: "".into(), name: "v".into() };
+        let (mut made, start) = (Made::default(), Instant::now());
+        for _ in 0..MOST {
+            assert!(made.lately("VW002", &id, start) < MOST);
+            made.note("VW002", &id, start);
+        }
+        assert_eq!(made.lately("VW002", &id, start + WITHIN - Duration::from_secs(1)), MOST);
+        assert_eq!(made.lately("VW003", &id, start), 0, "another rule is another repair");
+        assert_eq!(made.lately("VW002", &id, start + WITHIN), 0);
     }
 }

@@ -282,7 +282,11 @@ impl Controller {
         command.env_clear().current_dir(folder).args(["controller", "--namespace", HOME, "--pod", &name]);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--config").arg(&file);
         command.args(["--health-listen", "127.0.0.1:0", "--log-format", "json", "--log", "info,revguard=debug"]);
-        command.args(["--audit-interval", "1s", "--lease-duration", "3s", "--tally-interval", "300ms"]).args(more);
+        command.args(["--lease-duration", "3s", "--tally-interval", "300ms"]);
+        if !more.contains(&"--audit-interval") {
+            command.args(["--audit-interval", "1s"]);
+        }
+        command.args(more);
         let log = folder.join(format!("{name}.log"));
         let mut process = Process::spawn(&name, command, log.clone())?;
         let health = wait_until(SOON, "where the controller listens", || {

@@ -1,5 +1,6 @@
 //! Every way to write, as people do it, and what they read.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -150,12 +151,28 @@ async fn offline_tools_live(env: &Env) -> Result<()> {
         all["workloads"].as_array().into_iter().flatten().find(|w| w["name"] == "web-5d8f-a").context("the pod")?;
     assert_eq!(pod["revision"], "1-23");
     assert_eq!(pod["hooks"], json!(["istio-sidecar-injector-1-23/rev.namespace.sidecar-injector.istio.io"]));
-    Ok(())
+
+    // A remote cluster is named to those who may list its Secret, and to nobody else.
+    let remote = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {
+        "name": "istio-remote-secret-east", "namespace": "istio-system", "labels": {"istio/multiCluster": "true"},
+        "annotations": {"networking.istio.io/cluster": "east"}}});
+    let mut scope = Scope::new(&env.plane);
+    scope.apply(&[remote]).await?;
+    let said = run(env, &["uninstall-check", "1-23"]).await?;
+    ensure!(said.out.contains("were not looked at: forbidden"), "{}{}", said.out, said.err);
+    let admin = env.plane.folder().join("admin.kubeconfig");
+    let said = run_as(&admin, &["uninstall-check", "1-23"]).await?;
+    ensure!(said.out.contains("served from here (east)"), "{}{}", said.out, said.err);
+    scope.end().await
 }
 
 async fn run(env: &Env, args: &[&str]) -> Result<Said> {
+    run_as(&env.reader, args).await
+}
+
+async fn run_as(kubeconfig: &Path, args: &[&str]) -> Result<Said> {
     let mut command = Command::new(PROGRAM);
-    command.env_clear().args(args).arg("--kubeconfig").arg(&env.reader);
+    command.env_clear().args(args).arg("--kubeconfig").arg(kubeconfig);
     Ok(Said::from(tokio::task::spawn_blocking(move || command.output()).await??))
 }
 
