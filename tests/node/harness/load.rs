@@ -132,7 +132,7 @@ async fn work(client: Client, state: Arc<State>, worker: usize, start: Instant) 
     while !state.stop.load(Ordering::SeqCst) {
         volley.tick().await;
         number += 1;
-        let (bad, update) = (number.is_multiple_of(2), number / 2 % 2 == 0);
+        let (bad, update) = (number.is_multiple_of(2), (number / 2).is_multiple_of(2));
         let answer = if update {
             let patch = json!({"metadata": {"labels": labels(bad)}});
             let path = format!("/api/v1/namespaces/{TARGET}?dryRun=All");
