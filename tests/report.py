@@ -79,9 +79,9 @@ def main():
     ]
     parts += losses("node-disruption", "Rolling restarts and evictions", LOAD + " Meanwhile the webhook's Deployment is restarted and its pods are evicted as `kubectl drain` does. Control: the same restarts without a drain.", [
         ("rolling_restarts", "rolling restarts"), ("calls_during_restarts", "calls during those"), ("evictions", "evictions"), ("smallest_share", "smallest share that one replica answered")])
-    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA. Control: a CA swapped without an overlap.", [
+    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA. Control: a serving certificate that the API server has no reason to believe.", [
         ("leaves", "serving certificates"), ("authorities", "CAs")])
-    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back.", [
+    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back. The control is that of the first section: the same load loses calls where pods do not drain.", [
         ("calls_until_upgraded", "calls until upgraded")])
     parts += plain("node-cold-start", "Start from nothing", "Every pod is gone, the power is cut, etcd stays; every webhook fails closed. The node, DNS and revguard come back by themselves.", [
         ("pods_lost", "pods lost"), ("node_and_dns_seconds", "seconds until the node and DNS are ready"), ("guard_seconds", "seconds until revguard is ready")])
