@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use http::Method;
 use libtest_mimic::Trial;
 use revguard::model::Kind;
-use revguard::wire::row;
+use revguard::wire::{KINDS, row};
 use serde_json::{Value, json};
 
 use super::{Env, HOOK, SOON, Said, case, namespace, prefix};
@@ -156,12 +156,20 @@ async fn offline_tools_live(env: &Env) -> Result<()> {
     let remote = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {
         "name": "istio-remote-secret-east", "namespace": "istio-system", "labels": {"istio/multiCluster": "true"},
         "annotations": {"networking.istio.io/cluster": "east"}}});
+    let mut kinds: Vec<&str> = KINDS.iter().map(|row| row.plural).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "lookers"},
+        "rules": [{"apiGroups": ["*"], "resources": kinds, "verbs": ["list"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "lookers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "lookers"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "lookers"}]});
     let mut scope = Scope::new(&env.plane);
-    scope.apply(&[remote]).await?;
-    let said = run(env, &["uninstall-check", "1-23"]).await?;
+    scope.apply(&[remote, role, binding]).await?;
+    let looker = env.plane.kubeconfig_of("looker", &["lookers"])?;
+    let said = run_as(&looker, &["uninstall-check", "1-23"]).await?;
     ensure!(said.out.contains("were not looked at: forbidden"), "{}{}", said.out, said.err);
-    let admin = env.plane.folder().join("admin.kubeconfig");
-    let said = run_as(&admin, &["uninstall-check", "1-23"]).await?;
+    let said = run(env, &["uninstall-check", "1-23"]).await?;
     ensure!(said.out.contains("served from here (east)"), "{}{}", said.out, said.err);
     scope.end().await
 }
