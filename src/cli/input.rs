@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::Failure;
 use crate::model::{Id, Kind};
 use crate::snapshot::Snapshot;
 use crate::wire::manifest::{self, Document, Problem, Source};
@@ -121,4 +122,16 @@ pub fn display(id: &Id) -> String {
 /// The cluster that manifests make.
 pub fn cluster(input: &Input) -> Snapshot {
     input.documents.iter().fold(Snapshot::offline(), |s, d| s.with(d.object.clone()))
+}
+
+/// The cluster that manifests describe, and whether some of them could not be read; those are named on stderr.
+///
+/// # Errors
+/// A path that cannot be read at all.
+pub fn described(paths: &[PathBuf]) -> Result<(Snapshot, bool), Failure> {
+    let input = read(paths, "default")?;
+    for problem in &input.problems {
+        eprintln!("error: {problem}");
+    }
+    Ok((cluster(&input), !input.problems.is_empty()))
 }

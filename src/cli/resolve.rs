@@ -43,16 +43,10 @@ pub struct Resolved {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let mut bad = false;
-    let snapshot = if options.live.is_given() {
-        options.live.read(Pods::Whole)?
+    let (snapshot, bad) = if options.live.is_given() {
+        (options.live.read(Pods::Whole)?, false)
     } else {
-        let input = input::read(&options.cluster, "default")?;
-        for problem in &input.problems {
-            eprintln!("error: {problem}");
-        }
-        bad = !input.problems.is_empty();
-        input::cluster(&input)
+        input::described(&options.cluster)?
     };
     let all = resolve_all(&snapshot, options.namespace.as_deref());
     match options.output {

@@ -44,12 +44,9 @@ const EVERY: Duration = Duration::from_secs(10);
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     let policy = super::policy(options.config.as_ref())?;
     if !options.paths.is_empty() {
-        let input = input::read(&options.paths, "default")?;
-        for problem in &input.problems {
-            eprintln!("error: {problem}");
-        }
-        super::print(told(options, &policy, &input::cluster(&input))?.as_bytes())?;
-        return Ok(ExitCode::from(if input.problems.is_empty() { 0 } else { 2 }));
+        let (snapshot, bad) = input::described(&options.paths)?;
+        super::print(told(options, &policy, &snapshot)?.as_bytes())?;
+        return Ok(ExitCode::from(if bad { 2 } else { 0 }));
     }
     let mut last = String::new();
     loop {

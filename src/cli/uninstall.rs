@@ -27,16 +27,10 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let mut bad = false;
-    let snapshot = if options.cluster.is_empty() {
-        options.live.read(Pods::Metadata)?
+    let (snapshot, bad) = if options.cluster.is_empty() {
+        (options.live.read(Pods::Metadata)?, false)
     } else {
-        let input = input::read(&options.cluster, "default")?;
-        for problem in &input.problems {
-            eprintln!("error: {problem}");
-        }
-        bad = !input.problems.is_empty();
-        input::cluster(&input)
+        input::described(&options.cluster)?
     };
     let mut answer = check(&snapshot, &RevisionName::new(&options.revision));
     if options.cluster.is_empty() {
