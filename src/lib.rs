@@ -17,6 +17,8 @@ pub mod snapshot;
 pub mod rules;
 // 3: what exists, judged as a whole: findings, repairs, reports, who uses which revision
 pub mod audit;
+// 3: gateway rollouts: the one next step, and what none may break
+pub mod rollout;
 // ---- the line ----
 // 4: HTTP and TLS, kube watches and writes, metrics.
 pub mod admission;

@@ -29,13 +29,14 @@ fn code(text: &str) -> &str {
 }
 
 /// From the bottom: a module uses only what stands before it, or its own room.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "model",
     "wire",
     "api",
     "snapshot",
     "rules",
     "audit",
+    "rollout",
     "telemetry",
     "admission",
     "cluster",

@@ -1,17 +1,29 @@
 //! Our own custom resources, as the API server holds them. The CRDs in the chart are generated from these types.
 
+pub mod duration;
 // Columns of one type repeat it, and the attributes of a derive are no duplicates.
 #[allow(clippy::duplicated_attributes)]
+pub mod gateway_rollout;
+#[allow(clippy::duplicated_attributes)]
 pub mod mesh_state;
+pub mod rollout_status;
 
+pub use duration::Duration;
+pub use gateway_rollout::{GatewayRollout, GatewayRolloutSpec};
 pub use mesh_state::{MeshState, MeshStateSpec, MeshStateStatus};
+pub use rollout_status::GatewayRolloutStatus;
 
 /// Every custom resource definition of ours, in the chart's file name and as a value.
 pub fn definitions() -> Vec<(&'static str, serde_json::Value)> {
     use kube::CustomResourceExt as _;
-    let mut value = serde_json::to_value(MeshState::crd()).expect("a definition is plain data");
-    drop_foreign_formats(&mut value);
-    vec![("meshstates", value)]
+    [("gatewayrollouts", GatewayRollout::crd()), ("meshstates", MeshState::crd())]
+        .into_iter()
+        .map(|(file, definition)| {
+            let mut value = serde_json::to_value(definition).expect("a definition is plain data");
+            drop_foreign_formats(&mut value);
+            (file, value)
+        })
+        .collect()
 }
 
 /// Formats of Rust's unsigned integers: the API server does not know them and warns whoever applies the definition. `minimum`

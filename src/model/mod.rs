@@ -74,6 +74,24 @@ pub mod key {
     pub const REPAIRED: &str = "revguard.dev/repaired";
     /// On an istiod Deployment: it is about to go, nothing new may move to it.
     pub const RETIRING: &str = "revguard.dev/retiring";
+    /// On everything that a gateway rollout made or set apart: the uid of its GatewayRollout.
+    pub const ROLLOUT: &str = "revguard.dev/rollout";
+    /// In selector and template of a rollout's own Deployment: what tells its pods from the original's.
+    pub const INSTANCE: &str = "revguard.dev/instance";
+    /// On a dark probe pod, beside [`ROLLOUT`].
+    pub const PROBE: &str = "revguard.dev/probe";
+    /// On a gateway's Deployment: the uid of the rollout that has it in its hands.
+    pub const ACTIVE_ROLLOUT: &str = "revguard.dev/active-rollout";
+    /// On a gateway's Deployment: what it was before the rollout's first change, as JSON.
+    pub const BASELINE: &str = "revguard.dev/baseline";
+    /// On a pod that was set apart: since when.
+    pub const APART_SINCE: &str = "revguard.dev/apart-since";
+    /// On a copy of a mesh configuration: the hash of what it was copied from.
+    pub const SOURCE_HASH: &str = "revguard.dev/source-hash";
+    /// On a GatewayRollout: `UID/STEP` lets that step pass, `UID/resume` ends a pause that needs a human.
+    pub const APPROVE: &str = "revguard.dev/approve";
+    /// On a GatewayRollout, set with [`APPROVE`] by our webhook: who said so.
+    pub const APPROVED_BY: &str = "revguard.dev/approved-by";
     /// Set by Helm on what belongs to a release.
     pub const HELM_RELEASE: &str = "meta.helm.sh/release-name";
     /// Beside [`HELM_RELEASE`].

@@ -1,0 +1,647 @@
+//! `GatewayRollout`: one gateway moves to another revision, behind its own Service and address, step by step.
+//!
+//! What a person asks for. What the controller makes of it stands in [`super::rollout_status`]. Defaults stand in the schema, so that
+//! `kubectl get -o yaml` shows the rollout as it will be carried out. Every text and every list has a bound, because the API
+//! server refuses a definition whose validations could cost too much.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration::Duration;
+use super::rollout_status::GatewayRolloutStatus;
+
+/// Moves one gateway to another revision of its control plane, without a dropped request.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "revguard.dev",
+    version = "v1alpha1",
+    kind = "GatewayRollout",
+    plural = "gatewayrollouts",
+    shortname = "gwr",
+    category = "istio-upgrade",
+    namespaced,
+    status = "GatewayRolloutStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name": "Gateway", "type": "string", "jsonPath": ".status.gateway"}"#,
+    printcolumn = r#"{"name": "From", "type": "string", "jsonPath": ".status.fromRevision"}"#,
+    printcolumn = r#"{"name": "To", "type": "string", "jsonPath": ".spec.toRevision"}"#,
+    printcolumn = r#"{"name": "State", "type": "string", "jsonPath": ".status.state"}"#,
+    printcolumn = r#"{"name": "Step", "type": "string", "jsonPath": ".status.step.display"}"#,
+    printcolumn = r#"{"name": "Weight", "type": "integer", "jsonPath": ".status.weights.endpoints"}"#,
+    printcolumn = r#"{"name": "Paused", "type": "string", "jsonPath": ".status.pause.reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Strategy", "type": "string", "jsonPath": ".status.strategy", "priority": 1}"#,
+    printcolumn = r#"{"name": "Flavor", "type": "string", "jsonPath": ".status.flavor", "priority": 1}"#,
+    printcolumn = r#"{"name": "Verified", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Verified\")].status", "priority": 1}"#,
+    printcolumn = r#"{"name": "Rollback", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"RollbackAvailable\")].status", "priority": 1}"#
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.target == oldSelf.target").message("target is immutable; create a new GatewayRollout"),
+    validation = Rule::new("self.toRevision == oldSelf.toRevision").message("toRevision is immutable; create a new GatewayRollout"),
+    validation = Rule::new("has(oldSelf.fromRevision) == has(self.fromRevision) && (!has(self.fromRevision) || self.fromRevision == oldSelf.fromRevision)").message("fromRevision is immutable; create a new GatewayRollout"),
+    validation = Rule::new("!has(self.fromRevision) || self.fromRevision != self.toRevision").message("fromRevision and toRevision are the same revision"),
+    validation = Rule::new("!oldSelf.abort || self.abort").message("abort cannot be withdrawn; create a new GatewayRollout"),
+    validation = Rule::new("!(self.abort && self.paused)").message("abort does not wait: unset paused"),
+)]
+pub struct GatewayRolloutSpec {
+    /// The gateway.
+    pub target: Target,
+    /// Services behind which it stands; default: every Service that selects its pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(min = 1, max = 63)))]
+    pub services: Vec<String>,
+    /// The revision that it is on; default: what its ready pods say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 54), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub from_revision: Option<String>,
+    /// The revision that it moves to: a revision, never a tag.
+    #[schemars(length(min = 1, max = 54), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub to_revision: String,
+    /// The version that revision must have, compared with the images of istiod and of the new proxies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub to_version: Option<String>,
+    /// How the gateway gets its proxy.
+    #[serde(default)]
+    pub flavor: Flavor,
+    #[serde(default)]
+    pub strategy: Strategy,
+    #[serde(default)]
+    pub probe: Probe,
+    #[serde(default)]
+    pub verification: Verification,
+    #[serde(default)]
+    pub guardrails: Guardrails,
+    /// When forward steps may be taken; default: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// The longest that a stage may take, pauses not counted.
+    #[serde(default = "minutes::<10>")]
+    pub progress_deadline: Duration,
+    #[serde(default)]
+    pub on_deadline: Reaction,
+    #[serde(default)]
+    pub standby: Standby,
+    /// What follows when somebody changes the gateway's own Deployment meanwhile.
+    #[serde(default)]
+    pub source_drift: SourceDrift,
+    /// What follows when this object is deleted before its end.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+    /// Hold everything as it is.
+    #[serde(default)]
+    pub paused: bool,
+    /// Go back, also after completion while the old revision lives.
+    #[serde(default)]
+    pub abort: bool,
+    /// Plan and preflight only: nothing is changed.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Guards whose findings are accepted, by name; each finding names its guard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 40)))]
+    pub acknowledge: Vec<String>,
+    /// How long the finished object stays; `0s`: until somebody deletes it.
+    #[serde(default = "hours::<720>")]
+    pub ttl_after_finished: Duration,
+}
+
+/// Exactly one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.deployment) != has(self.gateway)").message("exactly one of target.deployment and target.gateway"),
+)]
+pub struct Target {
+    /// A gateway that Helm, an IstioOperator file or a person deploys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Named>,
+    /// A Gateway API Gateway that istiod deploys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Named>,
+}
+
+/// An object of this namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Named {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// How a gateway gets its proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Flavor {
+    /// Told by the template.
+    #[default]
+    Auto,
+    /// Image and mesh configuration stand in the template: IstioOperator files.
+    ConfigMapMount,
+    /// The image is `auto` and the injector fills it in: the Helm chart `gateway`.
+    Injected,
+    /// istiod renders it for a Gateway API Gateway.
+    GatewayAPI,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.type != 'PausedRolling' || self.promotion == 'Auto'").message("PausedRolling changes the Deployment itself: there is nothing to promote"),
+    validation = Rule::new("self.capacity.mode != 'Constrained' || has(self.capacity.maxSurge)").message("capacity.mode Constrained needs capacity.maxSurge"),
+)]
+pub struct Strategy {
+    #[serde(rename = "type", default)]
+    pub type_: StrategyType,
+    /// What the gateway is called in the end.
+    #[serde(default)]
+    pub promotion: Promotion,
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// Weights rise strictly and end with 100; the first step may be a number of replicas instead.
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.filter(s, has(s.weight)).map(s, s.weight).isSorted()").message("weights must rise"),
+        validation = Rule::new("self.filter(s, has(s.weight)).all(s, self.filter(t, has(t.weight) && t.weight == s.weight).size() == 1)").message("weights must rise strictly"),
+        validation = Rule::new("has(self[self.size()-1].weight) && self[self.size()-1].weight == 100").message("the last step has the weight 100"),
+        validation = Rule::new("self.filter(s, has(s.replicas)).size() == 0 || (has(self[0].replicas) && self.filter(s, has(s.replicas)).size() == 1)").message("only the first step may name replicas instead of a weight"),
+    )]
+    #[serde(default = "steps")]
+    pub steps: Vec<Step>,
+    #[serde(default)]
+    pub drain: Drain,
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Strategy {
+            type_: StrategyType::default(),
+            promotion: Promotion::default(),
+            capacity: Capacity::default(),
+            steps: steps(),
+            drain: Drain::default(),
+        }
+    }
+}
+
+/// One pod first, then a quarter, a half, three quarters, all.
+fn steps() -> Vec<Step> {
+    let step = |name: &str, replicas, weight, soak| Step {
+        name: name.to_owned(),
+        replicas,
+        weight,
+        soak: Duration::from_mins(soak),
+        approval: Approval::None,
+    };
+    vec![
+        step("first-pod", Some(1), None, 5),
+        step("quarter", None, Some(25), 10),
+        step("half", None, Some(50), 15),
+        step("most", None, Some(75), 10),
+        step("all", None, Some(100), 30),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum StrategyType {
+    /// A second Deployment behind the same Service.
+    #[default]
+    ParallelDeployment,
+    /// The Deployment itself, paused between steps. Promises nothing beyond the pods' own drain.
+    PausedRolling,
+}
+
+/// What the gateway is called in the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Promotion {
+    /// `AwaitExternal` if Helm, Argo CD or Flux owns the Deployment, else `PatchOriginal`.
+    #[default]
+    Auto,
+    /// The new Deployment keeps its name with the revision behind it; the old one stays as standby.
+    KeepRevisioned,
+    /// The original Deployment gets the new revision and takes over.
+    PatchOriginal,
+    /// The same, once whoever owns the original has changed it.
+    AwaitExternal,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Capacity {
+    pub mode: CapacityMode,
+    /// Pods above the old number, as a count or a percentage; only `Constrained`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<Share>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum CapacityMode {
+    /// Twice the pods at the peak.
+    #[default]
+    FullSurge,
+    /// At most `maxSurge` pods more than before.
+    Constrained,
+    /// Somebody else scales both Deployments; revguard only waits and verifies.
+    Manual,
+}
+
+/// A number of pods or a part of all of them: `2`, `"25%"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Share {
+    Count(u32),
+    Percent(String),
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": "^([1-9][0-9]{0,3}|([1-9][0-9]?|100)%)$",
+            "maxLength": 5,
+        })
+    }
+}
+
+impl Share {
+    /// Of so many pods, at least one.
+    pub fn of(&self, pods: u32) -> u32 {
+        match self {
+            Share::Count(n) => (*n).max(1),
+            Share::Percent(text) => {
+                let percent: u32 = text.trim_end_matches('%').parse().unwrap_or(0);
+                let all = if text.ends_with('%') { (pods * percent.min(100)).div_ceil(100) } else { percent };
+                all.max(1)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.weight) != has(self.replicas)").message("a step has either a weight or replicas"),
+)]
+pub struct Step {
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Part of the ready pods that are new, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: Option<u32>,
+    /// So many new pods beside all old ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: Option<u32>,
+    /// How long the step is watched once its pods are verified.
+    #[serde(default = "minutes::<5>")]
+    pub soak: Duration,
+    #[serde(default)]
+    pub approval: Approval,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Approval {
+    #[default]
+    None,
+    /// Somebody who may `approve` gatewayrollouts has to say so before the next step.
+    Required,
+}
+
+/// How old pods leave.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("duration(self.interval) >= duration(self.lbDrainDelay)").message("interval must be at least lbDrainDelay"),
+)]
+pub struct Drain {
+    #[serde(default)]
+    pub mode: DrainMode,
+    /// Pods that leave at a time; at least one.
+    #[serde(default = "quarter")]
+    pub batch: Share,
+    /// From one batch to the next.
+    #[serde(default = "seconds::<60>")]
+    pub interval: Duration,
+    /// How long load balancers may go on sending to a pod that is no endpoint any more.
+    #[serde(default = "seconds::<30>")]
+    pub lb_drain_delay: Duration,
+    /// A pod set apart is deleted when its connections are gone, at the latest then.
+    #[serde(default = "minutes::<10>")]
+    pub max_wait: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain {
+            mode: DrainMode::default(),
+            batch: quarter(),
+            interval: Duration::from_secs(60),
+            lb_drain_delay: Duration::from_secs(30),
+            max_wait: Duration::from_mins(10),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum DrainMode {
+    /// A pod leaves its Service first, finishes what it has, and is then deleted.
+    #[default]
+    SetApart,
+    /// A pod is told to stop, and drains as long as it drains by itself.
+    Terminate,
+}
+
+/// What is proven before traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Probe {
+    pub mode: ProbeMode,
+    pub timeout: Duration,
+    /// Requests that the probe pod must answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub http: Vec<HttpProbe>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Probe { mode: ProbeMode::default(), timeout: Duration::from_secs(120), http: Vec::new() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum ProbeMode {
+    /// A pod of the new revision that no Service ever sends anything to.
+    #[default]
+    DarkPod,
+    /// Only what the API server and the injector say of it.
+    DryRunOnly,
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpProbe {
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    #[serde(default)]
+    pub scheme: Scheme,
+    /// Host header, and SNI of HTTPS.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+    #[serde(default = "root")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/"))]
+    pub path: String,
+    /// Default: 200 to 399.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(range(min = 100, max = 599)))]
+    pub expect_status: Vec<u16>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Scheme {
+    #[default]
+    HTTP,
+    HTTPS,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Verification {
+    pub level: Level,
+    /// What is enough where neither the pods nor istiod can be asked.
+    pub allow_degrade_to: Level,
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Verification { level: Level::XdsConnected, allow_degrade_to: Level::Discovery }
+    }
+}
+
+/// How much is known of a pod, from little to all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Level {
+    /// Its label or annotation names the revision.
+    Label,
+    /// The injector of the revision made it, with the image that was expected.
+    Injected,
+    /// It is told to dial that revision's istiod.
+    Discovery,
+    /// Its Envoy has accepted what that istiod sent, and its ports answer.
+    #[default]
+    XdsConnected,
+}
+
+/// What holds a rollout.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Guardrails {
+    /// Where to ask; without it there are neither alerts nor metrics to hold it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<Alerts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub metrics: Vec<Metric>,
+    /// What follows when Prometheus cannot be asked three times in a row.
+    pub on_unavailable: OnUnavailable,
+    /// The longest pause; `0s` is forever.
+    pub max_pause: Duration,
+    pub on_pause_timeout: OnPauseTimeout,
+}
+
+/// Exactly one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.prometheusRef) != has(self.url)").message("exactly one of prometheusRef and url"),
+)]
+pub struct Source {
+    /// A PrometheusSource, which may have credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus_ref: Option<Named>,
+    /// A Prometheus that needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^https?://"))]
+    pub url: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Alerts {
+    /// Matchers of the series `ALERTS`, as PromQL writes them between braces.
+    #[schemars(length(min = 1, max = 10), inner(length(min = 1, max = 256)))]
+    pub matchers: Vec<String>,
+    /// Names of alerts that never hold it.
+    #[schemars(length(max = 50), inner(length(min = 1, max = 128)))]
+    pub exclude: Vec<String>,
+    /// What about those that fire before it starts.
+    pub at_start: AtStart,
+    pub on_firing: Reaction,
+    /// How long it must be quiet before it goes on.
+    pub resume_after: Duration,
+    /// An alert that always fires: when it does not, nothing is known. Empty: off.
+    #[schemars(length(max = 128))]
+    pub heartbeat: String,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Alerts {
+            matchers: vec![r#"severity=~"critical|page""#.to_owned()],
+            exclude: vec!["Watchdog".to_owned(), "InfoInhibitor".to_owned()],
+            at_start: AtStart::default(),
+            on_firing: Reaction::default(),
+            resume_after: Duration::from_mins(5),
+            heartbeat: String::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum AtStart {
+    #[default]
+    Block,
+    IgnoreExisting,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metric {
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// PromQL; `{{.namespace}}`, `{{.newWorkload}}`, `{{.oldWorkload}}` and `{{.window}}` are filled in.
+    #[schemars(length(min = 1, max = 4096))]
+    pub query: String,
+    /// Fails above this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// Fails below this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// How much was measured; too little says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub min_samples_query: Option<String>,
+    #[serde(default)]
+    pub min_samples: f64,
+    #[serde(default = "minutes::<2>")]
+    pub window: Duration,
+    #[serde(default = "seconds::<30>")]
+    pub interval: Duration,
+    /// Failures that are tolerated in a step.
+    #[serde(default)]
+    pub failure_limit: u32,
+    #[serde(default)]
+    pub on_failure: Reaction,
+    #[serde(default)]
+    pub on_inconclusive: OnUnavailable,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Reaction {
+    #[default]
+    Pause,
+    Abort,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum OnUnavailable {
+    #[default]
+    Pause,
+    Continue,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum OnPauseTimeout {
+    #[default]
+    Hold,
+    Abort,
+}
+
+/// When forward steps may be taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Window {
+    /// Days and times in UTC: `Mon-Thu 08:00-16:00`.
+    #[schemars(
+        length(min = 1, max = 20),
+        inner(
+            length(max = 64),
+            regex(
+                pattern = r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)(-(Mon|Tue|Wed|Thu|Fri|Sat|Sun))? ([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+            )
+        )
+    )]
+    pub allow: Vec<String>,
+}
+
+/// What is kept for the way back.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Standby {
+    /// Keep the old Deployment, without pods.
+    pub keep: bool,
+    pub until: Until,
+    /// Only with `until: Duration`.
+    pub ttl: Duration,
+}
+
+impl Default for Standby {
+    fn default() -> Self {
+        Standby { keep: true, until: Until::default(), ttl: Duration::from_hours(168) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum Until {
+    #[default]
+    OldRevisionRemoved,
+    Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum SourceDrift {
+    #[default]
+    Pause,
+    /// Begin again with what the Deployment says now.
+    Resync,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+pub enum OnDelete {
+    /// Go back first.
+    #[default]
+    Rollback,
+    /// Leave everything as it is; only pods set apart are waited for.
+    Freeze,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+fn quarter() -> Share {
+    Share::Percent("25%".to_owned())
+}
+
+fn seconds<const N: u32>() -> Duration {
+    Duration::from_secs(N)
+}
+
+fn minutes<const N: u32>() -> Duration {
+    Duration::from_mins(N)
+}
+
+fn hours<const N: u32>() -> Duration {
+    Duration::from_hours(N)
+}

@@ -1,0 +1,160 @@
+//! What a rollout must not forget, typed: read from the object's status and written back before the step that it is about.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::gateway_rollout::{DrainMode, Flavor, Promotion};
+use crate::api::rollout_status::{Baseline, Completion, Phase, Stage};
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    pub phase: Phase,
+    /// When it left `Pending`.
+    pub started: Option<Timestamp>,
+    /// When this phase or stage began.
+    pub since: Option<Timestamp>,
+    /// How long this stage has been paused in all, up to the last pause's end.
+    pub paused_for: SignedDuration,
+    pub from: Option<Arc<str>>,
+    pub flavor: Option<Flavor>,
+    pub promotion: Option<Promotion>,
+    /// Decided before it starts: the mode, and the key if there is one.
+    pub drain: Option<(DrainMode, Option<Arc<str>>)>,
+    pub baseline: Option<Arc<Baseline>>,
+    pub step: Option<StepMemory>,
+    pub pause: Option<PauseMemory>,
+    /// Steps that were approved, by whom and when.
+    pub approvals: Vec<(Arc<str>, Arc<str>, Timestamp)>,
+    /// Fingerprints of alerts that fired before it began.
+    pub ignored_alerts: Vec<String>,
+    pub last_batch: Option<Timestamp>,
+    pub rollback: Option<RollbackMemory>,
+    pub completion: Option<Completion>,
+    pub finished: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepMemory {
+    /// From 0.
+    pub index: usize,
+    /// Of this step and all before it.
+    pub hash: Arc<str>,
+    pub stage: Stage,
+    pub soak_until: Option<Timestamp>,
+    /// Failures in this step, by metric.
+    pub failures: Vec<(Arc<str>, u32)>,
+}
+
+/// Why a rollout holds. The order is the order in which several are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    User,
+    AlertFiring,
+    MetricFailed,
+    MetricInconclusive,
+    PrometheusUnknown,
+    DeadlineExceeded,
+    PodTrouble,
+    ListenersRejected,
+    SourceDrift,
+    FieldContested,
+    ServiceChanged,
+    EndpointsMissing,
+    ControlPlaneNotReady,
+    WindowClosed,
+    Approval,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 15] = [
+        Cause::User,
+        Cause::AlertFiring,
+        Cause::MetricFailed,
+        Cause::MetricInconclusive,
+        Cause::PrometheusUnknown,
+        Cause::DeadlineExceeded,
+        Cause::PodTrouble,
+        Cause::ListenersRejected,
+        Cause::SourceDrift,
+        Cause::FieldContested,
+        Cause::ServiceChanged,
+        Cause::EndpointsMissing,
+        Cause::ControlPlaneNotReady,
+        Cause::WindowClosed,
+        Cause::Approval,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::User => "User",
+            Cause::AlertFiring => "AlertFiring",
+            Cause::MetricFailed => "MetricFailed",
+            Cause::MetricInconclusive => "MetricInconclusive",
+            Cause::PrometheusUnknown => "PrometheusUnknown",
+            Cause::DeadlineExceeded => "DeadlineExceeded",
+            Cause::PodTrouble => "PodTrouble",
+            Cause::ListenersRejected => "ListenersRejected",
+            Cause::SourceDrift => "SourceDrift",
+            Cause::FieldContested => "FieldContested",
+            Cause::ServiceChanged => "ServiceChanged",
+            Cause::EndpointsMissing => "EndpointsMissing",
+            Cause::ControlPlaneNotReady => "ControlPlaneNotReady",
+            Cause::WindowClosed => "WindowClosed",
+            Cause::Approval => "Approval",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseMemory {
+    pub cause: Cause,
+    pub since: Timestamp,
+    /// What holds it, and what ends it.
+    pub message: String,
+}
+
+/// Why a rollout goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    Aborted,
+    Deleted,
+    ProbeFailed,
+    AlertFiring,
+    MetricFailed,
+    DeadlineExceeded,
+    PauseTimeout,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 7] = [
+        Reason::Aborted,
+        Reason::Deleted,
+        Reason::ProbeFailed,
+        Reason::AlertFiring,
+        Reason::MetricFailed,
+        Reason::DeadlineExceeded,
+        Reason::PauseTimeout,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::Aborted => "Aborted",
+            Reason::Deleted => "Deleted",
+            Reason::ProbeFailed => "ProbeFailed",
+            Reason::AlertFiring => "AlertFiring",
+            Reason::MetricFailed => "MetricFailed",
+            Reason::DeadlineExceeded => "DeadlineExceeded",
+            Reason::PauseTimeout => "PauseTimeout",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollbackMemory {
+    pub reason: Reason,
+    pub message: String,
+    pub since: Timestamp,
+    pub from: Phase,
+}

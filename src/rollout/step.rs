@@ -1,0 +1,173 @@
+//! One write of a rollout, as a value: the same that the simulation carries out on its model and the controller on the API server.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::memory::Memory;
+use super::seen::{Map, Template, Version};
+use crate::api::rollout_status::Baseline;
+
+/// Which Deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Which {
+    Source,
+    Canary,
+    Standby,
+}
+
+/// One write, with the version of what it changes. A step that creates something expects that nothing of that name exists.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Our finalizer on the GatewayRollout.
+    Hold {
+        held: Version,
+    },
+    /// … and away again.
+    Release {
+        held: Version,
+    },
+    /// The lock and the baseline, as annotations of the source Deployment. Only where nobody else holds it.
+    Lock {
+        held: Version,
+        baseline: Arc<Baseline>,
+    },
+    Unlock {
+        held: Version,
+    },
+    /// The mesh configuration beside the gateway: created, or brought up to date.
+    CopyConfig {
+        name: Arc<str>,
+        held: Option<Version>,
+        hash: Arc<str>,
+    },
+    DropConfig {
+        name: Arc<str>,
+        held: Version,
+    },
+    /// Our second Deployment, without replicas.
+    CreateCanary,
+    /// The old template under the old revision's name, without replicas.
+    CreateStandby,
+    DropDeployment {
+        which: Which,
+        held: Version,
+    },
+    Scale {
+        which: Which,
+        held: Version,
+        to: u32,
+    },
+    /// Its template becomes this one. Only while the Deployment has no replicas, or is paused.
+    Retemplate {
+        which: Which,
+        held: Version,
+        template: Arc<Template>,
+    },
+    /// `paused`, `minReadySeconds` and `strategy` of the source, for an update in place; `None` puts the baseline's back.
+    Pace {
+        held: Version,
+        paused: Option<bool>,
+    },
+    CreateProbe,
+    DropProbe {
+        pod: Arc<str>,
+        held: Version,
+    },
+    /// `controller.kubernetes.io/pod-deletion-cost` of an old pod, so that a replacement is the one that goes.
+    Pin {
+        pod: Arc<str>,
+        held: Version,
+    },
+    /// The pod leaves its Services and its ReplicaSet. The patch itself is the record.
+    SetApart {
+        pod: Arc<str>,
+        held: Version,
+        key: Arc<str>,
+        since: Timestamp,
+    },
+    /// The end of a pod that was set apart; `cut`: connections that end with it.
+    DropApart {
+        pod: Arc<str>,
+        held: Version,
+        cut: u64,
+    },
+    /// `minReplicas` and, in the same write, what it scales.
+    Autoscale {
+        name: Arc<str>,
+        held: Version,
+        target: Arc<str>,
+        min: u32,
+    },
+    /// Labels by which an uninstallation of the old revision would take a Service, an autoscaler or a budget along.
+    Relabel {
+        kind: &'static str,
+        name: Arc<str>,
+        held: Version,
+        labels: Map,
+    },
+    /// The GatewayRollout itself, when its time after the end is over.
+    DropRollout {
+        held: Version,
+    },
+}
+
+impl Step {
+    /// The write boundary: a constant that tests kill at and logs name.
+    pub const fn boundary(&self) -> &'static str {
+        match self {
+            Step::Hold { .. } => "rollout-hold",
+            Step::Release { .. } => "rollout-release",
+            Step::Lock { .. } => "rollout-lock",
+            Step::Unlock { .. } => "rollout-unlock",
+            Step::CopyConfig { .. } => "rollout-copy-config",
+            Step::DropConfig { .. } => "rollout-drop-config",
+            Step::CreateCanary => "rollout-create-canary",
+            Step::CreateStandby => "rollout-create-standby",
+            Step::DropDeployment { .. } => "rollout-drop-deployment",
+            Step::Scale { .. } => "rollout-scale",
+            Step::Retemplate { .. } => "rollout-retemplate",
+            Step::Pace { .. } => "rollout-pace",
+            Step::CreateProbe => "rollout-create-probe",
+            Step::DropProbe { .. } => "rollout-drop-probe",
+            Step::Pin { .. } => "rollout-pin",
+            Step::SetApart { .. } => "rollout-set-apart",
+            Step::DropApart { .. } => "rollout-drop-apart",
+            Step::Autoscale { .. } => "rollout-autoscale",
+            Step::Relabel { .. } => "rollout-relabel",
+            Step::DropRollout { .. } => "rollout-drop-rollout",
+        }
+    }
+}
+
+/// What a plan comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// The status is written first: a phase, a stage, a baseline, a pause.
+    Remember(Box<Memory>),
+    Do(Step),
+    Wait(Waiting),
+    /// Nothing will ever be done again.
+    Done,
+}
+
+/// "Not yet", with its reason and when to look again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// One sentence with names and numbers.
+    pub on: String,
+    /// Nothing changes before, unless something is written meanwhile; `None`: only a change ends it.
+    pub until: Option<Timestamp>,
+}
+
+/// What comes next, and what a person reads of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub next: Next,
+    /// One word for the column STATE.
+    pub state: String,
+    /// What is still to be done, one line each.
+    pub outline: Vec<String>,
+    /// Said once, as Events: reason, note, and whether it is a warning.
+    pub events: Vec<(String, String, bool)>,
+}
