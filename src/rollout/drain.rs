@@ -80,13 +80,14 @@ impl Look<'_> {
         if removed == 0 || !self.sets_apart() {
             return GO;
         }
-        let mut ready: Vec<&Pod> = self.pods(batch.which).filter(|p| p.ready).collect();
+        let mut ready: Vec<&Pod> =
+            self.pods(batch.which).filter(|p| p.ready && !batch.pods.contains(&p.name)).collect();
         // As a ReplicaSet chooses: the cheapest, then the youngest.
         ready.sort_by_key(|p| (p.deletion_cost.unwrap_or(0), std::cmp::Reverse(p.created)));
         let names: Vec<Arc<str>> = ready.iter().take(removed as usize).map(|p| Arc::clone(&p.name)).collect();
         self.remember(|m| {
             if let Some(batch) = &mut m.batch {
-                batch.pods = names;
+                batch.pods.extend(names);
             }
         })
     }
