@@ -229,11 +229,20 @@ impl World {
         self.pods.iter().filter(move |p| p.of == which.pods() && !p.deleting)
     }
 
-    /// What clients see: ready endpoints of the gateway.
+    /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.
     pub fn serving(&self) -> usize {
-        let serves =
-            |p: &&Pod| matches!(p.of, Of::Source | Of::Canary | Of::Standby) && p.ready && p.endpoint && !p.deleting;
-        self.pods.iter().filter(serves).count()
+        let of = |which: Which| {
+            let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
+            let (mut alive, mut unready, mut serving) = (0_usize, 0_usize, 0_usize);
+            for pod in self.alive(which) {
+                alive += 1;
+                unready += usize::from(!pod.ready);
+                serving += usize::from(pod.ready && pod.endpoint);
+            }
+            let surge = usize::from(self.deployment(which).is_some_and(|d| d.paced));
+            serving.saturating_sub(alive.saturating_sub(replicas + surge).saturating_sub(unready))
+        };
+        Which::ALL.into_iter().map(of).sum()
     }
 
     pub fn memory(&self) -> Option<&Memory> {

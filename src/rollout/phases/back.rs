@@ -68,11 +68,6 @@ pub fn rolling_back(look: &Look) -> Go {
     if !look.is_in_place() {
         look.restore_autoscaler(Which::Source)?;
     }
-    if look.is_locked()
-        && let Some(source) = &look.seen.source
-    {
-        return look.act(Step::Unlock { held: source.held.clone() });
-    }
     look.remember(|m| end(look, m))
 }
 

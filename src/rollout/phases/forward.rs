@@ -277,11 +277,6 @@ pub fn finalizing(look: &Look) -> Go {
         look.restore_autoscaler(look.active())?
     }
     relabel(look)?;
-    if look.is_locked()
-        && let Some(source) = &look.seen.source
-    {
-        return look.act(Step::Unlock { held: source.held.clone() });
-    }
     look.remember(|m| {
         look.enter(m, Phase::Completed);
         (m.completion, m.finished) = (Some(Completion::Completed), Some(look.now));
