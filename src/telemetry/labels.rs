@@ -167,6 +167,8 @@ label! {
         Tally = "tally",
         /// Keeps certificates and CA bundles.
         Certificates = "certificates",
+        /// Carries out gateway rollouts.
+        Rollout = "rollout",
     }
 }
 
