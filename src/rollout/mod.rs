@@ -7,6 +7,7 @@
 //! cluster or builds a request: `controller` does.
 
 pub mod memory;
+pub mod read;
 pub mod seen;
 pub mod step;
 
