@@ -6,11 +6,16 @@
 //! of the object that it changes. What can be observed is derived and never remembered. Nothing here reads a clock, talks to a
 //! cluster or builds a request: `controller` does.
 
+pub mod invariants;
 pub mod memory;
+pub mod plan;
 pub mod read;
 pub mod seen;
+pub mod status;
 pub mod step;
+pub mod verify;
 
 pub use memory::Memory;
+pub use plan::plan;
 pub use seen::Seen;
 pub use step::{Next, Plan, Step};
