@@ -130,6 +130,8 @@ pub enum Of {
     Source,
     /// Our second Deployment's.
     Canary,
+    /// The standby's, while it serves on the way back from a promotion.
+    Standby,
     /// It was set apart: no Deployment's any more, and no Service's.
     Apart,
     /// Our dark probe.
