@@ -12,6 +12,7 @@ pub mod names;
 pub mod repair;
 pub mod reports;
 pub mod resource;
+pub mod rollout;
 pub mod send;
 pub mod undo;
 pub mod week;

@@ -26,12 +26,16 @@ const PATIENCE_PROBE: Duration = Duration::from_secs(5);
 /// Of the answer's body only that it ends is looked at.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Asks every pod that has an address, by uid.
-pub async fn gather(seen: &Seen) -> BTreeMap<Arc<str>, Evidence> {
+/// Asks every pod that has an address, by uid. Those that only their connections are counted of are left out where `recent` says that they were
+/// asked just now.
+pub async fn gather(seen: &Seen, recent: impl Fn(&Arc<str>) -> bool) -> BTreeMap<Arc<str>, Evidence> {
     let ports: BTreeSet<u16> = seen.services.iter().flat_map(|s| s.target_ports.iter().copied()).collect();
     let probes = &seen.rollout.spec.probe.http;
     let asked = seen.pods.iter().filter_map(|pod| Some((pod, pod.ip.as_deref()?.parse::<IpAddr>().ok()?)));
-    let asked: Vec<_> = asked.filter(|(pod, _)| pod.of != Of::Other).collect();
+    let is_judged = |pod: &Pod| matches!(pod.of, Of::Canary | Of::Probe);
+    let asked: Vec<_> = asked
+        .filter(|(pod, _)| pod.of != Of::Other && (is_judged(pod) || !recent(&pod.held.uid)))
+        .collect();
     let evidence = asked.into_iter().map(|(pod, ip)| {
         let ports = &ports;
         async move { (Arc::clone(&pod.held.uid), of(pod, ip, ports, probes).await) }
