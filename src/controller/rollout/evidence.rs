@@ -36,10 +36,11 @@ pub async fn gather(seen: &Seen, recent: impl Fn(&Arc<str>) -> bool) -> BTreeMap
     let asked: Vec<_> = asked
         .filter(|(pod, _)| pod.of != Of::Other && (is_judged(pod) || !recent(&pod.held.uid)))
         .collect();
-    let evidence = asked.into_iter().map(|(pod, ip)| {
+    let mut evidence = Vec::new();
+    for (pod, ip) in asked {
         let ports = &ports;
-        async move { (Arc::clone(&pod.held.uid), of(pod, ip, ports, probes).await) }
-    });
+        evidence.push(async move { (Arc::clone(&pod.held.uid), of(pod, ip, ports, probes).await) });
+    }
     futures::stream::iter(evidence).buffer_unordered(AT_ONCE).collect().await
 }
 
@@ -54,18 +55,24 @@ async fn of(pod: &Pod, ip: IpAddr, ports: &BTreeSet<u16>, probes: &[HttpProbe]) 
         if !serves {
             return None;
         }
-        let tried = futures::future::join_all(ports.iter().map(|port| connects(ip, *port, PATIENCE))).await;
-        Some(ports.iter().zip(tried).filter(|(_, tried)| tried.is_err()).map(|(port, _)| *port).collect())
+        let mut tries = Vec::new();
+        for port in ports {
+            tries.push(async { connects(ip, *port, PATIENCE).await.is_err().then_some(*port) });
+        }
+        Some(futures::future::join_all(tries).await.into_iter().flatten().collect())
     };
     let failed = async {
         if pod.of != Of::Probe || !pod.containers_ready {
             return None;
         }
-        let tried = futures::future::join_all(probes.iter().map(|probe| fails(ip, probe))).await;
-        Some(tried.into_iter().flatten().collect())
+        let mut tries = Vec::new();
+        for probe in probes {
+            tries.push(fails(ip, probe));
+        }
+        Some(futures::future::join_all(tries).await.into_iter().flatten().collect())
     };
     let (stats, closed_ports, failed_probes) = futures::join!(stats, closed, failed);
-    Evidence { stats, closed_ports, failed_probes, synced: None }
+    Evidence { stats, closed_ports, failed_probes, ..Evidence::default() }
 }
 
 /// Why a probe fails, if it does.

@@ -56,11 +56,14 @@ impl Reader {
             if questions.is_empty() {
                 return Ok(raw);
             }
-            let asked = futures::stream::iter(questions).map(|question| async move {
-                let answer = self.ask(&question).await;
-                (question, answer)
-            });
-            let answers: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
+            let mut asked = Vec::new();
+            for question in questions {
+                asked.push(async move {
+                    let answer = self.ask(&question).await;
+                    (question, answer)
+                });
+            }
+            let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
             for (question, answer) in answers {
                 match answer {
                     Ok(items) => raw.answer(question, items),
