@@ -6,7 +6,10 @@
 //! of the object that it changes. What can be observed is derived and never remembered. Nothing here reads a clock, talks to a
 //! cluster or builds a request: `controller` does.
 
+pub mod digest;
 pub mod memory;
+pub mod names;
+pub mod objects;
 pub mod read;
 pub mod seen;
 pub mod step;
