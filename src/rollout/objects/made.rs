@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Change, Impossible, Parts, Plan, baseline, from, own_labels, source, template};
+use super::{Change, Impossible, Parts, Plan, baseline, own_labels, source, template};
 use crate::model::key;
 use crate::rollout::read::json::Json;
 use crate::rollout::read::{self, Raw};
@@ -11,7 +11,7 @@ use crate::rollout::seen::{Deployment, Map, Seen};
 fn plan<'a>(seen: &'a Seen, raw: &Raw) -> Result<Plan<'a>, Impossible> {
     source(seen)?;
     let missing = || Impossible::Missing(format!("the gateway {}", read::target(&seen.rollout.spec)));
-    Plan::of(seen, from(seen, raw).as_deref()).ok_or_else(missing)
+    Plan::of(seen, read::from_revision(seen, raw).as_deref()).ok_or_else(missing)
 }
 
 /// The second Deployment, without pods.

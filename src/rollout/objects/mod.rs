@@ -185,14 +185,6 @@ fn any_version(held: &Version) -> Version {
     Version { uid: held.uid.clone(), version: Arc::default() }
 }
 
-/// The revision that the gateway comes from, as the status remembers it or the spec says.
-fn from(seen: &Seen, raw: &Raw) -> Option<String> {
-    let remembered = raw.rollout["status"].text("fromRevision");
-    let said = seen.rollout.spec.from_revision.as_deref().or(Some(remembered).filter(|r| !r.is_empty()));
-    let template = || seen.source.as_ref()?.template.revision.as_deref();
-    said.or_else(template).map(str::to_owned)
-}
-
 /// The baseline: of the status, else of the annotation on the gateway's Deployment.
 fn baseline(seen: &Seen, raw: &Raw) -> Result<Baseline, Impossible> {
     let unreadable = |e: serde_json::Error| Impossible::Baseline(e.to_string());

@@ -10,13 +10,12 @@ use crate::wire::webhook::LabelSelector;
 use super::raw::{Listed, Raw};
 
 /// What a snapshot understands of what was listed. Objects that it cannot read are left out: the API server holds none.
-const UNDERSTOOD: [(Listed, Kind); 6] = [
+const UNDERSTOOD: [(Listed, Kind); 5] = [
     (Listed::Deployments, Kind::Deployment),
     (Listed::Services, Kind::Service),
     (Listed::EndpointSlices, Kind::EndpointSlice),
     (Listed::ConfigMaps, Kind::ConfigMap),
     (Listed::Injectors, Kind::MutatingWebhook),
-    (Listed::Validators, Kind::ValidatingWebhook),
 ];
 
 /// The cluster that holds exactly what was listed, with the namespaces that are known.

@@ -62,7 +62,6 @@ pub fn seen(raw: &Raw, known: &Snapshot) -> Result<Seen, Unreadable> {
         source: source.as_ref(),
         canary: canary.as_ref(),
         standby: standby.as_ref(),
-        names: &names,
         uid: &rollout.held.uid,
     };
     let pods = pods::read(raw, &family, &fresh);
@@ -119,26 +118,29 @@ pub fn names(seen: &Seen, from: Option<&str>) -> Names {
 
 /// The revision that a gateway comes from: as the spec says, as the status remembers, as its ready pods say with one voice, as its template
 /// says.
-fn from(raw: &Raw, spec: &GatewayRolloutSpec, source: Option<&Deployment>, fresh: &Snapshot) -> Option<String> {
-    let remembered = raw.rollout["status"].text("fromRevision");
-    let said = spec.from_revision.as_deref().or(Some(remembered).filter(|r| !r.is_empty()));
-    if let Some(said) = said {
-        return Some(said.to_owned());
-    }
-    let source = source?;
-    let spoken = spoken(raw, source, fresh);
-    let mut other = spoken.iter().filter(|r| **r != spec.to_revision);
-    let one = other.next().cloned().filter(|_| other.next().is_none());
-    one.or_else(|| source.template.revision.as_deref().map(str::to_owned))
+pub fn from_revision(seen: &Seen, raw: &Raw) -> Option<String> {
+    let source = seen.source.as_ref();
+    told(raw, &seen.rollout.spec).or_else(|| voiced(&seen.pods, source, &seen.rollout.spec.to_revision))
 }
 
-/// The revisions that a Deployment's ready pods are of.
-fn spoken(raw: &Raw, source: &Deployment, fresh: &Snapshot) -> BTreeSet<String> {
-    let names = Names::of(&source.name, None, "", "");
-    let family = pods::Family { source: Some(source), canary: None, standby: None, names: &names, uid: "" };
-    let pods = pods::read(raw, &family, fresh);
-    let serving = |p: &&Pod| p.of == Of::Source && p.ready && !p.deleting;
-    pods.iter().filter(serving).filter_map(|p| p.revision.as_deref().map(str::to_owned)).collect()
+fn told(raw: &Raw, spec: &GatewayRolloutSpec) -> Option<String> {
+    let remembered = raw.rollout["status"].text("fromRevision");
+    spec.from_revision.clone().or_else(|| Some(remembered.to_owned()).filter(|r| !r.is_empty()))
+}
+
+fn voiced(pods: &[Pod], source: Option<&Deployment>, to: &str) -> Option<String> {
+    let serving = pods.iter().filter(|p| p.of == Of::Source && p.ready && !p.deleting);
+    let voices: BTreeSet<&str> = serving.filter_map(|p| p.revision.as_deref()).filter(|r| *r != to).collect();
+    let one = voices.first().copied().filter(|_| voices.len() == 1);
+    one.or(source?.template.revision.as_deref()).map(str::to_owned)
+}
+
+/// Before it is known which Deployments a rollout has: its own pods' voices.
+fn from(raw: &Raw, spec: &GatewayRolloutSpec, source: Option<&Deployment>, fresh: &Snapshot) -> Option<String> {
+    told(raw, spec).or_else(|| {
+        let family = pods::Family { source, canary: None, standby: None, uid: "" };
+        voiced(&pods::read(raw, &family, fresh), source, &spec.to_revision)
+    })
 }
 
 /// Services that the spec or the baseline name.

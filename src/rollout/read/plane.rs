@@ -76,19 +76,23 @@ pub fn image_version(image: &str) -> Option<String> {
 
 /// Why proxies cannot be taken now: nobody answers behind the Service that they dial, or nobody injects them.
 fn unready(raw: &Raw, fresh: &Snapshot, asking: &Asking<'_>) -> Result<(), String> {
-    let revision = RevisionName::new(asking.revision);
-    match fresh.ready_endpoints(&revision) {
-        Ok(Some(0)) => return Err(format!("Service {} has no ready endpoint", revision.istiod())),
-        Ok(Some(_)) => {}
+    serves(fresh, &RevisionName::new(asking.revision))?;
+    if asking.flavor == Some(Flavor::ConfigMapMount) { Ok(()) } else { injects(raw, fresh, asking) }
+}
+
+/// Whether somebody answers where the proxies of a revision dial.
+///
+/// # Errors
+/// Why not.
+pub fn serves(fresh: &Snapshot, revision: &RevisionName) -> Result<(), String> {
+    match fresh.ready_endpoints(revision) {
+        Ok(Some(0)) => Err(format!("Service {} has no ready endpoint", revision.istiod())),
+        Ok(Some(_)) => Ok(()),
         // An istiod outside of the cluster has no Service here; then its injector has to say where it is.
-        Ok(None) if injector_is_elsewhere(fresh, &revision) => {}
-        Ok(None) => return Err(format!("Service {} is not there", revision.istiod())),
-        Err(unknown) => return Err(unknown.to_string()),
+        Ok(None) if injector_is_elsewhere(fresh, revision) => Ok(()),
+        Ok(None) => Err(format!("Service {} is not there", revision.istiod())),
+        Err(unknown) => Err(unknown.to_string()),
     }
-    if asking.flavor == Some(Flavor::ConfigMapMount) {
-        return Ok(());
-    }
-    injector(raw, fresh, asking)
 }
 
 fn injector_is_elsewhere(fresh: &Snapshot, revision: &RevisionName) -> bool {
@@ -97,8 +101,11 @@ fn injector_is_elsewhere(fresh: &Snapshot, revision: &RevisionName) -> bool {
     hooks.any(|h| matches!(fresh.answers(&h.backend), Ok(Answers::Elsewhere)))
 }
 
-/// Why the injector would not make the proxies of these pods.
-fn injector(raw: &Raw, fresh: &Snapshot, asking: &Asking<'_>) -> Result<(), String> {
+/// Whether the injector of the revision makes the proxies of these pods.
+///
+/// # Errors
+/// Why not.
+pub fn injects(raw: &Raw, fresh: &Snapshot, asking: &Asking<'_>) -> Result<(), String> {
     let resolution = fresh.resolve(raw.rollout.namespace(), asking.template).map_err(|e| e.to_string())?;
     let hook = match &resolution.injection {
         Injection::One(hook) => hook,

@@ -11,7 +11,7 @@ use super::raw::{Listed, Raw};
 use super::workload::behind;
 use crate::model::workload::PROXY;
 use crate::model::{self, ConfigMap, Kind, Object, Selector, key};
-use crate::rollout::names::{APART, Names};
+use crate::rollout::names::APART;
 use crate::rollout::seen::{Deployment, Map, Of, Pod, Shows};
 use crate::snapshot::Snapshot;
 use crate::wire::manifest::typed;
@@ -21,7 +21,6 @@ pub struct Family<'a> {
     pub source: Option<&'a Deployment>,
     pub canary: Option<&'a Deployment>,
     pub standby: Option<&'a Deployment>,
-    pub names: &'a Names,
     /// Uid of the rollout.
     pub uid: &'a str,
 }
