@@ -2,17 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Change, Impossible, Parts, Plan, baseline, own_labels, source, template};
+use super::{Change, Impossible, Parts, Plan, baseline, body, own_labels, plan, template};
 use crate::model::key;
 use crate::rollout::read::json::Json;
 use crate::rollout::read::{self, Raw};
 use crate::rollout::seen::{Deployment, Map, Seen};
-
-fn plan<'a>(seen: &'a Seen, raw: &Raw) -> Result<Plan<'a>, Impossible> {
-    source(seen)?;
-    let missing = || Impossible::Missing(format!("the gateway {}", read::target(&seen.rollout.spec)));
-    Plan::of(seen, read::from_revision(seen, raw).as_deref()).ok_or_else(missing)
-}
 
 /// The second Deployment, without pods.
 pub(super) fn canary(seen: &Seen, raw: &Raw) -> Result<Parts, Impossible> {
@@ -27,9 +21,7 @@ pub(super) fn canary(seen: &Seen, raw: &Raw) -> Result<Parts, Impossible> {
 /// The old template, kept for the way back, without pods.
 pub(super) fn standby(seen: &Seen, raw: &Raw) -> Result<Parts, Impossible> {
     let plan = plan(seen, raw)?;
-    let baseline = baseline(seen, raw)?;
-    let body: Value =
-        serde_json::from_str(&baseline.deployment.template).map_err(|e| Impossible::Baseline(e.to_string()))?;
+    let body = body(&baseline(seen, raw)?)?;
     let missing = || Impossible::Baseline("it does not say which revision the gateway comes from".into());
     let name = plan.names.standby.clone().ok_or_else(missing)?;
     let template = template::renamed(&body, &plan.going(&name, plan.names.standby_instance.as_deref()));

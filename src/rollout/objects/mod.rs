@@ -15,9 +15,8 @@ use serde_json::Value;
 use crate::api::gateway_rollout::Flavor;
 use crate::api::rollout_status::Baseline;
 use crate::rollout::names::Names;
-use crate::rollout::read::json::Json;
-use crate::rollout::read::{self, Raw, workload};
-use crate::rollout::seen::{Deployment, Map, Seen, Template, Version};
+use crate::rollout::read::{self, Raw};
+use crate::rollout::seen::{Deployment, Map, Seen, Version};
 use crate::rollout::step::{Step, Which};
 
 pub use template::asking;
@@ -103,42 +102,9 @@ impl<'a> Plan<'a> {
         template::moved(&self.source.template.body, &self.going(&self.names.canary, Some(&self.names.instance)))
     }
 
-    /// The original's template with the new revision.
-    pub fn promoted(&self) -> Value {
-        template::moved(&self.source.template.body, &self.going(&self.source.name, None))
-    }
-}
-
-/// The template that the second Deployment is to have; `None` where the gateway is not there.
-pub fn canary_template(seen: &Seen, from: Option<&str>) -> Option<Arc<Template>> {
-    let plan = Plan::of(seen, from)?;
-    Some(Arc::new(template_of(plan.canary(), plan.to())))
-}
-
-/// The template that the original is to have once it moves.
-pub fn promoted_template(seen: &Seen, from: Option<&str>) -> Option<Arc<Template>> {
-    let plan = Plan::of(seen, from)?;
-    Some(Arc::new(template_of(plan.promoted(), plan.to())))
-}
-
-/// The template of the baseline.
-///
-/// # Errors
-/// A baseline that is no JSON.
-pub fn baseline_template(baseline: &Baseline, from: Option<&str>) -> Result<Arc<Template>, Impossible> {
-    let unreadable = |e: serde_json::Error| Impossible::Baseline(e.to_string());
-    let body: Value = serde_json::from_str(&baseline.deployment.template).map_err(unreadable)?;
-    let mut template = template_of(body, from.unwrap_or(""));
-    template.revision = from.map(Arc::from);
-    Ok(Arc::new(template))
-}
-
-fn template_of(body: Value, revision: &str) -> Template {
-    Template {
-        hash: Arc::from(workload::hash(&body)),
-        revision: Some(Arc::from(revision)),
-        labels: body.labels(),
-        body,
+    /// The original's template with the new revision; `body` is what it was before.
+    pub fn promoted(&self, body: &Value) -> Value {
+        template::moved(body, &self.going(&self.source.name, None))
     }
 }
 
@@ -159,7 +125,7 @@ pub fn step(step: &Step, seen: &Seen, raw: &Raw) -> Result<Written, Impossible> 
         Step::CreateStandby => made::standby(seen, raw)?,
         Step::DropDeployment { which, held } => ("Deployment", writer.name(*which)?, gone(held, true)),
         Step::Scale { which, held, to } => writer.scale(*which, held, *to)?,
-        Step::Retemplate { which, held, template } => writer.retemplate(*which, held, template)?,
+        Step::Retemplate { held, revision } => writer.retemplate(held, revision)?,
         Step::Pace { held, paused } => writer.pace(held, *paused)?,
         Step::CreateProbe => made::probe(seen, raw)?,
         Step::DropProbe { pod, held } | Step::DropApart { pod, held, .. } => {
@@ -169,6 +135,7 @@ pub fn step(step: &Step, seen: &Seen, raw: &Raw) -> Result<Written, Impossible> 
         Step::SetApart { pod, held, key, since } => writer.set_apart(pod, held, (key, *since))?,
         Step::Autoscale { name, held, target, min } => writer.autoscale(name, held, (target, *min)),
         Step::Relabel { kind, name, held, labels } => writer.relabel((*kind, name), held, labels)?,
+        Step::Consume { held } => writer.consume(held),
         Step::DropRollout { held } => ("GatewayRollout", seen.rollout.name.clone(), gone(held, false)),
     };
     Ok(Written { kind, name, change })
@@ -183,6 +150,18 @@ fn gone(held: &Version, foreground: bool) -> Change {
 /// A pod's status changes all the time, and none of that brings it back.
 fn any_version(held: &Version) -> Version {
     Version { uid: held.uid.clone(), version: Arc::default() }
+}
+
+/// The plan of a gateway that is there.
+fn plan<'a>(seen: &'a Seen, raw: &Raw) -> Result<Plan<'a>, Impossible> {
+    source(seen)?;
+    let missing = || Impossible::Missing(format!("the gateway {}", read::target(&seen.rollout.spec)));
+    Plan::of(seen, read::from_revision(seen, raw).as_deref()).ok_or_else(missing)
+}
+
+/// The pod template of the baseline.
+fn body(baseline: &Baseline) -> Result<Value, Impossible> {
+    serde_json::from_str(&baseline.deployment.template).map_err(|e| Impossible::Baseline(e.to_string()))
 }
 
 /// The baseline: of the status, else of the annotation on the gateway's Deployment.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::made::owner;
-use super::{Change, Impossible, Parts, baseline, deployment, escaped, source};
+use super::{Change, Impossible, Parts, baseline, body, deployment, escaped, plan, source};
 use crate::api::rollout_status::Baseline;
 use crate::model::key;
 use crate::rollout::names::APART;
@@ -17,7 +17,7 @@ use crate::rollout::read::json::Json;
 use crate::rollout::read::pods::DELETION_COST;
 use crate::rollout::read::raw::mesh_config;
 use crate::rollout::read::{self, FINALIZER, Listed, Raw};
-use crate::rollout::seen::{Map, Seen, Template, Version};
+use crate::rollout::seen::{Map, Seen, Version};
 use crate::rollout::step::Which;
 
 /// Cost of deleting an old pod, so that its ReplicaSet takes a replacement, which has none, when both are there.
@@ -124,9 +124,18 @@ impl Writer<'_> {
         Ok(patch("Deployment", &self.name(which)?, held, operations))
     }
 
-    pub fn retemplate(&self, which: Which, held: &Version, template: &Template) -> Result<Parts, Impossible> {
-        let operations = vec![json!({"op": "replace", "path": "/spec/template", "value": template.body})];
-        Ok(patch("Deployment", &self.name(which)?, held, operations))
+    /// The original's template, always from what it was at first: there and back it is the same again.
+    pub fn retemplate(&self, held: &Version, revision: &str) -> Result<Parts, Impossible> {
+        let before = body(&baseline(self.seen, self.raw)?)?;
+        let moves = revision == self.seen.rollout.spec.to_revision;
+        let template = if moves { plan(self.seen, self.raw)?.promoted(&before) } else { before };
+        let operations = vec![json!({"op": "replace", "path": "/spec/template", "value": template})];
+        Ok(patch("Deployment", &source(self.seen)?.name, held, operations))
+    }
+
+    pub fn consume(&self, held: &Version) -> Parts {
+        let operations = unset(&self.raw.rollout, "/metadata/annotations", &[key::APPROVE, key::APPROVED_BY]);
+        patch("GatewayRollout", &self.seen.rollout.name, held, operations)
     }
 
     /// Pace of an update in place; `None` puts back what the baseline says.

@@ -39,7 +39,14 @@ fn service(object: &Value, template: &Value, raw: &Raw) -> Service {
         target_ports: ports.into_iter().collect(),
         ingress: ingress.map(|i| i.text_or("ip", i.text("hostname")).to_owned()).collect(),
         endpoints: endpoints(raw, object.name()),
+        pruned_with: pruned_with(object),
     }
+}
+
+/// The revision with which `istioctl uninstall` takes an object along: it selects by revision and component.
+fn pruned_with(object: &Value) -> Option<Arc<str>> {
+    object.label(key::COMPONENT)?;
+    object.label(key::REV).map(Arc::from)
 }
 
 /// The number of a Service's port on the pods of a template; `None` where a name leads to none, or nothing speaks TCP there.
@@ -109,6 +116,7 @@ fn hpa(object: &Value) -> Hpa {
         desired: object["status"].count("desiredReplicas").unwrap_or(0),
         active: object.condition("ScalingActive").map(|(status, _)| status == "True"),
         owned: keeper(object).is_some(),
+        pruned_with: pruned_with(object),
     }
 }
 
@@ -129,6 +137,8 @@ pub fn pdbs(raw: &Raw, own: &Map) -> Vec<Pdb> {
         .filter(|p| selector(&p["spec"]["selector"]).is_some_and(|s| s.matches(&own)))
         .map(|p| Pdb {
             name: Arc::from(p.name()),
+            held: p.held(),
+            pruned_with: pruned_with(p),
             selector: p["spec"]["selector"].map("matchLabels"),
             disruptions_allowed: p["status"].count("disruptionsAllowed").unwrap_or(0),
         })
@@ -154,9 +164,21 @@ pub fn config(raw: &Raw, flavor: Option<Flavor>, to: &str, plane: &str) -> Confi
             held: c.held(),
             hash: Arc::from(hash(c)),
             ours: !uid.is_empty() && c.label(key::ROLLOUT) == Some(uid),
+            shared: is_shared(raw, &name),
         }),
         name: Arc::from(name),
     }
+}
+
+/// A Deployment of the namespace mounts a mesh configuration that is none of this rollout's.
+fn is_shared(raw: &Raw, name: &str) -> bool {
+    let uid = raw.rollout["metadata"].text("uid");
+    let others =
+        raw.within(Listed::Deployments, raw.rollout.namespace()).filter(|d| d.label(key::ROLLOUT) != Some(uid));
+    { others }.any(|d| {
+        let volumes = d["spec"]["template"]["spec"].list("volumes");
+        volumes.iter().any(|v| v["configMap"].text("name") == name)
+    })
 }
 
 /// Of what a ConfigMap holds.
