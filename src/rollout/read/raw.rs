@@ -26,7 +26,6 @@ pub enum Listed {
     Pdbs,
     ConfigMaps,
     Injectors,
-    Validators,
     Quotas,
     NetworkPolicies,
     Gateways,
@@ -109,7 +108,6 @@ pub const TABLE: &[Row] = &[
     row(Listed::Pdbs, "policy", "PodDisruptionBudget", "poddisruptionbudgets", &["v1"], Place::Gateway, When::Always, "who else counts the gateway's pods"),
     row(Listed::ConfigMaps, "", "ConfigMap", "configmaps", &["v1"], Place::GatewayAndPlanes, When::Always, "mesh configurations, their copies, and root certificates; by name"),
     row(Listed::Injectors, "admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", &["v1"], Place::Cluster, When::Always, "who injects new pods"),
-    row(Listed::Validators, "admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &["v1"], Place::Cluster, When::Guards, "whether configuration can be written while two revisions run"),
     row(Listed::Quotas, "", "ResourceQuota", "resourcequotas", &["v1"], Place::Gateway, When::Guards, "whether there is room for twice the pods"),
     row(Listed::NetworkPolicies, "networking.k8s.io", "NetworkPolicy", "networkpolicies", &["v1"], Place::Cluster, When::Guards, SELECTS),
     row(Listed::Gateways, "networking.istio.io", "Gateway", "gateways", &["v1", "v1beta1", "v1alpha3"], Place::Cluster, When::Guards, SELECTS),
@@ -225,11 +223,12 @@ impl Raw {
 }
 
 /// What is still to be asked; empty when everything is there. Answers lead to further questions: where the mesh's root is stands in a
-/// ConfigMap. `guards`: also what only they look at.
+/// ConfigMap. `guards`: also what only they look at; while pods are set apart, that is read in any case.
 pub fn missing(raw: &Raw, known: &Snapshot, guards: bool) -> Vec<Question> {
     if raw.manifests {
         return Vec::new();
     }
+    let guards = guards || sets_apart(&raw.rollout["status"]);
     let gateway = raw.rollout.namespace().to_owned();
     let planes = plane_namespaces(raw, known);
     let mut all = BTreeSet::new();
@@ -251,6 +250,12 @@ pub fn missing(raw: &Raw, known: &Snapshot, guards: bool) -> Vec<Question> {
         }
     }
     all.into_iter().filter(|q| !raw.asked.contains(q)).collect()
+}
+
+/// Pods may be set apart next, as the status remembers it.
+fn sets_apart(status: &Value) -> bool {
+    let leaving = matches!(status.text("phase"), "HandingOver" | "Draining" | "Promoting" | "RollingBack");
+    leaving && status["drain"].text("mode") == "SetApart"
 }
 
 /// The revisions that a rollout is about, as far as its object says: where to, where from.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::Unreadable;
 use super::json::{Json, time};
-use super::raw::{self, Raw};
+use super::raw::{self, Listed, Raw};
+use crate::api::rollout_status::Phase;
 use crate::model::key;
 use crate::rollout::seen::{Approval, Rollout};
 
@@ -41,4 +43,23 @@ fn approval(raw: &Raw) -> Option<Approval> {
     let by = object.annotation(key::APPROVED_BY).filter(|by| !by.is_empty())?;
     let own = !uid.is_empty() && uid == object["metadata"].text("uid") && !step.is_empty();
     own.then(|| Approval { step: Arc::from(step), by: Arc::from(by) })
+}
+
+/// Names of other rollouts that have the same gateway in their hands. One that is over, or has not begun, has not.
+pub fn others(raw: &Raw, gateway: &str) -> Vec<String> {
+    let uid = raw.rollout["metadata"].text("uid");
+    let mut names: Vec<String> = raw
+        .within(Listed::Rollouts, raw.rollout.namespace())
+        .filter(|o| o.name() != raw.rollout.name() && (uid.is_empty() || o["metadata"].text("uid") != uid))
+        .filter(|o| o["spec"]["target"]["deployment"].text("name") == gateway)
+        .filter(|o| is_holding(o))
+        .map(|o| o.name().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn is_holding(object: &Value) -> bool {
+    let phase = serde_json::from_value::<Phase>(object["status"]["phase"].clone()).unwrap_or_default();
+    phase.is_active() || phase == Phase::Preflight
 }
