@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::look::{GO, Go, Look, pods};
+use super::look::{GO, Go, Look, after, pods};
 use super::memory::Batch;
 use super::seen::{Of, Pod};
 use super::step::{Step, Which};
@@ -121,7 +121,7 @@ impl Look<'_> {
     /// From one batch to the next.
     fn pace(&self) -> Go {
         let Some(last) = self.memory.last_batch else { return GO };
-        let next = last + self.spec().strategy.drain.interval.signed();
+        let next = after(last, self.spec().strategy.drain.interval.signed());
         if self.now < next { self.wait("the next batch of pods".to_owned(), Some(next)) } else { GO }
     }
 
