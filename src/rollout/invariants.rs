@@ -11,6 +11,7 @@ use super::look::Look;
 use super::memory::Memory;
 use super::seen::{Of, Pod, Seen, Version};
 use super::step::{Step, Which};
+use crate::api::gateway_rollout::DrainMode;
 use crate::api::rollout_status::Phase;
 use crate::model::key;
 
@@ -35,6 +36,8 @@ pub enum Promise {
     StandsStill,
     /// A pod is set apart only where that is possible and was remembered before.
     Remembered,
+    /// Where pods are set apart, none that is ready is terminated instead.
+    Apart,
     /// The object stays for as long as a pod is set apart for it.
     Forgotten,
     /// Nothing of a gateway is changed without finalizer, lock and baseline.
@@ -46,18 +49,19 @@ pub enum Promise {
 /// The promises that this step would break. `seen` and `memory` are what it was planned from.
 pub fn broken(seen: &Seen, memory: &Memory, step: &Step) -> Vec<Broken> {
     let check = Check { look: Look::new(seen, memory, Timestamp::UNIX_EPOCH), step };
-    let promises: [(Promise, fn(&Check) -> Option<String>); 9] = [
-        (Promise::Floor, Check::floor),
-        (Promise::Precondition, Check::precondition),
-        (Promise::Foreign, Check::foreign),
-        (Promise::OneAutoscaler, Check::autoscaler),
-        (Promise::StandsStill, Check::stands_still),
-        (Promise::Remembered, Check::remembered),
-        (Promise::Forgotten, Check::forgotten),
-        (Promise::Held, Check::held),
-        (Promise::LabelOnly, Check::label_only),
+    let all = [
+        (Promise::Floor, check.floor()),
+        (Promise::Precondition, check.precondition()),
+        (Promise::Foreign, check.foreign()),
+        (Promise::OneAutoscaler, check.autoscaler()),
+        (Promise::StandsStill, check.stands_still()),
+        (Promise::Remembered, check.remembered()),
+        (Promise::Apart, check.apart()),
+        (Promise::Forgotten, check.forgotten()),
+        (Promise::Held, check.held()),
+        (Promise::LabelOnly, check.label_only()),
     ];
-    promises.into_iter().filter_map(|(promise, check_of)| Some(Broken { promise, how: check_of(&check)? })).collect()
+    all.into_iter().filter_map(|(promise, how)| Some(Broken { promise, how: how? })).collect()
 }
 
 struct Check<'a> {
@@ -200,6 +204,21 @@ impl Check<'_> {
         }
         let batch = look.memory.batch.as_ref().filter(|b| !b.over && b.pods.contains(pod));
         batch.is_none().then(|| format!("pod {pod} is in no batch that was begun"))
+    }
+
+    fn apart(&self) -> Option<String> {
+        let look = &self.look;
+        if look.memory.drain.as_ref().is_none_or(|d| d.0 != DrainMode::SetApart) {
+            return None;
+        }
+        let (which, to) = match self.step {
+            Step::Scale { which, to, .. } => (*which, *to),
+            Step::DropDeployment { which, .. } => (*which, 0),
+            _ => return None,
+        };
+        let count = look.count(which);
+        let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
+        (removed > 0).then(|| format!("{removed} ready pods of the {} would be terminated", which.as_str()))
     }
 
     fn forgotten(&self) -> Option<String> {

@@ -44,7 +44,7 @@ pub fn fill(look: &Look, plan: &Plan, before: Before, status: &mut GatewayRollou
 
 /// The part of so many that is so many, in percent.
 fn percent(part: usize, whole: usize) -> u32 {
-    if whole == 0 { 0 } else { u32::try_from(part * 100 / whole).unwrap_or(100) }
+    u32::try_from((part * 100).checked_div(whole).unwrap_or(0)).unwrap_or(100)
 }
 
 fn weights(look: &Look) -> Weights {
