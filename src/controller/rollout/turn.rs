@@ -121,12 +121,15 @@ impl Conductor {
         self.rehearse(phase, track).await;
         let Some(mut sight) = self.look(at).await? else { return Ok(Again::Gone) };
         sight.seen.evidence = track.evidence.iter().map(|(uid, (_, e))| (uid.clone(), e.clone())).collect();
+        sight.seen.findings = Some(Vec::new());
         let generation = sight.seen.rollout.generation;
         sight.seen.dry_runs = track.rehearsed.as_ref().filter(|r| r.1 == generation).map(|r| r.2.clone());
         (sight.seen.gate, sight.seen.metrics) = self.guardrails(&sight).await;
         let now = Timestamp::now();
         let plan = plan(&sight.seen, &sight.memory, now);
-        let again = self.act(at, track, &sight, (plan, now)).await;
+        // The first look of a process only tells whom to ask.
+        let asked = track.last.is_some() || !matches!(plan.next, Next::Wait(_));
+        let again = if asked { self.act(at, track, &sight, (plan, now)).await } else { Ok(Again::In(MOMENT)) };
         track.last = Some((sight.seen, sight.raw));
         again
     }

@@ -29,7 +29,7 @@ const NAMESPACE: &str = "custom";
 const GW: &str = "custom-gw";
 
 /// A whole rollout: some forty looks and writes, on a loaded machine.
-const WHOLE: Duration = Duration::from_secs(20);
+const WHOLE: Duration = Duration::from_secs(90);
 
 /// A mesh with a gateway on 1-23, the pods of which run.
 struct Stage {
