@@ -97,9 +97,14 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Where the second Deployment's pods go.
+    pub fn going_to_canary(&self) -> template::Move<'_> {
+        self.going(&self.names.canary, Some(&self.names.instance))
+    }
+
     /// The template of the second Deployment.
     pub fn canary(&self) -> Value {
-        template::moved(&self.source.template.body, &self.going(&self.names.canary, Some(&self.names.instance)))
+        template::moved(&self.source.template.body, &self.going_to_canary())
     }
 
     /// The original's template with the new revision; `body` is what it was before.

@@ -59,10 +59,8 @@ pub fn is_dropped(key: &str) -> bool {
 /// The template for a Deployment of our own, or for the original once it moves.
 pub fn moved(body: &Value, to: &Move<'_>) -> Value {
     let mut body = renamed(body, to);
-    let mut labels = body.labels();
+    let labels = relabelled(&body.labels(), to);
     let mut annotations = body["metadata"].map("annotations");
-    labels.insert(key::REV.to_owned(), to.to.to_owned());
-    labels.insert(CANONICAL.to_owned(), to.to.to_owned());
     if to.flavor == Flavor::ConfigMapMount || annotations.contains_key(key::REV) {
         annotations.insert(key::REV.to_owned(), to.to.to_owned());
     }
@@ -81,16 +79,32 @@ pub fn moved(body: &Value, to: &Move<'_>) -> Value {
     body
 }
 
+/// Labels of pods that move.
+pub fn relabelled(labels: &Map, to: &Move<'_>) -> Map {
+    let mut labels = owned(labels, to);
+    labels.insert(key::REV.to_owned(), to.to.to_owned());
+    labels.insert(CANONICAL.to_owned(), to.to.to_owned());
+    labels
+}
+
+/// Labels of pods in a Deployment of ours: nobody else's, as far as nothing selects by them.
+fn owned(labels: &Map, to: &Move<'_>) -> Map {
+    let mut labels = labels.clone();
+    if let Some(instance) = to.instance {
+        labels.retain(|k, _| to.kept.contains(k) || !is_dropped(k));
+        labels.insert(key::INSTANCE.to_owned(), instance.to_owned());
+    }
+    labels
+}
+
 /// The same pods in a Deployment of another name, on the revision that they are on.
 pub fn renamed(body: &Value, to: &Move<'_>) -> Value {
     let mut body = body.clone();
-    let mut labels = body.labels();
     let mut annotations = body["metadata"].map("annotations");
-    if let Some(instance) = to.instance {
-        labels.retain(|k, _| to.kept.contains(k) || !is_dropped(k));
+    if to.instance.is_some() {
         annotations.retain(|k, _| !is_dropped(k));
-        labels.insert(key::INSTANCE.to_owned(), instance.to_owned());
     }
+    let labels = owned(&body.labels(), to);
     put(&mut body, "metadata", json!({"labels": labels, "annotations": annotations}));
     if let Some(spec) = body.get_mut("spec") {
         each_proxy(spec, |proxy| to.workload(proxy));
