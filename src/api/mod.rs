@@ -6,24 +6,31 @@ pub mod duration;
 pub mod gateway_rollout;
 #[allow(clippy::duplicated_attributes)]
 pub mod mesh_state;
+#[allow(clippy::duplicated_attributes)]
+pub mod prometheus_source;
 pub mod rollout_status;
 
 pub use duration::Duration;
 pub use gateway_rollout::{GatewayRollout, GatewayRolloutSpec};
 pub use mesh_state::{MeshState, MeshStateSpec, MeshStateStatus};
+pub use prometheus_source::{PrometheusSource, PrometheusSourceSpec};
 pub use rollout_status::GatewayRolloutStatus;
 
 /// Every custom resource definition of ours, in the chart's file name and as a value.
 pub fn definitions() -> Vec<(&'static str, serde_json::Value)> {
     use kube::CustomResourceExt as _;
-    [("gatewayrollouts", GatewayRollout::crd()), ("meshstates", MeshState::crd())]
-        .into_iter()
-        .map(|(file, definition)| {
-            let mut value = serde_json::to_value(definition).expect("a definition is plain data");
-            drop_foreign_formats(&mut value);
-            (file, value)
-        })
-        .collect()
+    [
+        ("gatewayrollouts", GatewayRollout::crd()),
+        ("meshstates", MeshState::crd()),
+        ("prometheussources", PrometheusSource::crd()),
+    ]
+    .into_iter()
+    .map(|(file, definition)| {
+        let mut value = serde_json::to_value(definition).expect("a definition is plain data");
+        drop_foreign_formats(&mut value);
+        (file, value)
+    })
+    .collect()
 }
 
 /// Formats of Rust's unsigned integers: the API server does not know them and warns whoever applies the definition. `minimum`
