@@ -166,6 +166,7 @@ pub struct Strategy {
         validation = Rule::new("self.filter(s, has(s.weight)).all(s, self.filter(t, has(t.weight) && t.weight == s.weight).size() == 1)").message("weights must rise strictly"),
         validation = Rule::new("has(self[self.size()-1].weight) && self[self.size()-1].weight == 100").message("the last step has the weight 100"),
         validation = Rule::new("self.filter(s, has(s.replicas)).size() == 0 || (has(self[0].replicas) && self.filter(s, has(s.replicas)).size() == 1)").message("only the first step may name replicas instead of a weight"),
+        validation = Rule::new("self.all(s, self.filter(t, t.name == s.name).size() == 1)").message("approvals name steps: two of one name could not be told apart"),
     )]
     #[serde(default = "steps")]
     pub steps: Vec<Step>,
@@ -262,9 +263,10 @@ impl JsonSchema for Share {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 1,
+            "maximum": 9999,
             "pattern": "^([1-9][0-9]{0,3}|([1-9][0-9]?|100)%)$",
-            "maxLength": 5,
+            "maxLength": 4,
         })
     }
 }
@@ -287,6 +289,7 @@ impl Share {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("has(self.weight) != has(self.replicas)").message("a step has either a weight or replicas"),
+    validation = Rule::new("self.name != 'resume'").message("resume is what ends a pause, not a step"),
 )]
 pub struct Step {
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
@@ -441,21 +444,30 @@ pub enum Level {
 }
 
 /// What holds a rollout.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.source) || !has(self.alerts) && (!has(self.metrics) || self.metrics.size() == 0)").message("alerts and metrics need a source to be asked of"),
+)]
 pub struct Guardrails {
     /// Where to ask; without it there are neither alerts nor metrics to hold it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Alerts>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
+    #[x_kube(
+        validation = Rule::new("self.all(m, self.filter(n, n.name == m.name).size() == 1)").message("two metrics of one name could not be told apart"),
+    )]
     pub metrics: Vec<Metric>,
     /// What follows when Prometheus cannot be asked three times in a row.
+    #[serde(default)]
     pub on_unavailable: OnUnavailable,
     /// The longest pause; `0s` is forever.
+    #[serde(default)]
     pub max_pause: Duration,
+    #[serde(default)]
     pub on_pause_timeout: OnPauseTimeout,
 }
 
@@ -514,12 +526,17 @@ pub enum AtStart {
     IgnoreExisting,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.max) || has(self.min)").message("a metric needs max or min, or it could never fail"),
+    validation = Rule::new("duration(self.interval) > duration('0s')").message("interval must be longer than 0s"),
+    validation = Rule::new("duration(self.window) > duration('0s')").message("window must be longer than 0s"),
+)]
 pub struct Metric {
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// PromQL; `{{.namespace}}`, `{{.newWorkload}}`, `{{.oldWorkload}}` and `{{.window}}` are filled in.
+    /// PromQL; `.namespace`, `.newWorkload`, `.oldWorkload` and `.window`, each between two pairs of braces, are filled in.
     #[schemars(length(min = 1, max = 4096))]
     pub query: String,
     /// Fails above this.
@@ -533,6 +550,7 @@ pub struct Metric {
     #[schemars(length(min = 1, max = 4096))]
     pub min_samples_query: Option<String>,
     #[serde(default)]
+    #[schemars(range(min = 0.0))]
     pub min_samples: f64,
     #[serde(default = "minutes::<2>")]
     pub window: Duration,
@@ -540,6 +558,7 @@ pub struct Metric {
     pub interval: Duration,
     /// Failures that are tolerated in a step.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
     pub failure_limit: u32,
     #[serde(default)]
     pub on_failure: Reaction,

@@ -27,23 +27,29 @@ pub fn definitions() -> Vec<(&'static str, serde_json::Value)> {
     .into_iter()
     .map(|(file, definition)| {
         let mut value = serde_json::to_value(definition).expect("a definition is plain data");
-        drop_foreign_formats(&mut value);
+        mend_schema(&mut value);
         (file, value)
     })
     .collect()
 }
 
-/// Formats of Rust's unsigned integers: the API server does not know them and warns whoever applies the definition. `minimum`
-/// says the same.
-fn drop_foreign_formats(schema: &mut serde_json::Value) {
+/// What schemars and kube write that the API server would take otherwise.
+fn mend_schema(schema: &mut serde_json::Value) {
     match schema {
         serde_json::Value::Object(map) => {
+            // Formats of Rust's unsigned integers: the API server does not know them and warns whoever applies the
+            // definition. `minimum` says the same.
             if map.get("format").and_then(|f| f.as_str()).is_some_and(|f| f.starts_with("uint")) {
                 map.remove("format");
             }
-            map.values_mut().for_each(drop_foreign_formats);
+            // What has a default is never null: as long as null is not allowed, the API server puts the default in its
+            // place.
+            if map.contains_key("default") {
+                map.remove("nullable");
+            }
+            map.values_mut().for_each(mend_schema);
         }
-        serde_json::Value::Array(all) => all.iter_mut().for_each(drop_foreign_formats),
+        serde_json::Value::Array(all) => all.iter_mut().for_each(mend_schema),
         _ => {}
     }
 }
