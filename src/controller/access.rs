@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::resource::{
     CLUSTER_POLICY_REPORTS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, HPAS, LEASES, MESH_STATES, MUTATING,
-    OPEN_CLUSTER_REPORTS, OPEN_REPORTS, PDBS, PODS, POLICY_REPORTS, ROLLOUTS, Resource, SECRETS, SERVICES, VALIDATING,
+    OPEN_CLUSTER_REPORTS, OPEN_REPORTS, PDBS, PODS, POLICY_REPORTS, PROMETHEUS_SOURCES, ROLLOUTS, Resource, SECRETS, SERVICES, VALIDATING,
 };
 use crate::rollout;
 use crate::wire::kinds::{KINDS, Watch};
@@ -139,6 +139,10 @@ pub fn grants() -> Vec<Grant> {
         &["get", "patch"],
         "parameters of the admission policy, the week's tally, copies of what repairs removed",
     ));
+    let why = "where alerts and metrics that guard a rollout are asked for";
+    all.push(grant(Controller, &PROMETHEUS_SOURCES, &[], &["get"], why));
+    let why = "the bearer tokens of PrometheusSources, if somebody has put any there";
+    all.push(grant(ControllerNamespace, &SECRETS, &["-prometheus"], &["get"], why));
     all.push(grant(
         ControllerNamespace,
         &SECRETS,

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod lease;
 pub mod mesh_state;
 pub mod names;
+pub mod prometheus;
 pub mod repair;
 pub mod reports;
 pub mod resource;

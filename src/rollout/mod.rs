@@ -12,6 +12,7 @@ pub mod capacity;
 pub mod digest;
 mod drain;
 pub mod flavor;
+pub mod gate;
 pub mod guards;
 mod hold;
 pub mod invariants;

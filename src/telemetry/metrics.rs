@@ -16,7 +16,7 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+pub use super::labels::{Action, Asked, Closed, Full, Loop, Outcome, Path, Port, RepairResult, Source};
 use super::mesh::Mesh;
 use super::rollouts::Rollouts;
 use super::table::*;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
+use super::labels::{Asked, Source};
 use super::metrics::{counters, gauges, int_gauges, register};
 use super::table::*;
 use crate::api::rollout_status::{Completion, Phase};
@@ -63,6 +64,7 @@ pub struct Rollouts {
     transitions: IntCounterVec,
     duration: HistogramVec,
     ended: IntCounterVec,
+    queries: IntCounterVec,
     /// What has series now.
     shown: Mutex<BTreeMap<(String, String), RolloutFigures>>,
 }
@@ -82,8 +84,14 @@ impl Rollouts {
             transitions: counters(registry, ROLLOUT_TRANSITIONS),
             duration: register(registry, HistogramVec::new(opts, ROLLOUT_DURATION.labels)),
             ended: counters(registry, ROLLOUTS),
+            queries: counters(registry, PROMETHEUS_QUERIES),
             shown: Mutex::default(),
         };
+        for source in Source::ALL {
+            for result in Asked::ALL {
+                all.queries.with_label_values(&[source.as_str(), result.as_str()]);
+            }
+        }
         for completion in Completion::ALL {
             all.ended.with_label_values(&[completion.as_str()]);
             all.duration.with_label_values(&[completion.as_str()]);
@@ -125,6 +133,11 @@ impl Rollouts {
     /// A phase was left for another; `reason` is one of a closed set of words, or empty.
     pub fn transition(&self, from: Phase, to: Phase, reason: &'static str) {
         self.transitions.with_label_values(&[from.as_str(), to.as_str(), reason]).inc();
+    }
+
+    /// A query for alerts or metrics was answered, or not.
+    pub fn asked(&self, source: Source, result: Asked) {
+        self.queries.with_label_values(&[source.as_str(), result.as_str()]).inc();
     }
 
     /// A rollout came to its end, so long after it began.

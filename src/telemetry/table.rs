@@ -329,6 +329,12 @@ pub(super) const ALERT_GATE: Def = Def {
     help: "What the alerts that guard a rollout say: 0 quiet, 1 firing, 2 unknown; no series where nothing guards it.",
     labels: &["namespace", "name"],
 };
+pub(super) const PROMETHEUS_QUERIES: Def = Def {
+    name: "revguard_prometheus_queries_total",
+    kind: Kind::Counter,
+    help: "Queries for alerts and metrics that guard rollouts, by what was asked and what came of it.",
+    labels: &["source", "result"],
+};
 pub(super) const ROLLOUT_TRANSITIONS: Def = Def {
     name: "revguard_rollout_transitions_total",
     kind: Kind::Counter,
@@ -409,6 +415,7 @@ pub const ALL: &[Def] = &[
     ROLLOUT_DURATION,
     ROLLOUTS,
     ALERT_GATE,
+    PROMETHEUS_QUERIES,
     READY,
     BUILD_INFO,
 ];
