@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 
-use super::wire::{Ask, connects, get};
 use super::envoy;
+use super::wire::{Ask, connects, get};
 use crate::api::gateway_rollout::{HttpProbe, Scheme};
 use crate::rollout::Seen;
 use crate::rollout::seen::{Evidence, Of, Pod};
@@ -33,9 +33,8 @@ pub async fn gather(seen: &Seen, recent: impl Fn(&Arc<str>) -> bool) -> BTreeMap
     let probes = &seen.rollout.spec.probe.http;
     let asked = seen.pods.iter().filter_map(|pod| Some((pod, pod.ip.as_deref()?.parse::<IpAddr>().ok()?)));
     let is_judged = |pod: &Pod| matches!(pod.of, Of::Canary | Of::Probe);
-    let asked: Vec<_> = asked
-        .filter(|(pod, _)| pod.of != Of::Other && (is_judged(pod) || !recent(&pod.held.uid)))
-        .collect();
+    let asked: Vec<_> =
+        asked.filter(|(pod, _)| pod.of != Of::Other && (is_judged(pod) || !recent(&pod.held.uid))).collect();
     let mut evidence = Vec::new();
     for (pod, ip) in asked {
         let ports = &ports;
@@ -78,8 +77,7 @@ async fn of(pod: &Pod, ip: IpAddr, ports: &BTreeSet<u16>, probes: &[HttpProbe]) 
 /// Why a probe fails, if it does.
 async fn fails(ip: IpAddr, probe: &HttpProbe) -> Option<String> {
     let tls = probe.scheme == Scheme::HTTPS;
-    let ask =
-        Ask { to: (ip, probe.port).into(), host: &probe.host, path: &probe.path, tls, most_bytes: MOST_BYTES };
+    let ask = Ask { to: (ip, probe.port).into(), host: &probe.host, path: &probe.path, tls, most_bytes: MOST_BYTES };
     let named = format!("{}://{}{} at port {}", if tls { "https" } else { "http" }, probe.host, probe.path, probe.port);
     match get(&ask, PATIENCE_PROBE).await {
         Ok(said) if is_expected(probe, said.status) => None,
@@ -98,13 +96,8 @@ mod tests {
 
     #[test]
     fn what_is_expected_is_what_the_probe_says() {
-        let mut probe = HttpProbe {
-            port: 1,
-            scheme: Scheme::HTTP,
-            host: "h".into(),
-            path: "/".into(),
-            expect_status: Vec::new(),
-        };
+        let mut probe =
+            HttpProbe { port: 1, scheme: Scheme::HTTP, host: "h".into(), path: "/".into(), expect_status: Vec::new() };
         assert!(is_expected(&probe, 204) && is_expected(&probe, 302) && !is_expected(&probe, 404));
         probe.expect_status = vec![404];
         assert!(is_expected(&probe, 404) && !is_expected(&probe, 200));
@@ -121,6 +114,9 @@ mod tests {
             expect_status: vec![200],
         };
         let said = fails(closed.ip(), &probe).await.unwrap();
-        assert!(said.starts_with("https://shop.example.com/healthz at port ") && said.contains("no connection"), "{said}");
+        assert!(
+            said.starts_with("https://shop.example.com/healthz at port ") && said.contains("no connection"),
+            "{said}"
+        );
     }
 }

@@ -18,10 +18,21 @@ async fn a_gateway_moves_and_keeps_its_service() -> Result<()> {
     let watch = Watch::start(&stage);
     stage.rollout(json!({})).await?;
     let done = stage.phase("Completed").await?;
-    let seen = watch.end();
+    let seen = watch.end(&stage).await;
     ensure!(
-        seen.phases() == ["Pending", "Preflight", "Preparing", "Probing", "Progressing", "HandingOver", "Draining", "Finalizing", "Completed"],
-        "{:?}", seen.story
+        seen.phases()
+            == [
+                "Preflight",
+                "Preparing",
+                "Probing",
+                "Progressing",
+                "HandingOver",
+                "Draining",
+                "Finalizing",
+                "Completed"
+            ],
+        "{:?}",
+        seen.story
     );
     ensure!(seen.fewest >= Some(2), "{seen:?}");
     ensure!(seen.hpas == 1 && seen.pdbs == 1, "{seen:?}");

@@ -39,19 +39,16 @@ struct Stage {
 
 impl Stage {
     async fn start() -> Result<Stage> {
-        let controllers = [
-            "deployment-controller",
-            "replicaset-controller",
-            "disruption-controller",
-            "garbage-collector-controller",
-        ];
+        let controllers =
+            ["deployment-controller", "replicaset-controller", "disruption-controller", "garbage-collector-controller"];
         let env = Env::start_without("", Options::with_controllers(&controllers)).await?;
         Stage::over(env).await
     }
 
     async fn over(env: Env) -> Result<Stage> {
         // Nobody runs the istiods that would judge the Gateway.
-        let validators = ["istiod-default-validator", "istio-validator-1-23-istio-system", "istio-validator-1-24-istio-system"];
+        let validators =
+            ["istiod-default-validator", "istio-validator-1-23-istio-system", "istio-validator-1-24-istio-system"];
         let policy = async |policy: &str| {
             for name in validators {
                 let change = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": policy}]);
@@ -186,8 +183,9 @@ impl Watch {
         Watch { seen, task }
     }
 
-    fn end(self) -> Watched {
+    async fn end(self, stage: &Stage) -> Watched {
         self.task.abort();
+        let _ = watch(&stage.env.plane.client(), &self.seen).await;
         self.seen.lock().unwrap().clone()
     }
 }
@@ -202,9 +200,8 @@ async fn watch(client: &kube::Client, to: &Mutex<Watched>) -> Result<()> {
     let serving = pods["items"].as_array().into_iter().flatten().filter(|pod| {
         let labels = &pod["metadata"]["labels"];
         let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-        labels["app"] == GW
-            && pod["metadata"]["deletionTimestamp"].is_null()
-            && { conditions }.any(|c| c["type"] == "Ready" && c["status"] == "True")
+        labels["app"] == GW && pod["metadata"]["deletionTimestamp"].is_null() && { conditions }
+            .any(|c| c["type"] == "Ready" && c["status"] == "True")
     });
     let serving = serving.count();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();

@@ -152,7 +152,8 @@ impl Play {
         if !self.running.contains_key(uid) {
             let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let address = address(number);
-            let mut servers = vec![statistics(address, name.to_owned(), revision.clone(), Arc::clone(&self.manners)).await?];
+            let mut servers =
+                vec![statistics(address, name.to_owned(), revision.clone(), Arc::clone(&self.manners)).await?];
             if !manners.deaf.contains(&revision) {
                 for port in ports(pod) {
                     servers.push(accepting(address, port).await?);
@@ -188,7 +189,9 @@ impl Play {
             let selects = |pod: &Value| selector.iter().all(|(k, v)| pod["metadata"]["labels"][k] == *v);
             let mut endpoints = Vec::new();
             for pod in pods {
-                let Some(running) = pod["metadata"]["uid"].as_str().and_then(|uid| self.running.get(uid)) else { continue };
+                let Some(running) = pod["metadata"]["uid"].as_str().and_then(|uid| self.running.get(uid)) else {
+                    continue;
+                };
                 if !selects(pod) || running.ready.is_none() {
                     continue;
                 }
@@ -242,10 +245,8 @@ impl Play {
                     {"type": "AbleToScale", "status": "True", "reason": "ReadyForNewScale", "lastTransitionTime": "2026-01-01T00:00:00Z"},
                 ],
             }});
-            let path = format!(
-                "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{name}/status",
-                self.namespace
-            );
+            let path =
+                format!("/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{name}/status", self.namespace);
             if self.written.get(&path) != Some(&status) {
                 self.ask(Method::PATCH, &path, Some((MERGE, &status))).await?;
                 self.written.insert(path, status);
@@ -280,9 +281,7 @@ fn ports(pod: &Value) -> Vec<u16> {
 
 fn status(pod: &Value, address: Ipv4Addr, containers: bool, gates: bool) -> Value {
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let one = |of: &str, is: bool| {
-        json!({"type": of, "status": if is { "True" } else { "False" }, "lastTransitionTime": now})
-    };
+    let one = |of: &str, is: bool| json!({"type": of, "status": if is { "True" } else { "False" }, "lastTransitionTime": now});
     let image = &pod["spec"]["containers"][0]["image"];
     json!({
         "phase": "Running", "podIP": address.to_string(), "podIPs": [{"ip": address.to_string()}],
@@ -305,7 +304,8 @@ async fn accepting(address: Ipv4Addr, port: u16) -> Result<JoinHandle<()>> {
             tokio::spawn(async move {
                 let mut asked = [0; 2048];
                 if stream.read(&mut asked).await.is_ok_and(|n| n > 0) {
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
                 }
             });
         }
