@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::look::{GO, Go, Look, Move};
+use super::look::{GO, Go, Look, Move, after};
 use super::seen::{Evidence, Of, Pod};
 use super::step::{Next, Step};
 
@@ -35,14 +35,16 @@ impl Look<'_> {
         self.seen.pods.iter().filter(|p| p.of == Of::Apart && !p.deleting)
     }
 
-    /// Somebody may have taken the annotation off; then it counts from what is surely not too early.
+    /// Somebody may have taken the annotation off, or put a time into it that is yet to come; then it counts from what is
+    /// surely not too early.
     fn since(&self, pod: &Pod) -> Timestamp {
-        pod.apart_since
-            .unwrap_or_else(|| pod.created.max(self.memory.last_batch.or(self.memory.since).unwrap_or(pod.created)))
+        let known = |at: &Timestamp| *at <= self.now;
+        let batch = self.memory.last_batch.or(self.memory.since).filter(known);
+        pod.apart_since.filter(known).or(batch).map_or(pod.created, |at| at.max(pod.created))
     }
 
     fn last_moment(&self, pod: &Pod) -> Timestamp {
-        self.since(pod) + self.spec().strategy.drain.max_wait.signed()
+        after(self.since(pod), self.spec().strategy.drain.max_wait.signed())
     }
 
     fn is_finished(&self, pod: &Pod) -> bool {
@@ -50,7 +52,7 @@ impl Look<'_> {
             return true;
         }
         // Load balancers may go on sending for so long.
-        let routed = self.now < self.since(pod) + self.spec().strategy.drain.lb_drain_delay.signed();
+        let routed = self.now < after(self.since(pod), self.spec().strategy.drain.lb_drain_delay.signed());
         !routed && self.evidence(pod).is_some_and(|e: &Evidence| e.is_idle(self.memory.unrouted))
     }
 }

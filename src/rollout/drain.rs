@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::look::{GO, Go, Look, pods};
+use super::look::{GO, Go, Look, after, pods};
 use super::memory::Batch;
 use super::seen::{Of, Pod};
 use super::step::{Step, Which};
@@ -34,13 +34,15 @@ impl Look<'_> {
         // What was set apart is missed at once, so that its replacement never gets to serve.
         let to = batch.to + u32::try_from(left.len()).unwrap_or(u32::MAX);
         if deployment.replicas > to {
+            self.spare_ready(batch, to)?;
             let after = self.serving() - self.count(batch.which).loss(to);
             if after < floor {
-                return self.slow(format!(
+                let on = format!(
                     "capacity: Deployment {} at {to} would leave {after} of {} serving",
                     deployment.name,
                     pods(floor)
-                ));
+                );
+                return self.slow(on);
             }
             return self.act(Step::Scale { which: batch.which, held: deployment.held.clone(), to });
         }
@@ -68,6 +70,26 @@ impl Look<'_> {
             }),
             Err(why) => self.slow(format!("a label by which pods can be set apart: {why}")),
         }
+    }
+
+    /// A replacement that is ready already (nobody led for a while) has traffic: it is set apart as well, and not terminated. The one
+    /// that comes for it is not ready yet when the replicas are lowered.
+    fn spare_ready(&self, batch: &Batch, to: u32) -> Go {
+        let count = self.count(batch.which);
+        let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
+        if removed == 0 || !self.sets_apart() {
+            return GO;
+        }
+        let mut ready: Vec<&Pod> =
+            self.pods(batch.which).filter(|p| p.ready && !batch.pods.contains(&p.name)).collect();
+        // As a ReplicaSet chooses: the cheapest, then the youngest.
+        ready.sort_by_key(|p| (p.deletion_cost.unwrap_or(0), std::cmp::Reverse(p.created)));
+        let names: Vec<Arc<str>> = ready.iter().take(removed as usize).map(|p| Arc::clone(&p.name)).collect();
+        self.remember(|m| {
+            if let Some(batch) = &mut m.batch {
+                batch.pods.extend(names);
+            }
+        })
     }
 
     /// Lowers a Deployment to so many replicas, batch by batch.
@@ -121,7 +143,7 @@ impl Look<'_> {
     /// From one batch to the next.
     fn pace(&self) -> Go {
         let Some(last) = self.memory.last_batch else { return GO };
-        let next = last + self.spec().strategy.drain.interval.signed();
+        let next = after(last, self.spec().strategy.drain.interval.signed());
         if self.now < next { self.wait("the next batch of pods".to_owned(), Some(next)) } else { GO }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::look::{GO, Go, Look};
+use super::look::{GO, Go, Look, after};
 use super::memory::{Cause, Memory, PauseMemory, Reason, RollbackMemory};
 use super::seen::{Gate, Outcome, Verified};
 use super::step::Which;
@@ -100,7 +100,7 @@ impl Look<'_> {
         let patient = matches!(pause.cause, Cause::User | Cause::WindowClosed | Cause::Approval);
         let mut until = None;
         if guardrails.on_pause_timeout == OnPauseTimeout::Abort && !guardrails.max_pause.is_zero() && !patient {
-            let end = pause.since + guardrails.max_pause.signed();
+            let end = after(pause.since, guardrails.max_pause.signed());
             if self.now >= end {
                 let message = format!("it was paused for {}: {}", guardrails.max_pause, pause.message);
                 return self.back(Reason::PauseTimeout, message);
@@ -209,7 +209,7 @@ impl Look<'_> {
     /// When it has been quiet for long enough.
     fn quiet_until(&self) -> Option<jiff::Timestamp> {
         let Gate::Quiet(since) = self.seen.gate else { return None };
-        Some(since + self.spec().guardrails.alerts.as_ref()?.resume_after.signed())
+        Some(after(since, self.spec().guardrails.alerts.as_ref()?.resume_after.signed()))
     }
 
     fn prometheus(&self) -> Option<String> {
@@ -356,7 +356,7 @@ impl Look<'_> {
 
     fn missing_endpoint(&self) -> Option<String> {
         self.new_pods().find_map(|pod| {
-            let since = pod.ready_since.filter(|since| pod.ready && self.now >= *since + UNTIL_ENDPOINT)?;
+            let since = pod.ready_since.filter(|since| pod.ready && self.now >= after(*since, UNTIL_ENDPOINT))?;
             let service = self.missing_from(pod)?;
             Some(format!("pod {} is ready since {since} and no endpoint of Service {service}", pod.name))
         })
@@ -413,7 +413,7 @@ impl Look<'_> {
             return self.slow_back(on);
         }
         let begun = self.memory.since.max(self.memory.last_batch).unwrap_or(self.now);
-        let deadline = begun + self.memory.paused_for + self.spec().progress_deadline.signed();
+        let deadline = after(after(begun, self.memory.paused_for), self.spec().progress_deadline.signed());
         if self.now < deadline {
             return self.wait(on, Some(deadline));
         }
@@ -458,6 +458,7 @@ impl Look<'_> {
 /// The end of a pause.
 pub fn resume(m: &mut Memory, now: jiff::Timestamp) {
     if let Some(pause) = m.pause.take() {
-        m.paused_for += now.duration_since(pause.since);
+        let paused = now.duration_since(pause.since).max(SignedDuration::ZERO);
+        m.paused_for = m.paused_for.saturating_add(paused);
     }
 }

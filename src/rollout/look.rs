@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
 use super::seen::{Deployment, Evidence, Hpa, Map, Of, Pod, Seen, Verified};
@@ -315,6 +315,11 @@ impl<'a> Look<'a> {
         change(&mut memory);
         self.stop(Next::Remember(Box::new(memory)), None)
     }
+}
+
+/// So much later; at the end of time if that is beyond it. Times in annotations are anybody's to write.
+pub fn after(at: Timestamp, time: SignedDuration) -> Timestamp {
+    at.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
 /// "1 pod", "2 pods".

@@ -12,7 +12,7 @@ use super::prepare::keep;
 use crate::api::gateway_rollout::Promotion;
 use crate::api::rollout_status::{Completion, Phase};
 use crate::rollout::hold::resume;
-use crate::rollout::look::{GO, Go, Look};
+use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::{Cause, Memory, PauseMemory, Reason};
 use crate::rollout::step::{Step, Which};
 
@@ -27,7 +27,7 @@ impl Look<'_> {
     /// It turns back from where no old pod had left.
     pub fn is_untouched(&self) -> bool {
         let from = self.memory.rollback.as_ref().map(|r| r.from);
-        matches!(from, None | Some(Phase::Preparing | Phase::Probing | Phase::Progressing))
+        matches!(from, Some(Phase::Preparing | Phase::Probing | Phase::Progressing))
     }
 
     /// The batch that was begun, before anything else that only holds. A pause that was noted holds it as well.
@@ -41,7 +41,7 @@ impl Look<'_> {
     /// Waits for something that going back needs.
     pub fn slow_back<T>(&self, on: String) -> Go<T> {
         let begun = self.memory.since.max(self.memory.last_batch).unwrap_or(self.now);
-        let deadline = begun + self.memory.paused_for + DEADLINE;
+        let deadline = after(after(begun, self.memory.paused_for), DEADLINE);
         if self.now < deadline {
             return self.wait(on, Some(deadline));
         }

@@ -9,7 +9,7 @@ use super::prepare::{copy_config, keep};
 use crate::api::gateway_rollout::{Approval, OnUnavailable, Promotion, Step as SpecStep};
 use crate::api::rollout_status::{Completion, Phase, Stage};
 use crate::rollout::capacity::{Targets, targets};
-use crate::rollout::look::{GO, Go, Look};
+use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::{Cause, Measured, PauseMemory, StepMemory};
 use crate::rollout::seen::{Map, Outcome};
 use crate::rollout::step::{Next, Step, Which};
@@ -102,7 +102,7 @@ pub fn stages(look: &Look, arrive: Arrive) -> Go {
             look.remember(|m| {
                 look.begin(m);
                 if let Some(memory) = &mut m.step {
-                    (memory.stage, memory.soak_until) = (Stage::Soaking, Some(look.now + step.soak.signed()));
+                    (memory.stage, memory.soak_until) = (Stage::Soaking, Some(after(look.now, step.soak.signed())));
                     memory.measured.clear();
                 }
             })
@@ -187,7 +187,7 @@ fn measure(look: &Look) -> Go {
     for result in &look.seen.metrics {
         let Some(metric) = look.spec().guardrails.metrics.iter().find(|m| m.name == result.name) else { continue };
         // A window that reaches back into the step before would judge that one.
-        if result.at < begun + metric.window.signed() {
+        if result.at < after(begun, metric.window.signed()) {
             continue;
         }
         let failed = u32::from(result.outcome == Outcome::Failed);
@@ -216,7 +216,7 @@ fn measure(look: &Look) -> Go {
 fn measured(look: &Look, step: &StepMemory) -> Go {
     for metric in &look.spec().guardrails.metrics {
         let known = step.measured.iter().find(|m| *m.name == *metric.name);
-        let again = Some(look.now + metric.interval.signed());
+        let again = Some(after(look.now, metric.interval.signed()));
         match known.map(|m| m.last) {
             Some(Outcome::Passed) => {}
             None => return look.wait(format!("the first evaluation of metric {}", metric.name), again),
@@ -260,7 +260,7 @@ pub fn promoting(look: &Look) -> Go {
 }
 
 fn await_external(look: &Look) -> Go {
-    let again = look.memory.since.unwrap_or(look.now) + REMINDER;
+    let again = after(look.memory.since.unwrap_or(look.now), REMINDER);
     if look.now >= again {
         return look.remember(|m| look.begin(m));
     }

@@ -2,7 +2,7 @@
 
 use crate::api::gateway_rollout::{OnDelete, Until};
 use crate::api::rollout_status::Phase;
-use crate::rollout::look::{GO, Go, Look};
+use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::Reason;
 use crate::rollout::step::{Step, Which};
 
@@ -24,7 +24,7 @@ pub fn completed(look: &Look) -> Go {
     }
     let ends = look.memory.finished.filter(|_| look.spec().standby.until == Until::Duration);
     let until =
-        ends.map(|f| f + look.spec().standby.ttl.signed()).filter(|_| look.deployment(Which::Standby).is_some());
+        ends.map(|f| after(f, look.spec().standby.ttl.signed())).filter(|_| look.deployment(Which::Standby).is_some());
     rest(look, until)
 }
 
@@ -51,7 +51,7 @@ fn drop_idle(look: &Look, which: Which, replicas: u32) -> Go {
 
 fn is_standby_over(look: &Look) -> bool {
     let standby = &look.spec().standby;
-    let expired = look.memory.finished.is_some_and(|f| look.now >= f + standby.ttl.signed());
+    let expired = look.memory.finished.is_some_and(|f| look.now >= after(f, standby.ttl.signed()));
     !look.seen.from.installed || standby.until == Until::Duration && expired
 }
 
@@ -111,8 +111,9 @@ fn rest(look: &Look, until: Option<jiff::Timestamp>) -> Go {
         return look.wait(format!("{} pods set apart to finish what they have", look.apart), until);
     }
     let expires = look.memory.finished.filter(|_| !look.spec().ttl_after_finished.is_zero());
-    let expires =
-        expires.filter(|_| look.memory.phase != Phase::Failed).map(|f| f + look.spec().ttl_after_finished.signed());
+    let expires = expires
+        .filter(|_| look.memory.phase != Phase::Failed)
+        .map(|f| after(f, look.spec().ttl_after_finished.signed()));
     let standby = look.deployment(Which::Standby).is_some();
     match [until, expires.filter(|_| !standby)].into_iter().flatten().min() {
         Some(until) => look.wait("the end of its time".to_owned(), Some(until)),
@@ -132,7 +133,7 @@ fn release(look: &Look) -> Go {
 /// Its time is over.
 fn expire(look: &Look) -> Go {
     let ttl = look.spec().ttl_after_finished;
-    let over = look.memory.finished.is_some_and(|f| !ttl.is_zero() && look.now >= f + ttl.signed());
+    let over = look.memory.finished.is_some_and(|f| !ttl.is_zero() && look.now >= after(f, ttl.signed()));
     if over && look.apart == 0 && !look.seen.rollout.deleting {
         return look.act(Step::DropRollout { held: look.seen.rollout.held.clone() });
     }

@@ -15,7 +15,7 @@ use crate::rollout::step::{Step, Which};
 /// One pod more, and none less, at any time: only then nothing is below the floor while the Deployment moves by itself.
 pub fn is_paced(source: &Deployment) -> bool {
     let rolling = &source.strategy["rollingUpdate"];
-    let is = |key: &str, n: u64| rolling[key] == n || rolling[key] == n.to_string();
+    let is = |key: &str, n: u64| rolling[key] == n;
     source.strategy["type"] != "Recreate" && is("maxSurge", 1) && is("maxUnavailable", 0)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::gateway_rollout::ProbeMode;
 use crate::api::rollout_status::Phase;
-use crate::rollout::look::{GO, Go, Look};
+use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::Reason;
 use crate::rollout::seen::{Of, Pod, Verified};
 use crate::rollout::step::{Step, Which};
@@ -105,8 +105,8 @@ pub fn probing(look: &Look) -> Go {
     keep(look)?;
     let mode = look.spec().probe.mode;
     let failed = |why: String| look.back(Reason::ProbeFailed, why);
-    let began = look.memory.since.unwrap_or(look.now) + look.memory.paused_for;
-    let end = began + look.spec().probe.timeout.signed();
+    let began = after(look.memory.since.unwrap_or(look.now), look.memory.paused_for);
+    let end = after(began, look.spec().probe.timeout.signed());
     if mode != ProbeMode::None {
         let Some(dry_runs) = &look.seen.dry_runs else {
             return look.wait("the dry-runs".to_owned(), Some(look.now));
