@@ -7,11 +7,14 @@ mod demo;
 pub mod docs;
 pub mod input;
 mod output;
+mod paint;
 pub mod report;
 pub mod resolve;
+mod rollout;
 mod serve;
 mod status;
 mod table;
+mod text;
 mod uninstall;
 mod week;
 
@@ -56,6 +59,8 @@ enum Command {
     Demo(demo::Options),
     /// What would have been denied in the last week, by rule and writer, and which exemptions stand
     Report(week::Options),
+    /// Show gateway rollouts, approve, pause, resume or abort them
+    Rollout(rollout::Options),
     /// List the rules
     Rules(RulesOptions),
     /// Explain a rule: what, why, what to do, when to allow
@@ -164,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Report(options) => week::run(&options),
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
+        Command::Rollout(options) => rollout::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {
