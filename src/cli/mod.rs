@@ -7,12 +7,15 @@ mod demo;
 pub mod docs;
 pub mod input;
 mod output;
+mod paint;
 mod plan;
 pub mod report;
 pub mod resolve;
+mod rollout;
 mod serve;
 mod status;
 mod table;
+mod text;
 mod uninstall;
 mod week;
 
@@ -60,6 +63,8 @@ enum Command {
     Demo(demo::Options),
     /// What would have been denied in the last week, by rule and writer, and which exemptions stand
     Report(week::Options),
+    /// Show gateway rollouts, approve, pause, resume or abort them
+    Rollout(rollout::Options),
     /// List the rules
     Rules(RulesOptions),
     /// Explain a rule: what, why, what to do, when to allow; or a guard of gateway rollouts
@@ -169,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Plan(options) => plan::run(&options),
+        Command::Rollout(options) => rollout::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {
