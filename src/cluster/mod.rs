@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod gateway;
 pub mod once;
 pub mod request;
 pub mod secret;
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
 pub use client::{Access, ClientError, connect, connect_as_kubectl, install_crypto};
+pub use gateway::{read_gateway, read_rollout};
 pub use once::{Pods, ReadError, Reading, read_once, remote_clusters};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;
@@ -121,7 +123,7 @@ async fn watched(task: &'static str, run: impl Future<Output = ()>, died: mpsc::
     let _ = died.send(Died { task: task.to_owned(), why }).await;
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("without a message"))

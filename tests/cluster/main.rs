@@ -21,6 +21,7 @@ mod e2e;
 mod harness;
 mod harness_tests;
 mod injection;
+mod rollout;
 mod shared;
 mod trial;
 
@@ -41,12 +42,14 @@ fn main() -> ExitCode {
         chart::tests(),
         e2e::tests(),
         controller::tests(),
+        rollout::tests(),
     ]
     .into_iter()
     .flatten()
     .collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     shared::end_shared();
+    rollout::end_shared();
     let complete = trial::say_what_did_not_run();
     let failed = conclusion.has_failed();
     harness::rundir::tidy_up(failed);
