@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/reliability.md from target/bench/{tests,node-*}.json, which the tests leave. Nothing is measured or typed in here:
+"""Writes docs/reliability.md from target/bench/{tests,node-*,rollout-*}.json, which the tests leave. Nothing is measured or typed in here:
 what has no file is said as not measured, and what does not hold says so."""
 
 import json
@@ -90,6 +90,11 @@ def main():
     parts += plain("node-repair", "A validator broken with kubectl", "Seconds until the controller has mended it, with the policy `repair: all` and an audit every two seconds.", [("mended_seconds", "seconds")])
     parts += plain("node-istiod-uninstall", "helm uninstall of a control plane in use", "Its objects, and those that were gone after `helm uninstall` was refused.", [("objects", "objects of the release"), ("gone_when_refused", "gone after the refusal")])
     parts += plain("node-uninstall", "helm uninstall of revguard with no pod alive", "Nothing of it is left that could hold anything up.", [("seconds", "seconds for `helm uninstall`"), ("namespace_gone_seconds", "seconds until its namespace is gone")])
+    parts += plain("rollout-states", "Rollouts: every way through small worlds", "The plan of a rollout in a model of a cluster: controllers and kubelets that act when they like, two leaders, writes that come too late, nodes that are drained, pods that do not start, listeners that are rejected, istiods that go and return, autoscalers, and people. Every state is visited, every edge is held against the promises (no write below the floor, no foreign object touched, no pod set apart forgotten, …), and from every state the way to a good end is walked. Each promise is also broken on purpose, and the search must find it.", [
+        ("worlds", "worlds"), ("states", "distinct states"), ("edges", "edges"), ("transitions", "kinds of transition, waiting and writing that were taken"), ("refused", "writes that came too late and were refused"),
+        ("longest_way_to_an_end", "events of the longest way to an end once nothing goes wrong any more"), ("broken_promises", "broken promises")])
+    parts += plain("rollout-chance", "Rollouts: large worlds by chance", "The same promises over worlds of up to eight pods, with everything that can be asked for and everything that can go wrong, several at a time. After each event the status is written, read back, and edited by a clumsy hand.", [
+        ("worlds", "worlds"), ("events", "events"), ("refused", "writes that came too late and were refused"), ("broken_promises", "broken promises")])
     parts += tests()
     page = ROOT / "docs" / "reliability.md"
     page.write_text("\n".join(parts))

@@ -223,6 +223,10 @@ impl<'a> Look<'a> {
 
     /// Pods that have to serve: what the gateway had, or what its autoscaler wants by now, if that is more.
     pub fn floor(&self) -> u32 {
+        if self.is_in_place() {
+            // Nobody's replicas are touched: what is asked for is what is needed.
+            return self.replicas(Which::Source).max(1);
+        }
         let baseline = self.baseline().map_or(0, |b| b.replicas);
         let wanted = self.seen.hpas.iter().map(|h| h.desired).max();
         // A person may have asked for more, as long as the source is in nobody's hands.
@@ -236,7 +240,7 @@ impl<'a> Look<'a> {
                 | Phase::Progressing
                 | Phase::HandingOver
         );
-        let by_hand = self.seen.source.as_ref().filter(|_| untouched || self.is_in_place()).map_or(0, |s| s.replicas);
+        let by_hand = self.seen.source.as_ref().filter(|_| untouched).map_or(0, |s| s.replicas);
         baseline.max(wanted.unwrap_or(0)).max(by_hand).max(1)
     }
 

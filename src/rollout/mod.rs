@@ -11,7 +11,6 @@ mod baseline;
 pub mod capacity;
 pub mod digest;
 mod drain;
-pub mod flavor;
 pub mod gate;
 pub mod guards;
 mod hold;

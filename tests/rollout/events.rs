@@ -363,8 +363,9 @@ impl World {
     fn promise(&mut self) -> Result<(), String> {
         let floor = usize::from(self.config.pods);
         let serving = self.serving();
-        if self.narrowed {
-            // Who lets the Service select less has said so.
+        let rolls = self.deployment(Which::Source).is_some_and(|d| d.sets.iter().filter(|n| **n > 0).count() > 1);
+        if self.narrowed || rolls && !self.config.is_in_place() {
+            // Who lets the Service select less, or changes the template of what serves, has said so.
             self.harmed = true;
         } else if self.harmed {
             if serving >= floor && self.late.as_ref().is_none_or(|p| !p.tainted) {

@@ -13,6 +13,7 @@ mod look;
 mod machines;
 mod search;
 mod table;
+mod told;
 mod world;
 mod worlds;
 

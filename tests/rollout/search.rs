@@ -12,6 +12,7 @@ use revguard::rollout::step::{Next, Which};
 
 use super::config::{Config, Rev};
 use super::events::{Decision, Event};
+use super::told::Told;
 use super::world::World;
 
 /// What a search has come across.
@@ -310,7 +311,7 @@ fn judged(world: &World) -> Result<String, String> {
 pub fn walk(config: &Arc<Config>, dice: &mut Dice, events: usize) -> Result<Found, String> {
     let mut world = World::new(config);
     let mut found = Found::default();
-    let mut trace = VecDeque::new();
+    let (mut trace, mut status) = (VecDeque::new(), Told::default());
     for _ in 0..events {
         let told = |trace: &VecDeque<String>, why: String| {
             let trace: Vec<&str> = trace.iter().map(String::as_str).collect();
@@ -319,6 +320,8 @@ pub fn walk(config: &Arc<Config>, dice: &mut Dice, events: usize) -> Result<Foun
         let decision = world.decide().transpose().map_err(|why| told(&trace, why))?;
         if let Some(decision) = &decision {
             found.note(decision);
+            status.tell(&world, decision).map_err(|why| told(&trace, why))?;
+            status.edit(&world, dice);
         }
         let all = world.events(decision.as_ref());
         // Faults are rare, and leaders are quick.

@@ -504,8 +504,8 @@ impl World {
     pub fn settle(&mut self) {
         let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
         if let Some(pending) = &self.late
-            // A lease ends long before a way turns round: raising the other side takes longer than any request.
-            && (self.is_refused(pending) || pending.back != back)
+            // A lease ends long before a way turns round, or before the object is gone: that takes longer than any request.
+            && (self.is_refused(pending) || pending.back != back || self.rollout.is_none())
         {
             self.late = None;
             self.refusals += 1;

@@ -6,14 +6,14 @@ use jiff::SignedDuration;
 
 use super::over::unlock;
 
-use crate::api::gateway_rollout::{AtStart, DrainMode, Flavor, Promotion};
+use crate::api::gateway_rollout::{AtStart, DrainMode, Promotion};
 use crate::api::rollout_status::{Baseline, Completion, Phase};
 use crate::model::key;
 use crate::rollout::look::{GO, Go, Look};
 use crate::rollout::memory::{Cause, Memory, PauseMemory};
 use crate::rollout::seen::{Gate, Severity};
 use crate::rollout::step::Which;
-use crate::rollout::{baseline, flavor, steps};
+use crate::rollout::{baseline, read, steps};
 
 /// How long until guards are asked again; a change that is watched is noticed at once.
 const UNTIL_ASKED: SignedDuration = SignedDuration::from_secs(60);
@@ -161,10 +161,7 @@ fn observed(look: &Look) -> Option<Arc<str>> {
 pub fn decide(look: &Look, m: &mut Memory) {
     let Some(source) = &look.seen.source else { return };
     let strategy = &look.spec().strategy;
-    m.flavor = Some(match look.spec().flavor {
-        Flavor::Auto => flavor::of(&source.template),
-        said => said,
-    });
+    m.flavor = read::flavor(source, look.spec());
     if look.is_in_place() {
         return;
     }
