@@ -184,6 +184,8 @@ fn drain_fits() -> Result<()> {
         "another default than the binary's"
     );
     ensure!(argument(webhook, "max-connections")?.parse::<usize>()? == settings.max_connections);
+    let age = argument(webhook, "max-connection-age")?;
+    ensure!(revguard::cli::certificates::duration(&age).ok() == settings.connection_age, "{age}");
     Ok(())
 }
 
