@@ -266,15 +266,15 @@ impl Env {
 }
 
 /// A running `revguard controller`.
-struct Controller {
-    process: Process,
-    health: SocketAddr,
+pub struct Controller {
+    pub process: Process,
+    pub health: SocketAddr,
     log: PathBuf,
-    policy: PathBuf,
+    pub policy: PathBuf,
 }
 
 impl Controller {
-    async fn start(folder: &Path, kubeconfig: &Path, policy: &str, more: &[&str]) -> Result<Controller> {
+    pub async fn start(folder: &Path, kubeconfig: &Path, policy: &str, more: &[&str]) -> Result<Controller> {
         let name = format!("controller-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let file = folder.join(format!("{name}.policy.yaml"));
         std::fs::write(&file, policy)?;
