@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::resource::{
-    CLUSTER_POLICY_REPORTS, CONFIG_MAPS, EVENTS, LEASES, MESH_STATES, MUTATING, OPEN_CLUSTER_REPORTS, OPEN_REPORTS,
-    POLICY_REPORTS, Resource, SECRETS, SERVICES, VALIDATING,
+    CLUSTER_POLICY_REPORTS, CONFIG_MAPS, EVENTS, GUARD_PARAMETERS, LEASES, MESH_STATES, MUTATING, OPEN_CLUSTER_REPORTS,
+    OPEN_REPORTS, POLICY_REPORTS, Resource, SECRETS, SERVICES, VALIDATING,
 };
 use crate::wire::kinds::{KINDS, Watch};
 
@@ -124,9 +124,23 @@ pub fn grants() -> Vec<Grant> {
     all.push(grant(
         ControllerNamespace,
         &CONFIG_MAPS,
-        &["-guard", "-report", "-undo"],
+        &["-report", "-undo"],
         &["get", "patch"],
-        "parameters of the admission policy, the week's tally, copies of what repairs removed",
+        "the week's tally, copies of what repairs removed",
+    ));
+    all.push(grant(
+        ControllerNamespace,
+        &GUARD_PARAMETERS,
+        &[""],
+        &["get", "patch"],
+        "what the admission policy over webhook configurations is told",
+    ));
+    all.push(grant(
+        ControllerNamespace,
+        &GUARD_PARAMETERS,
+        &[],
+        &["create"],
+        "the same, when it is not there: Helm cannot make an object of a kind that comes with the same release",
     ));
     all.push(grant(
         ControllerNamespace,
