@@ -162,7 +162,7 @@ fn child(url: &str, changes: u64) {
         serde_json::json!({
             "ready_mb": ready, "changed_mb": status("VmRSS:"), "peak_mb": status("VmHWM:"), "seconds": seconds,
             "namespaces": count(Kind::Namespace), "deployments": count(Kind::Deployment), "pods": count(Kind::Pod),
-            "config": [Kind::VirtualService, Kind::DestinationRule, Kind::AuthorizationPolicy].into_iter().map(count).sum::<usize>(),
+            "config": ([Kind::VirtualService, Kind::DestinationRule, Kind::AuthorizationPolicy].into_iter().map(count).sum::<usize>()),
             "runs": state.snapshot.runs("1-24").count(),
         })
     });
