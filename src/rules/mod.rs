@@ -118,6 +118,16 @@ impl Field {
 }
 
 impl Rule {
+    /// Whether it judges writes.
+    pub fn judges(&self) -> bool {
+        self.checks.iter().any(|check| !matches!(check, Check::Audit(_)))
+    }
+
+    /// Whether it looks at the cluster as it stands, and may offer repairs.
+    pub fn audits(&self) -> bool {
+        self.checks.iter().any(|check| matches!(check, Check::Audit(_)))
+    }
+
     /// The head of its source file: its documentation, in Markdown.
     pub fn doc(&self) -> String {
         let lines = self.source.lines().map_while(|l| l.strip_prefix("//!"));

@@ -18,7 +18,7 @@ use crate::cluster::{self, Access};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
 use crate::controller::{Candidate, Names, Terms, Writer, certificates, guard, rollout, week};
-use crate::rules::Policy;
+use crate::rules::{Policy, RULES};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
 
@@ -63,6 +63,7 @@ pub fn run(control: Control) -> anyhow::Result<Option<String>> {
 
 async fn start(control: Control) -> anyhow::Result<Option<String>> {
     let metrics = Arc::new(Metrics::new());
+    metrics.expect_repairs(RULES.iter().filter(|rule| rule.audits()).map(|rule| rule.code));
     let health = Health::new(&[Condition::State, Condition::Running]);
     let shared = Shared::new(Snapshot::live(), Policy::default());
     if let Some(file) = &control.config {

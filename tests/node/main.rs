@@ -22,8 +22,6 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let tests = [
         install::tests(),
-        // Before revguard is ever uninstalled: an API server that has seen an admission policy go reads the ConfigMaps of none any
-        // more until it is restarted (kubernetes/kubernetes#130887).
         mesh::tests(),
         disruption::tests(),
         certificates::tests(),

@@ -147,10 +147,11 @@ impl Loss<'_> {
     /// A denied DELETE does not stop `helm uninstall` or `istioctl uninstall`.
     fn after_a_denial(&self, cluster: &Snapshot, kind: Kind) -> String {
         let gone = gone(cluster, self.revision);
-        let gone = if gone.is_empty() {
-            "nothing of it is gone yet".to_owned()
+        // What was deleted a moment ago may still look as if it were there: that nothing is gone cannot be said.
+        let (gone, took) = if gone.is_empty() {
+            (String::new(), "takes")
         } else {
-            format!("already missing: {}", gone.join(", "))
+            (format!(" Already missing: {}.", gone.join(", ")), "took")
         };
         let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
         let again = match self.meta.helm_release() {
@@ -164,7 +165,7 @@ impl Loss<'_> {
             }
             None => "install the same revision again with the file that it was installed with".to_owned(),
         };
-        format!("(an uninstall does not stop at this denial; {gone}. To put back what it took: {again})")
+        format!("(an uninstall does not stop at this denial.{gone} To put back what it {took}: {again})")
     }
 }
 
