@@ -1,12 +1,18 @@
 //! What is to be done next about certificates: a pure function of what was seen, the time, and the durations.
 //!
-//! One promise: *whatever certificate a replica may serve verifies against whatever caBundle an API server may still
-//! hold.* Three orders keep it, and the simulation in `tests/certificates` breaks each of them on purpose:
+//! Two promises. *Whatever certificate a replica may serve verifies against whatever caBundle an API server may still
+//! hold*, and *nothing that is served expires while a leader lives*. Five orders keep them, and the simulation in
+//! `tests/certificates` breaks each of them on purpose:
 //!
 //! 1. A CA is published in every configuration, and stays so for the overlap, before it signs what is served.
 //! 2. A CA is dropped from the bundle only when every replica was asked and serves a certificate of another.
 //! 3. What a write replaces is read before what the write is decided from. A leader that is late then finds its
 //!    precondition broken: nobody drops a CA from the bundle without having replaced the certificate first.
+//! 4. A new certificate of the CA that signed the present one asks nobody for new trust. It comes before everything else
+//!    and needs nothing but the two Secrets, so that no trouble elsewhere lets the present one expire.
+//! 5. The overlap ends early where what is served would not live to see its end: half of what is left is for the API
+//!    servers to hear of the new CA, and half for the replicas to take its certificate. A switch that is too early may cost
+//!    a call on an API server that has not heard; a certificate that has expired costs every call.
 //!
 //! A plan is one step or a reason to wait, because after a write what was seen before is no longer true.
 
@@ -71,8 +77,15 @@ pub struct Configuration {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Replica {
     pub name: String,
-    /// The known CA of its certificate, or why it is not known.
-    pub serves: Result<Option<Id>, String>,
+    /// Its certificate if a known CA verifies it, or why it is not known.
+    pub serves: Result<Option<Served>, String>,
+}
+
+/// A certificate that is served and can be believed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Served {
+    pub by: Id,
+    pub until: Timestamp,
 }
 
 /// Everything a plan is made from.
@@ -88,10 +101,12 @@ pub struct Seen {
     pub published: BTreeMap<Id, Ca>,
     /// See [`Memory`].
     pub memory: Memory,
+    /// What could not be looked at besides the Secrets, and why: configurations or replicas are then not known.
+    pub unseen: Option<String>,
 }
 
 /// Since when something has been true without a break, as far as this process has seen. It is not stored: whoever leads
-/// next begins to count anew, which only makes the overlap longer.
+/// next begins to count anew, which makes the overlap longer, but never longer than what is served lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory {
     /// CAs that stand in every webhook of every configuration.
@@ -114,6 +129,13 @@ impl Memory {
         if self.served.as_ref().map(|(id, _)| id) != by.as_ref() {
             self.served = by.map(|id| (id, now));
         }
+    }
+}
+
+impl Replica {
+    /// The CA of what it serves, if both are known.
+    fn by(&self) -> Option<&Id> {
+        Some(&self.serves.as_ref().ok()?.as_ref()?.by)
     }
 }
 
@@ -144,12 +166,20 @@ pub struct Timing {
     pub overlap: SignedDuration,
 }
 
+/// A third of the shortest CA that [`Timing::check`] lets pass, in overlaps: so much of a CA's life is left at least when
+/// its successor is made, also if the CA was made when the overlap was shorter.
+const ROTATION: i32 = 4;
+
+/// From the decision to sign until every replica serves what was signed: two looks and two writes, each of them up to three
+/// seconds where a replica does not answer, and the replicas' watch.
+const HANDOVER: SignedDuration = SignedDuration::from_secs(10);
+
 impl Timing {
     /// # Errors
     /// Durations with which a rotation could not end in time.
     pub fn check(&self) -> Result<(), String> {
         // A rotation begins with a third of the CA's life left, and takes two overlaps; as much again is left for trouble.
-        if self.overlap * 12 > self.ca_validity {
+        if self.overlap * (3 * ROTATION) > self.ca_validity {
             return Err("--cert-overlap: a CA must last at least twelve times as long (--ca-validity)".to_owned());
         }
         if self.cert_validity > self.ca_validity {
@@ -206,10 +236,19 @@ pub fn plan(seen: &Seen, now: Timestamp, timing: &Timing) -> Next {
     let Some(kept) = &seen.kept else { return missing("Secret for the CA") };
     let Some(serving) = &seen.serving else { return missing("Secret for the serving certificate") };
     let valid = |ca: &&Ca| ca.until > now;
+    let current = kept.current.as_ref().filter(valid);
+    let own = serving.leaf.as_ref().zip(current).filter(|(leaf, ca)| leaf.by.as_ref() == Some(&ca.id));
+    let stale = own.and_then(|(leaf, ca)| stale(leaf, ca, now));
+    let bundle = kept.bundle(now);
+    if let Some(why) = stale {
+        return step(Step::Sign { bundle }, why);
+    }
+    if let Some(why) = &seen.unseen {
+        return Next::Wait { until: None, why: why.clone() };
+    }
+
     let strange: Vec<&Ca> =
         seen.published.values().filter(valid).filter(|ca| kept.all().all(|own| own.id != ca.id)).collect();
-
-    let current = kept.current.as_ref().filter(valid);
     if current.is_none() && kept.next.as_ref().filter(valid).is_none() {
         let adopt: Vec<Ca> = strange.into_iter().cloned().collect();
         return step(
@@ -222,7 +261,6 @@ pub fn plan(seen: &Seen, now: Timestamp, timing: &Timing) -> Next {
         return step(Step::Adopt { adopt: relied }, "a CA that we do not keep has signed what is served");
     }
 
-    let bundle = kept.bundle(now);
     let wanted: BTreeSet<Id> = bundle.iter().cloned().collect();
     let wrong = |c: &&Configuration| c.bundles.iter().any(|b| *b != wanted);
     if let Some(configuration) = seen.configurations.iter().find(wrong) {
@@ -232,32 +270,34 @@ pub fn plan(seen: &Seen, now: Timestamp, timing: &Timing) -> Next {
     }
 
     // From here on every configuration holds every CA that is kept.
-    let trust = Trust { seen, wanted: &wanted, now, timing };
-    let mut wait = Waiting::default();
-    let dead =
-        serving.leaf.as_ref().is_none_or(|l| l.until <= now || l.by.as_ref().is_none_or(|by| !wanted.contains(by)));
-    let fits =
-        |leaf: &Leaf, ca: &Ca| leaf.sound && leaf.by.as_ref() == Some(&ca.id) && due(leaf.from, leaf.until) > now;
-    let renewed = current.is_some_and(|ca| serving.leaf.as_ref().is_some_and(|leaf| fits(leaf, ca)));
+    let believed = |leaf: &&Leaf| leaf.until > now && leaf.by.as_ref().is_some_and(|by| wanted.contains(by));
+    let alive = serving.leaf.as_ref().filter(believed);
     if let Some(ca) = current
-        && dead
+        && alive.is_none()
     {
         let why = "there is no serving certificate that anybody could verify";
         return step(Step::Sign { bundle }, format!("{why}; {} signs one", ca.name));
     }
+    let ends = match alive {
+        // The CA that signs can sign another as long as it lives itself.
+        Some(leaf) => Some(own.map_or_else(|| lasts(kept, leaf), |(_, ca)| ca.until)),
+        None => last_served(seen, &wanted, now),
+    };
+    let trust = Trust { seen, wanted: &wanted, ends, now, timing };
+    let mut wait = Waiting::default();
     if let Some(next) = kept.next.as_ref().filter(valid) {
         match trust.settled(next) {
-            Ok(()) => return step(Step::Promote, format!("{} is published everywhere", next.name)),
+            Ok(()) => return step(Step::Promote, trust.reason(next)),
             Err(until) => wait.note(until, format!("{} is published before it signs", next.name)),
         }
     }
-    if let Some(ca) = current.filter(|_| !renewed) {
+    if let Some(ca) = current.filter(|_| own.is_none()) {
         match trust.settled(ca) {
-            Ok(()) => return step(Step::Sign { bundle }, reason(serving, ca, now)),
+            Ok(()) => return step(Step::Sign { bundle }, trust.reason(ca)),
             Err(until) => wait.note(until, format!("{} is published before it signs", ca.name)),
         }
     }
-    if renewed && let Some(ca) = current {
+    if let Some((_, ca)) = own {
         match retire(kept, seen, ca, now, timing) {
             Ok(drop) if drop.is_empty() => {}
             Ok(drop) => return step(Step::Retire { drop }, "no replica serves a certificate of them"),
@@ -268,52 +308,85 @@ pub fn plan(seen: &Seen, now: Timestamp, timing: &Timing) -> Next {
         return step(Step::Note { bundle }, "ca.crt tells what is published");
     }
     if let (Some(ca), None) = (current, kept.next.as_ref().filter(valid)) {
-        let at = due(ca.from, ca.until);
+        let at = due(ca.from, ca.until).min(ca.until - timing.overlap * ROTATION);
         if at <= now {
-            return step(Step::Make { adopt: Vec::new() }, format!("two thirds of the life of {} are over", ca.name));
+            let why = format!("{} ends at {}, and it is time for its successor", ca.name, ca.until);
+            return step(Step::Make { adopt: Vec::new() }, why);
         }
         wait.note(Some(at), format!("{} is renewed then", ca.name));
     }
-    if let Some(leaf) = serving.leaf.as_ref().filter(|_| renewed) {
-        wait.note(Some(due(leaf.from, leaf.until)), "the serving certificate is renewed then".to_owned());
+    if let Some((leaf, ca)) = own.filter(|(leaf, ca)| leaf.until < ca.until) {
+        wait.note(Some(due(leaf.from, leaf.until)), format!("{} renews the serving certificate then", ca.name));
     }
     wait.next()
+}
+
+/// Why the CA that signed this certificate signs another at once, if so.
+fn stale(leaf: &Leaf, ca: &Ca, now: Timestamp) -> Option<&'static str> {
+    if !leaf.sound {
+        return Some("the key does not fit the certificate, or a name is missing in it");
+    }
+    // Another one could not outlast this one where it ends with its CA; what helps then is another CA.
+    let due = due(leaf.from, leaf.until) <= now && leaf.until < ca.until;
+    due.then_some("two thirds of the certificate's life are over")
 }
 
 /// Whether something that is served, or is about to be, verifies against this CA only.
 fn relied_on(seen: &Seen, serving: &Serving, id: &Id) -> bool {
     let leaf = serving.leaf.as_ref().and_then(|leaf| leaf.by.as_ref());
-    leaf == Some(id) || seen.replicas.iter().any(|r| matches!(&r.serves, Ok(Some(by)) if by == id))
+    leaf == Some(id) || seen.replicas.iter().any(|replica| replica.by() == Some(id))
 }
 
-fn reason(serving: &Serving, ca: &Ca, now: Timestamp) -> String {
-    match &serving.leaf {
-        Some(leaf) if leaf.by.as_ref() != Some(&ca.id) => {
-            format!("{} signs now, another signed what is served", ca.name)
-        }
-        Some(leaf) if !leaf.sound => "the key does not fit the certificate, or a name is missing in it".to_owned(),
-        Some(leaf) if due(leaf.from, leaf.until) <= now => "two thirds of the certificate's life are over".to_owned(),
-        _ => "there is no serving certificate".to_owned(),
-    }
+/// When a certificate ends that nobody can renew: with its CA, if another's outlasts it.
+fn lasts(kept: &Kept, leaf: &Leaf) -> Timestamp {
+    let by = kept.all().find(|ca| leaf.by.as_ref() == Some(&ca.id));
+    by.map_or(leaf.until, |ca| ca.until.min(leaf.until))
+}
+
+/// When the first replica will serve what nobody believes, where the Secret holds nothing that could be believed; `None`
+/// if nobody is believed now.
+fn last_served(seen: &Seen, wanted: &BTreeSet<Id>, now: Timestamp) -> Option<Timestamp> {
+    let served = seen.replicas.iter().filter_map(|replica| replica.serves.as_ref().ok()?.as_ref());
+    served.filter(|served| served.until > now && wanted.contains(&served.by)).map(|served| served.until).min()
 }
 
 struct Trust<'a> {
     seen: &'a Seen,
     wanted: &'a BTreeSet<Id>,
+    /// When calls begin to fail if no other CA signs; `None`: they fail now, or nobody calls yet.
+    ends: Option<Timestamp>,
     now: Timestamp,
     timing: &'a Timing,
 }
 
 impl Trust<'_> {
-    /// Whether every API server can be taken to believe this CA; else from when on.
+    /// Whether every API server can be taken to believe this CA, or there is no more time to wait for it; else from when
+    /// on.
     fn settled(&self, ca: &Ca) -> Result<(), Option<Timestamp>> {
         // Where nothing else is trusted there is nothing to lose by being early: the first installation.
         if self.wanted.len() == 1 && self.wanted.contains(&ca.id) {
             return Ok(());
         }
+        let Some(ends) = self.ends else { return Ok(()) };
         let Some(since) = self.seen.memory.everywhere.get(&ca.id) else { return Err(None) };
-        let until = *since + self.timing.overlap;
+        let left = ends.duration_since(*since);
+        let until = *since + self.timing.overlap.min(left / 2).min(left - HANDOVER);
         if until <= self.now { Ok(()) } else { Err(Some(until)) }
+    }
+
+    /// Why this CA signs from now on.
+    fn reason(&self, ca: &Ca) -> String {
+        let since = self.seen.memory.everywhere.get(&ca.id).filter(|_| self.wanted.len() > 1);
+        let early = since.is_some_and(|since| *since + self.timing.overlap > self.now);
+        match self.ends {
+            Some(ends) if early => {
+                format!(
+                    "{} is published everywhere, not yet for the overlap, but what is served ends at {ends}",
+                    ca.name
+                )
+            }
+            _ => format!("{} is published everywhere", ca.name),
+        }
     }
 }
 
@@ -336,10 +409,9 @@ fn retire(
     if let Some(Replica { name, serves: Err(why) }) = seen.replicas.iter().find(|r| r.serves.is_err()) {
         return Err((None, format!("{named} stays published: what {name} serves is not known ({why})")));
     }
-    let served = |ca: &&&Ca| seen.replicas.iter().any(|r| matches!(&r.serves, Ok(Some(by)) if *by == ca.id));
-    if let Some(ca) = live.iter().find(served) {
-        let names: Vec<&str> =
-            seen.replicas.iter().filter(|r| r.serves == Ok(Some(ca.id.clone()))).map(|r| r.name.as_str()).collect();
+    let by = |ca: &Ca| seen.replicas.iter().filter(|r| r.by() == Some(&ca.id)).map(|r| r.name.as_str()).collect();
+    if let Some((ca, names)) = live.iter().map(|ca| (ca, by(ca))).find(|(_, names): &(_, Vec<&str>)| !names.is_empty())
+    {
         return Err((None, format!("{} stays published: it is still served by {}", ca.name, names.join(", "))));
     }
     // As long as it was published before, it stays after: whoever we could not see has had the same time.
@@ -413,6 +485,7 @@ mod tests {
             replicas,
             published: ["new", "old"].map(|name| (Id::from(name), ca(name))).into(),
             memory: Memory::default(),
+            unseen: None,
         };
         let mut memory = Memory::default();
         memory.note(&seen, at(0));
@@ -421,7 +494,8 @@ mod tests {
     }
 
     fn replica(name: &str, serves: Result<&str, &str>) -> Replica {
-        Replica { name: name.into(), serves: serves.map(|by| Some(Id::from(by))).map_err(str::to_owned) }
+        let served = |by| Some(Served { by: Id::from(by), until: at(300) });
+        Replica { name: name.into(), serves: serves.map(served).map_err(str::to_owned) }
     }
 
     #[test]
@@ -446,6 +520,97 @@ mod tests {
         expired.kept.as_mut().unwrap().old[0].until = at(50);
         expired.configurations[0].bundles[0].remove("old");
         assert!(matches!(next(&expired, 100), Next::Do { step, .. } if step == drop));
+    }
+
+    /// "old" signs and is served, until then; "new" was published a moment ago.
+    fn published(until: Timestamp) -> Seen {
+        let mut seen = rotated(vec![replica("a", Ok("old"))]);
+        seen.kept = Some(Kept { current: Some(ca("old")), next: Some(ca("new")), old: Vec::new() });
+        seen.kept.as_mut().unwrap().current.as_mut().unwrap().until = until;
+        let leaf = Leaf { by: Some(Id::from("old")), from: at(-200), until: until.min(at(100)), sound: true };
+        seen.serving.as_mut().unwrap().leaf = Some(leaf);
+        seen
+    }
+
+    fn done(next: Next) -> Step {
+        match next {
+            Next::Do { step, .. } => step,
+            Next::Wait { until, why } => panic!("waits until {until:?}: {why}"),
+        }
+    }
+
+    fn waits(next: &Next) -> Timestamp {
+        match next {
+            Next::Wait { until: Some(until), .. } => *until,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_ca_that_has_signed_signs_again_whatever_is_wrong_elsewhere() {
+        let mut seen = published(at(600));
+        let sign = |seen: &Seen, minutes| matches!(done(plan(seen, at(minutes), &timing())), Step::Sign { .. });
+        // Due, by a leader that has only just begun to count; with a bundle that is wrong; with nothing else to be seen.
+        assert!(sign(&seen, 0));
+        seen.configurations[0].bundles[0].clear();
+        assert!(sign(&seen, 0));
+        seen.unseen = Some("pods cannot be listed".to_owned());
+        assert!(sign(&seen, 0));
+        let leaf = seen.serving.as_mut().unwrap().leaf.as_mut().unwrap();
+        leaf.from = at(0);
+        let next = plan(&seen, at(0), &timing());
+        assert_eq!(
+            next,
+            Next::Wait { until: None, why: "pods cannot be listed".to_owned() },
+            "nothing else is done blindly"
+        );
+        seen.serving.as_mut().unwrap().leaf.as_mut().unwrap().sound = false;
+        assert!(sign(&seen, 0));
+    }
+
+    #[test]
+    fn the_overlap_leaves_time_to_change_before_what_is_served_ends() {
+        let second = |n| at(0) + SignedDuration::from_secs(n);
+        let settles = |until| waits(&plan(&published(until), at(0), &timing()));
+        for (ends, switch) in [(3000, 600), (1200, 600), (600, 300), (20, 10), (16, 6)] {
+            assert_eq!(settles(second(ends)), second(switch), "of {ends} seconds");
+        }
+        assert_eq!(done(plan(&published(second(9)), at(0), &timing())), Step::Promote);
+        // Where the CA that signed cannot sign any more, what is served ends with the certificate, or with that CA.
+        let mut seen = published(at(600));
+        let kept = seen.kept.as_mut().unwrap();
+        kept.old.extend(kept.current.take());
+        (kept.current, kept.next) = (kept.next.take(), None);
+        seen.serving.as_mut().unwrap().leaf.as_mut().unwrap().until = at(8);
+        assert_eq!(waits(&plan(&seen, at(0), &timing())), at(4));
+        seen.kept.as_mut().unwrap().old[0].until = at(6);
+        assert_eq!(waits(&plan(&seen, at(0), &timing())), at(3));
+        assert!(matches!(done(plan(&seen, at(3), &timing())), Step::Sign { .. }));
+    }
+
+    #[test]
+    fn whoever_has_no_certificate_waits_only_for_those_who_have_one() {
+        // Nobody can sign what "old" has signed again, and the Secret is emptied.
+        let mut seen = published(at(600));
+        let kept = seen.kept.as_mut().unwrap();
+        kept.old.extend(kept.current.take());
+        seen.serving.as_mut().unwrap().leaf = None;
+        seen.replicas[0].serves = Ok(Some(Served { by: Id::from("old"), until: at(8) }));
+        assert_eq!(waits(&plan(&seen, at(0), &timing())), at(4));
+        seen.replicas[0].serves = Ok(None);
+        assert_eq!(done(plan(&seen, at(0), &timing())), Step::Promote);
+    }
+
+    #[test]
+    fn what_ends_with_its_ca_is_not_signed_again_and_its_successor_comes_in_time() {
+        let mut seen = published(at(90));
+        seen.kept.as_mut().unwrap().next = None;
+        seen.configurations[0].bundles[0].remove("new");
+        seen.serving.as_mut().unwrap().bundle.remove("new");
+        assert_eq!(done(plan(&seen, at(80), &timing())), Step::Make { adopt: Vec::new() });
+        // Four overlaps before its end, though two thirds of its life are over only at minute 60.
+        assert_eq!(waits(&plan(&seen, at(49), &timing())), at(50));
+        assert_eq!(done(plan(&seen, at(50), &timing())), Step::Make { adopt: Vec::new() });
     }
 
     #[test]
