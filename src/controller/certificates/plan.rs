@@ -235,90 +235,24 @@ pub fn plan(seen: &Seen, now: Timestamp, timing: &Timing) -> Next {
     };
     let Some(kept) = &seen.kept else { return missing("Secret for the CA") };
     let Some(serving) = &seen.serving else { return missing("Secret for the serving certificate") };
-    let valid = |ca: &&Ca| ca.until > now;
-    let current = kept.current.as_ref().filter(valid);
+    let current = kept.current.as_ref().filter(|ca| ca.until > now);
     let own = serving.leaf.as_ref().zip(current).filter(|(leaf, ca)| leaf.by.as_ref() == Some(&ca.id));
-    let stale = own.and_then(|(leaf, ca)| stale(leaf, ca, now));
     let bundle = kept.bundle(now);
-    if let Some(why) = stale {
-        return step(Step::Sign { bundle }, why);
+    let wanted = bundle.iter().cloned().collect();
+    let scene = Scene { seen, kept, serving, current, own, bundle, wanted, now, timing };
+
+    if let Some(why) = own.and_then(|(leaf, ca)| stale(leaf, ca, now)) {
+        return scene.sign(why);
     }
     if let Some(why) = &seen.unseen {
         return Next::Wait { until: None, why: why.clone() };
     }
-
-    let strange: Vec<&Ca> =
-        seen.published.values().filter(valid).filter(|ca| kept.all().all(|own| own.id != ca.id)).collect();
-    if current.is_none() && kept.next.as_ref().filter(valid).is_none() {
-        let adopt: Vec<Ca> = strange.into_iter().cloned().collect();
-        return step(
-            Step::Make { adopt },
-            if kept.current.is_some() { "the CA has expired" } else { "there is no CA" },
-        );
+    if let Some(next) = scene.publish() {
+        return next;
     }
-    let relied: Vec<Ca> = strange.into_iter().filter(|ca| relied_on(seen, serving, &ca.id)).cloned().collect();
-    if !relied.is_empty() {
-        return step(Step::Adopt { adopt: relied }, "a CA that we do not keep has signed what is served");
-    }
-
-    let wanted: BTreeSet<Id> = bundle.iter().cloned().collect();
-    let wrong = |c: &&Configuration| c.bundles.iter().any(|b| *b != wanted);
-    if let Some(configuration) = seen.configurations.iter().find(wrong) {
-        let lacks = configuration.bundles.iter().any(|b| !wanted.is_subset(b));
-        let why = if lacks { "its caBundle lacks a CA" } else { "its caBundle holds more than is kept" };
-        return step(Step::Publish { configuration: configuration.name.clone(), bundle }, why);
-    }
-
     // From here on every configuration holds every CA that is kept.
-    let believed = |leaf: &&Leaf| leaf.until > now && leaf.by.as_ref().is_some_and(|by| wanted.contains(by));
-    let alive = serving.leaf.as_ref().filter(believed);
-    if let Some(ca) = current
-        && alive.is_none()
-    {
-        let why = "there is no serving certificate that anybody could verify";
-        return step(Step::Sign { bundle }, format!("{why}; {} signs one", ca.name));
-    }
-    let ends = match alive {
-        // The CA that signs can sign another as long as it lives itself.
-        Some(leaf) => Some(own.map_or_else(|| lasts(kept, leaf), |(_, ca)| ca.until)),
-        None => last_served(seen, &wanted, now),
-    };
-    let trust = Trust { seen, wanted: &wanted, ends, now, timing };
     let mut wait = Waiting::default();
-    if let Some(next) = kept.next.as_ref().filter(valid) {
-        match trust.settled(next) {
-            Ok(()) => return step(Step::Promote, trust.reason(next)),
-            Err(until) => wait.note(until, format!("{} is published before it signs", next.name)),
-        }
-    }
-    if let Some(ca) = current.filter(|_| own.is_none()) {
-        match trust.settled(ca) {
-            Ok(()) => return step(Step::Sign { bundle }, trust.reason(ca)),
-            Err(until) => wait.note(until, format!("{} is published before it signs", ca.name)),
-        }
-    }
-    if let Some((_, ca)) = own {
-        match retire(kept, seen, ca, now, timing) {
-            Ok(drop) if drop.is_empty() => {}
-            Ok(drop) => return step(Step::Retire { drop }, "no replica serves a certificate of them"),
-            Err((until, why)) => wait.note(until, why),
-        }
-    }
-    if serving.bundle != wanted {
-        return step(Step::Note { bundle }, "ca.crt tells what is published");
-    }
-    if let (Some(ca), None) = (current, kept.next.as_ref().filter(valid)) {
-        let at = due(ca.from, ca.until).min(ca.until - timing.overlap * ROTATION);
-        if at <= now {
-            let why = format!("{} ends at {}, and it is time for its successor", ca.name, ca.until);
-            return step(Step::Make { adopt: Vec::new() }, why);
-        }
-        wait.note(Some(at), format!("{} is renewed then", ca.name));
-    }
-    if let Some((leaf, ca)) = own.filter(|(leaf, ca)| leaf.until < ca.until) {
-        wait.note(Some(due(leaf.from, leaf.until)), format!("{} renews the serving certificate then", ca.name));
-    }
-    wait.next()
+    scene.hand_over(&mut wait).or_else(|| scene.tidy(&mut wait)).unwrap_or_else(|| wait.next())
 }
 
 /// Why the CA that signed this certificate signs another at once, if so.
@@ -331,63 +265,152 @@ fn stale(leaf: &Leaf, ca: &Ca, now: Timestamp) -> Option<&'static str> {
     due.then_some("two thirds of the certificate's life are over")
 }
 
-/// Whether something that is served, or is about to be, verifies against this CA only.
-fn relied_on(seen: &Seen, serving: &Serving, id: &Id) -> bool {
-    let leaf = serving.leaf.as_ref().and_then(|leaf| leaf.by.as_ref());
-    leaf == Some(id) || seen.replicas.iter().any(|replica| replica.by() == Some(id))
-}
-
-/// When a certificate ends that nobody can renew: with its CA, if another's outlasts it.
-fn lasts(kept: &Kept, leaf: &Leaf) -> Timestamp {
-    let by = kept.all().find(|ca| leaf.by.as_ref() == Some(&ca.id));
-    by.map_or(leaf.until, |ca| ca.until.min(leaf.until))
-}
-
-/// When the first replica will serve what nobody believes, where the Secret holds nothing that could be believed; `None`
-/// if nobody is believed now.
-fn last_served(seen: &Seen, wanted: &BTreeSet<Id>, now: Timestamp) -> Option<Timestamp> {
-    let served = seen.replicas.iter().filter_map(|replica| replica.serves.as_ref().ok()?.as_ref());
-    served.filter(|served| served.until > now && wanted.contains(&served.by)).map(|served| served.until).min()
-}
-
-struct Trust<'a> {
+/// What was seen, and what follows from it at once.
+struct Scene<'a> {
     seen: &'a Seen,
-    wanted: &'a BTreeSet<Id>,
-    /// When calls begin to fail if no other CA signs; `None`: they fail now, or nobody calls yet.
-    ends: Option<Timestamp>,
+    kept: &'a Kept,
+    serving: &'a Serving,
+    /// The CA that signs, if it has not expired.
+    current: Option<&'a Ca>,
+    /// What the serving Secret holds, if that CA signed it.
+    own: Option<(&'a Leaf, &'a Ca)>,
+    bundle: Vec<Id>,
+    /// The same, for comparing.
+    wanted: BTreeSet<Id>,
     now: Timestamp,
     timing: &'a Timing,
 }
 
-impl Trust<'_> {
-    /// Whether every API server can be taken to believe this CA, or there is no more time to wait for it; else from when
-    /// on.
-    fn settled(&self, ca: &Ca) -> Result<(), Option<Timestamp>> {
+impl Scene<'_> {
+    fn sign(&self, why: impl Into<String>) -> Next {
+        step(Step::Sign { bundle: self.bundle.clone() }, why)
+    }
+
+    /// The CA that will sign, if it has not expired.
+    fn next(&self) -> Option<&Ca> {
+        self.kept.next.as_ref().filter(|ca| ca.until > self.now)
+    }
+
+    /// There is a CA, everything that is relied on is kept, and what is kept is published everywhere.
+    fn publish(&self) -> Option<Next> {
+        let (seen, kept) = (self.seen, self.kept);
+        let ours = |ca: &&Ca| kept.all().any(|own| own.id == ca.id);
+        let strange = seen.published.values().filter(|ca| ca.until > self.now && !ours(ca));
+        if self.current.is_none() && self.next().is_none() {
+            let why = if kept.current.is_some() { "the CA has expired" } else { "there is no CA" };
+            return Some(step(Step::Make { adopt: strange.cloned().collect() }, why));
+        }
+        let relied: Vec<Ca> = strange.filter(|ca| relied_on(seen, self.serving, &ca.id)).cloned().collect();
+        if !relied.is_empty() {
+            return Some(step(Step::Adopt { adopt: relied }, "a CA that we do not keep has signed what is served"));
+        }
+        let wrong = seen.configurations.iter().find(|c| c.bundles.iter().any(|b| *b != self.wanted))?;
+        let lacks = wrong.bundles.iter().any(|b| !self.wanted.is_subset(b));
+        let why = if lacks { "its caBundle lacks a CA" } else { "its caBundle holds more than is kept" };
+        Some(step(Step::Publish { configuration: wrong.name.clone(), bundle: self.bundle.clone() }, why))
+    }
+
+    /// What is served comes to be of the CA that is to sign, as soon as that is believed.
+    fn hand_over(&self, wait: &mut Waiting) -> Option<Next> {
+        if let (Some(ca), None) = (self.current, self.alive()) {
+            let why = "there is no serving certificate that anybody could verify";
+            return Some(self.sign(format!("{why}; {} signs one", ca.name)));
+        }
+        if let Some(next) = self.next() {
+            match self.settled(next) {
+                Ok(why) => return Some(step(Step::Promote, why)),
+                Err(until) => wait.note(until, format!("{} is published before it signs", next.name)),
+            }
+        }
+        if let Some(ca) = self.current.filter(|_| self.own.is_none()) {
+            match self.settled(ca) {
+                Ok(why) => return Some(self.sign(why)),
+                Err(until) => wait.note(until, format!("{} is published before it signs", ca.name)),
+            }
+        }
+        None
+    }
+
+    /// What is not urgent: old CAs go, and the next one comes.
+    fn tidy(&self, wait: &mut Waiting) -> Option<Next> {
+        let (now, timing) = (self.now, self.timing);
+        if let Some((_, ca)) = self.own {
+            match retire(self.kept, self.seen, ca, (now, timing)) {
+                Ok(drop) if drop.is_empty() => {}
+                Ok(drop) => return Some(step(Step::Retire { drop }, "no replica serves a certificate of them")),
+                Err((until, why)) => wait.note(until, why),
+            }
+        }
+        if self.serving.bundle != self.wanted {
+            return Some(step(Step::Note { bundle: self.bundle.clone() }, "ca.crt tells what is published"));
+        }
+        if let (Some(ca), None) = (self.current, self.next()) {
+            let at = due(ca.from, ca.until).min(ca.until - timing.overlap * ROTATION);
+            if at <= now {
+                let why = format!("{} ends at {}, and it is time for its successor", ca.name, ca.until);
+                return Some(step(Step::Make { adopt: Vec::new() }, why));
+            }
+            wait.note(Some(at), format!("{} is renewed then", ca.name));
+        }
+        if let Some((leaf, ca)) = self.own.filter(|(leaf, ca)| leaf.until < ca.until) {
+            wait.note(Some(due(leaf.from, leaf.until)), format!("{} renews the serving certificate then", ca.name));
+        }
+        None
+    }
+
+    /// What the serving Secret holds, if it can be believed.
+    fn alive(&self) -> Option<&Leaf> {
+        let believed = |leaf: &&Leaf| leaf.by.as_ref().is_some_and(|by| self.wanted.contains(by));
+        self.serving.leaf.as_ref().filter(|leaf| leaf.until > self.now).filter(believed)
+    }
+
+    /// When calls begin to fail if no other CA signs; `None`: they fail now, or nobody calls yet.
+    fn ends(&self) -> Option<Timestamp> {
+        match (self.alive(), self.own) {
+            // The CA that signs can sign another as long as it lives itself.
+            (Some(_), Some((_, ca))) => Some(ca.until),
+            // Nobody can renew it, and it ends with its CA, if another's outlasts that.
+            (Some(leaf), None) => {
+                let by = self.kept.all().find(|ca| leaf.by.as_ref() == Some(&ca.id));
+                Some(by.map_or(leaf.until, |ca| ca.until.min(leaf.until)))
+            }
+            // Replicas keep what they had if the Secret holds nothing that they could use.
+            (None, _) => {
+                let served = self.seen.replicas.iter().filter_map(|replica| replica.serves.as_ref().ok()?.as_ref());
+                let believed = served.filter(|s| s.until > self.now && self.wanted.contains(&s.by));
+                believed.map(|served| served.until).min()
+            }
+        }
+    }
+
+    /// Why this CA can sign now: every API server can be taken to believe it, or there is no time to wait for that; else
+    /// from when on.
+    fn settled(&self, ca: &Ca) -> Result<String, Option<Timestamp>> {
+        let everywhere = format!("{} is published everywhere", ca.name);
         // Where nothing else is trusted there is nothing to lose by being early: the first installation.
         if self.wanted.len() == 1 && self.wanted.contains(&ca.id) {
-            return Ok(());
+            return Ok(everywhere);
         }
-        let Some(ends) = self.ends else { return Ok(()) };
+        let Some(ends) = self.ends() else {
+            return Ok(format!("{everywhere}, and nothing that is served is believed"));
+        };
         let Some(since) = self.seen.memory.everywhere.get(&ca.id) else { return Err(None) };
         let left = ends.duration_since(*since);
         let until = *since + self.timing.overlap.min(left / 2).min(left - HANDOVER);
-        if until <= self.now { Ok(()) } else { Err(Some(until)) }
-    }
-
-    /// Why this CA signs from now on.
-    fn reason(&self, ca: &Ca) -> String {
-        let since = self.seen.memory.everywhere.get(&ca.id).filter(|_| self.wanted.len() > 1);
-        let early = since.is_some_and(|since| *since + self.timing.overlap > self.now);
-        match self.ends {
-            Some(ends) if early => {
-                format!(
-                    "{} is published everywhere, not yet for the overlap, but what is served ends at {ends}",
-                    ca.name
-                )
-            }
-            _ => format!("{} is published everywhere", ca.name),
+        if until > self.now {
+            return Err(Some(until));
         }
+        let early = *since + self.timing.overlap > self.now;
+        let but =
+            if early { format!(", not yet for the overlap, but what is served ends at {ends}") } else { String::new() };
+        Ok(format!("{everywhere}{but}"))
     }
+}
+
+/// Whether something that is served, or is about to be, verifies against this CA only.
+fn relied_on(seen: &Seen, serving: &Serving, id: &Id) -> bool {
+    let leaf = serving.leaf.as_ref().and_then(|leaf| leaf.by.as_ref());
+    leaf == Some(id) || seen.replicas.iter().any(|replica| replica.by() == Some(id))
 }
 
 /// Old CAs that nobody needs any more.
@@ -395,8 +418,7 @@ fn retire(
     kept: &Kept,
     seen: &Seen,
     current: &Ca,
-    now: Timestamp,
-    timing: &Timing,
+    (now, timing): (Timestamp, &Timing),
 ) -> Result<Vec<Id>, (Option<Timestamp>, String)> {
     let expired = |ca: &&Ca| ca.until <= now || ca.id == current.id;
     let mut drop: Vec<Id> = kept.old.iter().filter(expired).map(|ca| ca.id.clone()).collect();
