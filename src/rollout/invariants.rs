@@ -36,7 +36,7 @@ pub enum Promise {
     StandsStill,
     /// A pod is set apart only where that is possible and was remembered before.
     Remembered,
-    /// Where pods are set apart, none that is ready is terminated instead.
+    /// Where pods are set apart, none that is ready is terminated instead, unless its ReplicaSet is faster than any leader.
     Apart,
     /// The object stays for as long as a pod is set apart for it.
     Forgotten,
@@ -218,7 +218,8 @@ impl Check<'_> {
         };
         let count = look.count(which);
         let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
-        (removed > 0).then(|| format!("{removed} ready pods of the {} would be terminated", which.as_str()))
+        let spared = look.memory.batch.as_ref().is_some_and(|b| b.spared);
+        (removed > 0 && !spared).then(|| format!("{removed} ready pods of the {} would be terminated", which.as_str()))
     }
 
     fn forgotten(&self) -> Option<String> {
