@@ -27,9 +27,9 @@ fn unread(scene: &Scene<'_>) -> Vec<Found> {
         .map(|(row, why)| {
             let plural = if row.group.is_empty() { row.plural.to_owned() } else { format!("{}.{}", row.plural, row.group) };
             let fix = if scene.raw.is_of_manifests() {
-                format!("kubectl get {plural} -A -o yaml >> cluster.yaml\n(not needed if the cluster has none)")
+                format!("kubectl get {plural} -A -o yaml > {0}.yaml\n(and --cluster {0}.yaml; not needed if there are none)", row.plural)
             } else {
-                format!("kubectl auth can-i list {plural} --as=system:serviceaccount:revguard:revguard-controller\n(docs/access.md)")
+                format!("kubectl auth can-i list {plural} -A\n(what the controller may read stands in docs/access.md)")
             };
             Found::warn(scene.rollout()).says(format!("{plural} were not read: {why}."), format!("{}: that is not known now.", row.why), fix)
         })
