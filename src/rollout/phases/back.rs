@@ -56,7 +56,21 @@ impl Look<'_> {
 }
 
 pub fn rolling_back(look: &Look) -> Go {
-    keep(look)?;
+    let undone = undo(look);
+    if undone.is_break() {
+        // Once nothing is left to be undone the lock is given back, and must not be taken again.
+        keep(look)?;
+        return undone;
+    }
+    if look.is_locked()
+        && let Some(source) = &look.seen.source
+    {
+        return look.act(Step::Unlock { held: source.held.clone() });
+    }
+    look.remember(|m| end(look, m))
+}
+
+fn undo(look: &Look) -> Go {
     old_istiod(look)?;
     if look.is_in_place() {
         place::back(look)?;
@@ -68,12 +82,7 @@ pub fn rolling_back(look: &Look) -> Go {
     if !look.is_in_place() {
         look.restore_autoscaler(Which::Source)?;
     }
-    if look.is_locked()
-        && let Some(source) = &look.seen.source
-    {
-        return look.act(Step::Unlock { held: source.held.clone() });
-    }
-    look.remember(|m| end(look, m))
+    GO
 }
 
 fn end(look: &Look, m: &mut Memory) {

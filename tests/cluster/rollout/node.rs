@@ -30,12 +30,12 @@ pub struct Manners {
     pub rejecting: BTreeSet<String>,
     /// Revisions whose pods answer on no port but that of the statistics.
     pub deaf: BTreeSet<String>,
-    /// Open connections of a pod, by its name; 0 for all others.
-    pub connections: BTreeMap<String, u64>,
+    /// Pods that start from now on are not ready for as long as this is set.
+    pub starting_unready: bool,
+    /// Revisions whose pods have connections open that do not end.
+    pub busy: Vec<String>,
     /// From the end that is asked for to the end.
     pub linger: Duration,
-    /// Autoscalers that scale nothing.
-    pub idle_autoscalers: bool,
 }
 
 /// One pod that runs.
@@ -152,8 +152,7 @@ impl Play {
         if !self.running.contains_key(uid) {
             let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let address = address(number);
-            let mut servers =
-                vec![statistics(address, name.to_owned(), revision.clone(), Arc::clone(&self.manners)).await?];
+            let mut servers = vec![statistics(address, revision.clone(), Arc::clone(&self.manners)).await?];
             if !manners.deaf.contains(&revision) {
                 for port in ports(pod) {
                     servers.push(accepting(address, port).await?);
@@ -172,7 +171,8 @@ impl Play {
             }
             return Ok(());
         }
-        let containers = !manners.unready.contains(&revision);
+        let late = manners.starting_unready && running.ready != Some(true);
+        let containers = !late && !manners.unready.contains(&revision);
         let gates = pod["spec"]["readinessGates"].as_array().is_some_and(|g| !g.is_empty());
         if running.ready != Some(containers) {
             running.ready = Some(containers);
@@ -222,9 +222,6 @@ impl Play {
 
     /// An autoscaler that sees no load: what it scales gets its minimum at least, unless that is at 0.
     async fn autoscalers(&mut self) -> Result<()> {
-        if self.manners.lock().unwrap().idle_autoscalers {
-            return Ok(());
-        }
         for hpa in self.list("/apis/autoscaling/v2", "horizontalpodautoscalers").await? {
             let name = hpa["metadata"]["name"].as_str().context("a name")?;
             let target = hpa["spec"]["scaleTargetRef"]["name"].as_str().context("a target")?;
@@ -313,12 +310,7 @@ async fn accepting(address: Ipv4Addr, port: u16) -> Result<JoinHandle<()>> {
 }
 
 /// Envoy's statistics, as it writes them.
-async fn statistics(
-    address: Ipv4Addr,
-    name: String,
-    revision: String,
-    manners: Arc<Mutex<Manners>>,
-) -> Result<JoinHandle<()>> {
+async fn statistics(address: Ipv4Addr, revision: String, manners: Arc<Mutex<Manners>>) -> Result<JoinHandle<()>> {
     let listener = TcpListener::bind((address, 15090)).await.with_context(|| format!("{address}:15090"))?;
     Ok(tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -326,7 +318,7 @@ async fn statistics(
             let _ = stream.read(&mut asked).await;
             let (rejects, connections) = {
                 let manners = manners.lock().unwrap();
-                (manners.rejecting.contains(&revision), manners.connections.get(&name).copied().unwrap_or(0))
+                (manners.rejecting.contains(&revision), if manners.busy.contains(&revision) { 7 } else { 0 })
             };
             let (good, bad) = if rejects { (0, 2) } else { (2, 0) };
             let page = format!(
