@@ -312,6 +312,7 @@ fn webhooks_ask() -> Result<()> {
                 Check::Sail(_) => &[Kind::SailIstio, Kind::SailRevision, Kind::SailTag],
                 Check::Lifecycle(_) => &[Kind::IstioLifecycle, Kind::GatewayLifecycle],
                 Check::Gateway(_) => &[Kind::IstioGateway, Kind::ApiGateway],
+                Check::Rollout(_) => &[Kind::GatewayRollout],
                 Check::Any(_) => &config,
                 // Which kinds a deletion rule judges, its cases say; they are played on a real API server.
                 Check::Delete(_) | Check::Audit(_) => &[],
