@@ -3,7 +3,7 @@
 //! Istio's and the Gateway API's are the public ones, schema and all, out of the Go modules that
 //! `tools/crds/go.mod` pins; nothing of them is committed. The rest takes any `spec`: IstioOperator's real
 //! definition (Istio up to 1.23) does that as well, Sail's is in no module that the public proxy serves, and
-//! Gloo's is not public. Without Go every kind takes any `spec`.
+//! Gloo's is not public. Without Go every kind takes any `spec`. Our own are the program's, wherever this runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,15 @@ pub const PUBLIC_GROUPS: [&str; 5] = [
 
 /// The definition of every custom kind of the product's table.
 pub fn all() -> Result<Vec<Value>> {
-    let public = public()?;
-    Ok(custom().map(|row| public.get(&name(row)).cloned().unwrap_or_else(|| permissive(row))).collect())
+    let (public, own) = (public()?, own());
+    let of = |row: &KindRow| own.get(&name(row)).or_else(|| public.get(&name(row))).cloned();
+    Ok(custom().map(|row| of(row).unwrap_or_else(|| permissive(row))).collect())
+}
+
+/// Our own definitions by name.
+fn own() -> BTreeMap<String, Value> {
+    let all = revguard::api::definitions().into_iter();
+    all.map(|(_, definition)| (definition["metadata"]["name"].as_str().unwrap_or("").to_owned(), definition)).collect()
 }
 
 /// The module of openreports.io's definitions, and where they stand in it.
