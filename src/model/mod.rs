@@ -9,6 +9,7 @@ pub mod labels;
 pub mod name;
 pub mod object;
 pub mod operator;
+pub mod rollout;
 pub mod selector;
 pub mod text;
 pub mod validator;
@@ -24,6 +25,7 @@ pub use object::{
     Owner, Pdb, Pod, Redirection, Sail, Service, ServicePort,
 };
 pub use operator::{ListMerge, Listed, Operator, Rendered};
+pub use rollout::{Role, Rollout, RolloutState, RolloutStep, RolloutTarget};
 pub use selector::{Selector, SelectorError};
 pub use text::Str;
 pub use validator::{Validator, ValidatorConfig};

@@ -184,6 +184,12 @@ fn why(usage: &Usage) -> String {
     if any(|u| matches!(u, Use::Validator { .. })) {
         parts.push("every write of Istio configuration in the cluster would be refused");
     }
+    if any(|u| matches!(u, Use::Rollout { back: false, .. })) {
+        parts.push("a gateway on its way could go neither on nor back");
+    }
+    if any(|u| matches!(u, Use::Rollout { back: true, .. })) {
+        parts.push("a gateway could no longer be taken back");
+    }
     if any(|u| matches!(u, Use::Config { .. })) {
         parts.push("no istiod would read the configuration that is pinned to it");
     }
@@ -292,6 +298,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
             }
+            Use::Rollout { namespace, name, back } => lines.push(rollout(namespace, name, *back)),
             Use::ByDefault => lines.push(BY_DEFAULT.to_owned()),
             Use::Tag { .. } | Use::Validator { .. } => {}
         }
@@ -301,6 +308,16 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
     all.extend(lines);
     all.extend(without_covered(restarts));
     all
+}
+
+/// How a rollout stops needing a revision.
+fn rollout(namespace: &Str, name: &Str, back: bool) -> String {
+    let it = object(Kind::GatewayRollout, namespace, name);
+    if back {
+        format!("kubectl delete {it} # gives the way back up")
+    } else {
+        format!("kubectl get {it} # wait until it has ended")
+    }
 }
 
 fn object(kind: Kind, namespace: &Str, name: &Str) -> String {
@@ -339,6 +356,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
             }
+            Use::Rollout { namespace, name, back } => all.push(rollout(namespace, name, *back)),
             Use::ByDefault => all.push(BY_DEFAULT.to_owned()),
         }
     }

@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// The chart's webhook configurations, calling our server. `besides` is one more condition.
-async fn register(stage: &Stage, arguments: &[&str], besides: Option<Value>) -> Result<Vec<Registration>> {
+pub async fn register(stage: &Stage, arguments: &[&str], besides: Option<Value>) -> Result<Vec<Registration>> {
     let objects = render::render(arguments)?;
     let mut registered = Vec::new();
     for (kind, endpoint) in [(Kind::Mutating, "mutate"), (Kind::Validating, "validate")] {

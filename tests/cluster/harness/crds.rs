@@ -4,7 +4,7 @@
 //! `tools/crds/go.mod` pins; nothing of them is committed. The rest takes any `spec`: IstioOperator's real
 //! definition (Istio up to 1.23) does that as well, Sail's is in no module that the public proxy serves, and
 //! Gloo's is not public. Whoever has them names a folder of YAML files in `REVGUARD_TEST_CRDS`, and they are taken. Without Go
-//! every other kind takes any `spec`.
+//! every other kind takes any `spec`. Our own are the program's, wherever this runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,18 @@ pub const PUBLIC_GROUPS: [&str; 5] = [
 
 /// The definition of every custom kind of the product's table.
 pub fn all() -> Result<Vec<Value>> {
-    let (public, given) = (public()?, given()?);
-    let of = |row| public.get(&name(row)).or_else(|| given.get(&name(row)));
-    Ok(custom().map(|row| of(row).cloned().unwrap_or_else(|| permissive(row))).collect())
+    let (public, given, own) = (public()?, given()?, own());
+    let of = |row: &KindRow| {
+        let name = name(row);
+        own.get(&name).or_else(|| public.get(&name)).or_else(|| given.get(&name)).cloned()
+    };
+    Ok(custom().map(|row| of(row).unwrap_or_else(|| permissive(row))).collect())
+}
+
+/// Our own definitions by name.
+fn own() -> BTreeMap<String, Value> {
+    let all = revguard::api::definitions().into_iter();
+    all.map(|(_, definition)| (definition["metadata"]["name"].as_str().unwrap_or("").to_owned(), definition)).collect()
 }
 
 /// The module of openreports.io's definitions, and where they stand in it.

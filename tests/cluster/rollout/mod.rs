@@ -4,8 +4,10 @@
 //! Most tests share one control plane and one `revguard controller`, each with a gateway in a namespace of its own: rollouts go on
 //! beside each other, as they do in a cluster. A test that ends something has its own.
 
+mod approvals;
 mod back;
 mod crash;
+mod crd;
 mod forward;
 mod held;
 mod node;
@@ -22,10 +24,16 @@ use tokio::sync::Mutex;
 
 use crate::controller::{Controller, Env, SOON};
 use crate::harness::Options;
+use crate::trial::trial;
 use node::Node;
 
 pub fn tests() -> Vec<Trial> {
-    [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests()].into_iter().flatten().collect()
+    let admission = vec![
+        trial!(ApiServer, crd::the_definition_refuses_what_cannot_be_carried_out),
+        trial!(Helm, approvals::only_who_may_approves_and_nobody_in_anothers_name),
+    ];
+    let controller = [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests()];
+    controller.into_iter().flatten().chain(admission).collect()
 }
 
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
