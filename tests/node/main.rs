@@ -10,6 +10,7 @@ mod install;
 mod leader;
 mod lifecycle;
 mod mesh;
+mod rollout;
 mod trial;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         // Before revguard is ever uninstalled: an API server that has seen an admission policy go reads the ConfigMaps of none any
         // more until it is restarted (kubernetes/kubernetes#130887).
         mesh::tests(),
+        rollout::tests(),
         disruption::tests(),
         certificates::tests(),
         leader::tests(),
