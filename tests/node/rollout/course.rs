@@ -71,7 +71,8 @@ impl Course {
 
     /// Waits until its object is as `is` wants it; an `Err` of that says why not yet.
     pub async fn until<T>(&self, what: &str, limit: Duration, is: impl Fn(&Value) -> Result<T, String>) -> Result<T> {
-        let found = wait_until(limit, &format!("{}: {what}", self.name), || async {
+        let what = format!("{}: {what}", self.name);
+        let found = wait_until(limit, &what, || async {
             let object = match self.object().await {
                 Ok(object) => object,
                 Err(error) => {
@@ -113,7 +114,8 @@ impl Course {
     /// Changes its spec.
     pub async fn change(&self, spec: Value) -> Result<()> {
         let patch = json!({"spec": spec}).to_string();
-        let arguments = ["patch", "gatewayrollout", &self.name, "-n", self.gateway.namespace, "--type=merge", "-p", &patch];
+        let arguments =
+            ["patch", "gatewayrollout", &self.name, "-n", self.gateway.namespace, "--type=merge", "-p", &patch];
         self.machine.kubectl(&arguments, "").await?.passed().map(drop)
     }
 

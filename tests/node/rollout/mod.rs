@@ -6,11 +6,15 @@
 //! Every count of losses stands beside one of the same load over an update in place, which loses what takes longer than a gateway drains.
 
 mod by_hand;
+mod course;
+mod kill;
+mod moves;
 mod stage;
 mod traffic;
+mod watch;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    by_hand::tests()
+    [by_hand::tests(), moves::tests()].into_iter().flatten().collect()
 }

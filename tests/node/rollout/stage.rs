@@ -55,7 +55,7 @@ pub enum Listeners {
 }
 
 impl Listeners {
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Listeners::Good => "good",
             Listeners::Rejected => "rejected",

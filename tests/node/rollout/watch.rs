@@ -108,13 +108,17 @@ fn follow_all(tasks: &mut JoinSet<()>, client: &Client, gateway: Gateway, seen: 
     }));
     let named = Config::default().fields(&format!("metadata.name={name}"));
     let to = Arc::clone(seen);
-    tasks.spawn(follow(Api::namespaced(client.clone(), namespace), named, move |services: &BTreeMap<String, Service>| {
-        let mut seen = to.lock().expect("seen");
-        let specs: Vec<String> = services.values().map(|service| format!("{:?}", service.spec)).collect();
-        if seen.specs.last() != Some(&specs.concat()) {
-            seen.specs.push(specs.concat());
-        }
-    }));
+    tasks.spawn(follow(
+        Api::namespaced(client.clone(), namespace),
+        named,
+        move |services: &BTreeMap<String, Service>| {
+            let mut seen = to.lock().expect("seen");
+            let specs: Vec<String> = services.values().map(|service| format!("{:?}", service.spec)).collect();
+            if seen.specs.last() != Some(&specs.concat()) {
+                seen.specs.push(specs.concat());
+            }
+        },
+    ));
     let to = Arc::clone(seen);
     let all = Config::default();
     tasks.spawn(follow(
