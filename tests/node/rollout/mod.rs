@@ -7,6 +7,7 @@
 
 mod by_hand;
 mod course;
+mod hands;
 mod kill;
 mod moves;
 mod stage;
@@ -16,5 +17,5 @@ mod watch;
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [by_hand::tests(), moves::tests()].into_iter().flatten().collect()
+    [by_hand::tests(), moves::tests(), hands::tests()].into_iter().flatten().collect()
 }

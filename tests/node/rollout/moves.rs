@@ -1,8 +1,8 @@
 //! Rollouts there and back under load, with a controller that dies on the way, and revisions that are no good.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use http::Method;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::by_hand;
 use super::course::{Course, clean, spec, text};
 use super::kill::Armed;
-use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD};
+use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD, SOON};
 use super::traffic::{Tally, Traffic};
 use super::watch::Watch;
 use crate::harness::figures;
@@ -42,7 +42,7 @@ async fn both_shapes_go_there_and_back_under_load_while_the_controller_dies(mach
     let armed = Armed::at(machine, &places).await?;
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
-    let (custom, helm) = tokio::join!(custom(machine), helm(machine));
+    let (custom, helm) = tokio::join!(custom(machine, true), helm(machine));
     let tally = traffic.finish().await?;
     custom.and(helm)?;
     tally.none_lost("both gateways there and back")?;
@@ -69,9 +69,14 @@ fn moved(tally: &Tally) -> Result<()> {
     Ok(())
 }
 
-/// There, with the original's name in the end; and back with a rollout of its own.
-async fn custom(machine: &'static Machine) -> Result<()> {
+/// There, with the original's name in the end; and back with a rollout of its own. `disturbed`: the one is paused while it drains, and the API
+/// server is restarted while the other does.
+pub async fn custom(machine: &'static Machine, disturbed: bool) -> Result<()> {
     let there = Course::to_new(machine, CUSTOM).await?;
+    if disturbed {
+        there.phase("Draining").await?;
+        paused(machine, &there).await?;
+    }
     let done = there.phase("Completed").await?;
     println!("{}: {}", there.name, there.seen());
     is_on(machine, CUSTOM, CUSTOM.name, NEW).await?;
@@ -81,6 +86,10 @@ async fn custom(machine: &'static Machine) -> Result<()> {
     // Nobody wants to go back to it any more: with the object goes the standby, whose name the next rollout needs.
     there.delete().await?;
     let back = Course::begin(machine, CUSTOM, &format!("{}-{OLD}", CUSTOM.name), &spec(CUSTOM, OLD)).await?;
+    if disturbed {
+        back.phase("Draining").await?;
+        machine.restart("apiserver")?;
+    }
     back.phase("Completed").await?;
     println!("{}: {}", back.name, back.seen());
     is_on(machine, CUSTOM, CUSTOM.name, OLD).await?;
@@ -88,8 +97,15 @@ async fn custom(machine: &'static Machine) -> Result<()> {
     clean(machine, CUSTOM, &[]).await
 }
 
-/// There, under a name of its own; back by `abort` after the end; and then revisions that are no good.
+/// There and back, and then revisions that are no good.
 async fn helm(machine: &'static Machine) -> Result<()> {
+    helm_there_and_back(machine).await?;
+    refused(machine, HELM, Listeners::Rejected).await?;
+    refused(machine, HELM, Listeners::Silent).await
+}
+
+/// There, under a name of its own, and back by `abort` after the end.
+pub async fn helm_there_and_back(machine: &'static Machine) -> Result<()> {
     let there = Course::to_new(machine, HELM).await?;
     there.phase("Completed").await?;
     is_on(machine, HELM, &format!("{}-{NEW}", HELM.name), NEW).await?;
@@ -98,9 +114,7 @@ async fn helm(machine: &'static Machine) -> Result<()> {
     println!("{}: {}", there.name, there.seen());
     is_on(machine, HELM, HELM.name, OLD).await?;
     clean(machine, HELM, &[]).await?;
-    there.delete().await?;
-    refused(machine, HELM, Listeners::Rejected).await?;
-    refused(machine, HELM, Listeners::Silent).await
+    there.delete().await
 }
 
 /// A new revision that is no good: before anything is routed to it, it is gone again by itself.
@@ -123,24 +137,60 @@ async fn refused(machine: &'static Machine, gateway: Gateway, tells: Listeners) 
     stage::istiod(machine, NEW, &[]).await
 }
 
+/// While it is paused nothing of the gateway is changed but that pods set apart end.
+pub async fn paused(machine: &'static Machine, course: &Course) -> Result<()> {
+    course.change(json!({"paused": true})).await?;
+    let user = |object: &Value| {
+        if text(object, "/status/pause/reason") == "User" { Ok(()) } else { Err("not paused yet".to_owned()) }
+    };
+    course.until("a pause", SOON, user).await?;
+    let before = state(machine, course.gateway).await?;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        let now = state(machine, course.gateway).await?;
+        ensure!(now == before, "{} is paused and goes on: {before}\n{now}", course.name);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    course.change(json!({"paused": false})).await
+}
+
+/// Specs of whatever scales or makes the gateway's pods.
+async fn state(machine: &Machine, gateway: Gateway) -> Result<Value> {
+    let kinds = "deployments,horizontalpodautoscalers";
+    let said = machine.kubectl(&["get", kinds, "-n", gateway.namespace, "-o", "json"], "").await?.passed()?;
+    let list: Value = serde_json::from_str(&said)?;
+    let all = list["items"].as_array().context("items")?.iter();
+    Ok(all.map(|object| json!({"name": object["metadata"]["name"], "spec": object["spec"]})).collect())
+}
+
 /// What the Envoy of the probe pod says of its listeners, asked by us.
 async fn rejections(machine: &'static Machine, course: &Course) -> Result<f64> {
-    let client = machine.client().await?;
     let gateway = course.gateway;
     wait_until(Duration::from_secs(90), "an Envoy that rejects its listeners", || async {
         let pods =
             stage::pods(machine, gateway.namespace, "revguard.dev/rollout").await.map_err(|e| format!("{e:#}"))?;
         let names = pods.iter().filter_map(|pod| pod["metadata"]["name"].as_str());
         let probe = names.into_iter().find(|name| name.contains("-probe-")).ok_or("no probe pod")?;
-        let path = format!("/api/v1/namespaces/{}/pods/{probe}:15090/proxy/stats/prometheus", gateway.namespace);
-        let answer = send(&client, Method::GET, &path, None, &As::default()).await.map_err(|e| format!("{e:#}"))?;
-        let count = metrics::sum(answer.message(), "envoy_listener_manager_lds_update_rejected", &[]);
-        match count {
-            Ok(count) if answer.ok() && count > 0.0 => Ok(count),
-            other => Err(format!("{} {other:?}", answer.status)),
+        match statistic(machine, gateway, probe, "envoy_listener_manager_lds_update_rejected").await {
+            Ok(count) if count > 0.0 => Ok(count),
+            other => Err(format!("{other:?}")),
         }
     })
     .await
+}
+
+/// What a pod's Envoy counts, asked through the API server.
+async fn statistic(machine: &Machine, gateway: Gateway, pod: &str, name: &str) -> Result<f64> {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}:15090/proxy/stats/prometheus", gateway.namespace);
+    let answer = send(&machine.client().await?, Method::GET, &path, None, &As::default()).await?;
+    ensure!(answer.ok(), "{path}: {} {}", answer.status, answer.message());
+    metrics::sum(answer.message(), name, &[])
+}
+
+/// Connections that are open on a pod now.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+pub async fn connections(machine: &Machine, gateway: Gateway, pod: &str) -> Result<u64> {
+    Ok(statistic(machine, gateway, pod, "envoy_server_total_connections").await? as u64)
 }
 
 /// The gateway's pods are the Deployment's, on this revision, as many as before, and the autoscaler scales it.

@@ -52,25 +52,18 @@ impl Watch {
     }
 
     /// The fewest ready endpoints that each gateway had.
-    pub fn least(&self) -> Vec<(Gateway, usize)> {
+    fn least(&self) -> Vec<(Gateway, usize)> {
         self.seen
             .iter()
             .map(|(gateway, seen)| (*gateway, seen.lock().expect("seen").least.unwrap_or_default()))
             .collect()
     }
 
-    /// From now on less is seen as new: somebody else has taken a pod away.
-    pub fn forgive(&self) {
-        for (_, seen) in &self.seen {
-            seen.lock().expect("seen").least = None;
-        }
-    }
-
     /// Ends it. Never were there fewer ready endpoints than replicas, another spec of the Service, a second autoscaler or budget.
     pub fn held(self, what: &str) -> Result<()> {
         let least = self.least();
         println!("{what}: fewest ready endpoints {:?}", least.iter().map(|(g, n)| (g.name, *n)).collect::<Vec<_>>());
-        self.held_but_for_evictions()?;
+        self.one_of_each()?;
         for (gateway, least) in least {
             ensure!(
                 least >= gateway.replicas,
@@ -82,8 +75,17 @@ impl Watch {
         Ok(())
     }
 
-    /// The same without the endpoints: an eviction by somebody else takes one.
-    pub fn held_but_for_evictions(&self) -> Result<()> {
+    /// The same, but that somebody else has taken pods, one at a time.
+    pub fn held_but_for_evictions(self, what: &str) -> Result<()> {
+        self.one_of_each()?;
+        for (gateway, least) in self.least() {
+            println!("{what}: fewest ready endpoints of {}: {least}", gateway.name);
+            ensure!(least + 1 >= gateway.replicas, "{what}: {} had {least} ready endpoints", gateway.name);
+        }
+        Ok(())
+    }
+
+    fn one_of_each(&self) -> Result<()> {
         ensure!(!self.tasks.is_empty(), "nobody watched");
         for (gateway, seen) in &self.seen {
             let seen = seen.lock().expect("seen");
