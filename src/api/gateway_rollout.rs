@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+pub use super::guardrails::{Alerts, AtStart, Guardrails, Metric, OnPauseTimeout, OnUnavailable, Reaction, Source};
+pub use super::proof::{HttpProbe, Level, Probe, ProbeMode, Scheme, Verification};
 use super::rollout_status::GatewayRolloutStatus;
 
 /// Moves one gateway to another revision of its control plane, without a dropped request.
@@ -166,6 +168,7 @@ pub struct Strategy {
         validation = Rule::new("self.filter(s, has(s.weight)).all(s, self.filter(t, has(t.weight) && t.weight == s.weight).size() == 1)").message("weights must rise strictly"),
         validation = Rule::new("has(self[self.size()-1].weight) && self[self.size()-1].weight == 100").message("the last step has the weight 100"),
         validation = Rule::new("self.filter(s, has(s.replicas)).size() == 0 || (has(self[0].replicas) && self.filter(s, has(s.replicas)).size() == 1)").message("only the first step may name replicas instead of a weight"),
+        validation = Rule::new("self.all(s, self.filter(t, t.name == s.name).size() == 1)").message("approvals name steps: two of one name could not be told apart"),
     )]
     #[serde(default = "steps")]
     pub steps: Vec<Step>,
@@ -262,9 +265,10 @@ impl JsonSchema for Share {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 1,
+            "maximum": 9999,
             "pattern": "^([1-9][0-9]{0,3}|([1-9][0-9]?|100)%)$",
-            "maxLength": 5,
+            "maxLength": 4,
         })
     }
 }
@@ -287,6 +291,7 @@ impl Share {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("has(self.weight) != has(self.replicas)").message("a step has either a weight or replicas"),
+    validation = Rule::new("self.name != 'resume'").message("resume is what ends a pause, not a step"),
 )]
 pub struct Step {
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
@@ -358,216 +363,6 @@ pub enum DrainMode {
     Terminate,
 }
 
-/// What is proven before traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Probe {
-    pub mode: ProbeMode,
-    pub timeout: Duration,
-    /// Requests that the probe pod must answer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10))]
-    pub http: Vec<HttpProbe>,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Probe { mode: ProbeMode::default(), timeout: Duration::from_secs(120), http: Vec::new() }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum ProbeMode {
-    /// A pod of the new revision that no Service ever sends anything to.
-    #[default]
-    DarkPod,
-    /// Only what the API server and the injector say of it.
-    DryRunOnly,
-    None,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpProbe {
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
-    #[serde(default)]
-    pub scheme: Scheme,
-    /// Host header, and SNI of HTTPS.
-    #[schemars(length(min = 1, max = 253))]
-    pub host: String,
-    #[serde(default = "root")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/"))]
-    pub path: String,
-    /// Default: 200 to 399.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20), inner(range(min = 100, max = 599)))]
-    pub expect_status: Vec<u16>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum Scheme {
-    #[default]
-    HTTP,
-    HTTPS,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Verification {
-    pub level: Level,
-    /// What is enough where neither the pods nor istiod can be asked.
-    pub allow_degrade_to: Level,
-}
-
-impl Default for Verification {
-    fn default() -> Self {
-        Verification { level: Level::XdsConnected, allow_degrade_to: Level::Discovery }
-    }
-}
-
-/// How much is known of a pod, from little to all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum Level {
-    /// Its label or annotation names the revision.
-    Label,
-    /// The injector of the revision made it, with the image that was expected.
-    Injected,
-    /// It is told to dial that revision's istiod.
-    Discovery,
-    /// Its Envoy has accepted what that istiod sent, and its ports answer.
-    #[default]
-    XdsConnected,
-}
-
-/// What holds a rollout.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Guardrails {
-    /// Where to ask; without it there are neither alerts nor metrics to hold it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alerts: Option<Alerts>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10))]
-    pub metrics: Vec<Metric>,
-    /// What follows when Prometheus cannot be asked three times in a row.
-    pub on_unavailable: OnUnavailable,
-    /// The longest pause; `0s` is forever.
-    pub max_pause: Duration,
-    pub on_pause_timeout: OnPauseTimeout,
-}
-
-/// Exactly one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("has(self.prometheusRef) != has(self.url)").message("exactly one of prometheusRef and url"),
-)]
-pub struct Source {
-    /// A PrometheusSource, which may have credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prometheus_ref: Option<Named>,
-    /// A Prometheus that needs none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = r"^https?://"))]
-    pub url: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Alerts {
-    /// Matchers of the series `ALERTS`, as PromQL writes them between braces.
-    #[schemars(length(min = 1, max = 10), inner(length(min = 1, max = 256)))]
-    pub matchers: Vec<String>,
-    /// Names of alerts that never hold it.
-    #[schemars(length(max = 50), inner(length(min = 1, max = 128)))]
-    pub exclude: Vec<String>,
-    /// What about those that fire before it starts.
-    pub at_start: AtStart,
-    pub on_firing: Reaction,
-    /// How long it must be quiet before it goes on.
-    pub resume_after: Duration,
-    /// An alert that always fires: when it does not, nothing is known. Empty: off.
-    #[schemars(length(max = 128))]
-    pub heartbeat: String,
-}
-
-impl Default for Alerts {
-    fn default() -> Self {
-        Alerts {
-            matchers: vec![r#"severity=~"critical|page""#.to_owned()],
-            exclude: vec!["Watchdog".to_owned(), "InfoInhibitor".to_owned()],
-            at_start: AtStart::default(),
-            on_firing: Reaction::default(),
-            resume_after: Duration::from_mins(5),
-            heartbeat: String::new(),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum AtStart {
-    #[default]
-    Block,
-    IgnoreExisting,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Metric {
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-    /// PromQL; `{{.namespace}}`, `{{.newWorkload}}`, `{{.oldWorkload}}` and `{{.window}}` are filled in.
-    #[schemars(length(min = 1, max = 4096))]
-    pub query: String,
-    /// Fails above this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<f64>,
-    /// Fails below this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<f64>,
-    /// How much was measured; too little says nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
-    pub min_samples_query: Option<String>,
-    #[serde(default)]
-    pub min_samples: f64,
-    #[serde(default = "minutes::<2>")]
-    pub window: Duration,
-    #[serde(default = "seconds::<30>")]
-    pub interval: Duration,
-    /// Failures that are tolerated in a step.
-    #[serde(default)]
-    pub failure_limit: u32,
-    #[serde(default)]
-    pub on_failure: Reaction,
-    #[serde(default)]
-    pub on_inconclusive: OnUnavailable,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum Reaction {
-    #[default]
-    Pause,
-    Abort,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum OnUnavailable {
-    #[default]
-    Pause,
-    Continue,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-pub enum OnPauseTimeout {
-    #[default]
-    Hold,
-    Abort,
-}
-
 /// When forward steps may be taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -626,19 +421,15 @@ pub enum OnDelete {
     Freeze,
 }
 
-fn root() -> String {
-    "/".to_owned()
-}
-
 fn quarter() -> Share {
     Share::Percent("25%".to_owned())
 }
 
-fn seconds<const N: u32>() -> Duration {
+pub(super) fn seconds<const N: u32>() -> Duration {
     Duration::from_secs(N)
 }
 
-fn minutes<const N: u32>() -> Duration {
+pub(super) fn minutes<const N: u32>() -> Duration {
     Duration::from_mins(N)
 }
 

@@ -211,15 +211,43 @@ pub struct GatewayRolloutStatus {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// When old pods last left. RFC 3339.
+    /// When pods last began to leave. RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_batch_at: Option<String>,
+    /// The pods that leave, or left last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchStatus>,
+    /// Connections of a pod that nothing is routed to.
+    #[serde(skip_serializing_if = "is_zero_count")]
+    pub unrouted_connections: u64,
+    /// The approval that stands on the object has had its effect.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub approval_spent: bool,
     /// `Ready`, `Reconciling`, `Stalled`, `PreflightPassed`, `GuardrailsHealthy`, `Verified`, `RollbackAvailable`.
     pub conditions: Vec<Condition>,
 }
 
 fn is_zero(n: &i64) -> bool {
     *n == 0
+}
+
+fn is_zero_count(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Pods that leave together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BatchStatus {
+    /// `Source`, `Canary` or `Standby`.
+    pub of: String,
+    /// Replicas afterwards.
+    pub to: u32,
+    /// Pods that are set apart first, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
+    /// It has left.
+    pub over: bool,
 }
 
 /// The gateway before the first change. Also kept in the annotation `revguard.dev/baseline` of its Deployment.
@@ -262,6 +290,8 @@ pub struct HpaBaseline {
     pub max_replicas: u32,
     /// Name of the Deployment that it scaled.
     pub target: String,
+    /// It scaled: its condition `ScalingActive` was not `False`.
+    pub active: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -290,16 +320,21 @@ pub struct StepStatus {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soak_until: Option<String>,
-    /// Failures of metrics in this step.
+    /// What metrics came to in this step.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub failures: Vec<MetricFailures>,
+    pub measured: Vec<MetricMemory>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct MetricFailures {
+pub struct MetricMemory {
     pub name: String,
-    pub count: u32,
+    /// In this step.
+    pub failures: u32,
+    /// `Passed`, `Failed` or `Inconclusive`, the last time.
+    pub last: String,
+    /// RFC 3339.
+    pub at: String,
 }
 
 /// Part of the ready endpoints that is new, in percent.
@@ -372,6 +407,8 @@ pub struct Pause {
     pub message: String,
     /// It ends only when somebody approves `resume`, or changes the spec.
     pub needs_human: bool,
+    /// Of the spec, when it began.
+    pub generation: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -410,7 +447,7 @@ pub struct MetricStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollback {
-    /// One word: `Aborted`, `ProbeFailed`, `AlertFiring`, `MetricFailed`, `DeadlineExceeded`, `PauseTimeout`, `Deleted`.
+    /// One word: `Aborted`, `ProbeFailed`, `AlertFiring`, `MetricFailed`, `DeadlineExceeded`, `PauseTimeout`, `Deleted`, `SourceDrift`.
     pub reason: String,
     pub message: String,
     /// RFC 3339.

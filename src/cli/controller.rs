@@ -11,9 +11,10 @@ use super::certificates::{self, duration};
 use super::serve::LogFormat;
 use super::{Failure, Live, serve};
 use crate::cluster::Access;
-use crate::controller::Names;
+use crate::controller::{Names, rollout};
 use crate::controller::audit::Pace;
 use crate::run::controller::Control;
+use crate::run::kill::Place;
 use crate::run::supervise;
 
 #[derive(Args)]
@@ -46,6 +47,15 @@ pub struct Options {
     /// How long the Lease lasts when nobody renews it
     #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
     lease_duration: Option<Duration>,
+    /// How often rollouts are looked at, in tests: everything follows in proportion, 1s is what it is
+    #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
+    rollout_pace: Option<Duration>,
+    /// For tests: ends the process at a write boundary, BOUNDARY:before|after[:CROSSING], several separated by commas
+    #[arg(long, value_name = "PLACES", value_delimiter = ',', env = "REVGUARD_KILL_AT", hide = true, hide_env = true)]
+    kill_at: Vec<Place>,
+    /// For tests: a folder in which --kill-at marks the places that it has used, so that each is used once
+    #[arg(long, value_name = "FOLDER", env = "REVGUARD_KILL_MARKS", hide = true, hide_env = true)]
+    kill_marks: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t, env = "REVGUARD_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, or a filter such as revguard=debug
@@ -70,6 +80,9 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         pace: Pace { interval: options.audit_interval, ..Pace::default() },
         collect: options.tally_interval.max(Duration::from_millis(100)),
         lease: options.lease_duration,
+        rollouts: options.rollout_pace.map_or_else(rollout::Pace::default, rollout::Pace::of),
+        kill: options.kill_at,
+        kill_marks: options.kill_marks,
     })?;
     Ok(dead.map_or(ExitCode::SUCCESS, |dead| {
         eprintln!("error: ended because of a task: {dead}");

@@ -105,7 +105,7 @@ async fn from_file(path: Option<&Path>, context: Option<&str>) -> Result<Config,
 }
 
 /// An error with what caused it: "client error (Connect)" alone tells an operator nothing.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

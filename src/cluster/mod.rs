@@ -121,7 +121,7 @@ async fn watched(task: &'static str, run: impl Future<Output = ()>, died: mpsc::
     let _ = died.send(Died { task: task.to_owned(), why }).await;
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("without a message"))

@@ -211,7 +211,7 @@ fn path(row: &KindRow, version: &str, namespace: Option<&Str>) -> String {
 }
 
 /// Percent-encodes everything but unreserved characters.
-pub(super) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::resource::{
-    CLUSTER_POLICY_REPORTS, CONFIG_MAPS, EVENTS, LEASES, MESH_STATES, MUTATING, OPEN_CLUSTER_REPORTS, OPEN_REPORTS,
-    POLICY_REPORTS, Resource, SECRETS, SERVICES, VALIDATING,
+    CLUSTER_POLICY_REPORTS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, HPAS, LEASES, MESH_STATES, MUTATING,
+    OPEN_CLUSTER_REPORTS, OPEN_REPORTS, PDBS, PODS, POLICY_REPORTS, PROMETHEUS_SOURCES, ROLLOUTS, Resource, SECRETS, SERVICES, VALIDATING,
 };
+use crate::rollout;
 use crate::wire::kinds::{KINDS, Watch};
 
 /// Who is granted something, and where.
@@ -23,11 +24,19 @@ pub enum Role {
     ControllerNamespace,
     /// The controller, in the whole cluster, where policy allows repairs.
     Repairs,
+    /// The controller, in the namespaces of gateways that rollouts may move.
+    Rollouts,
 }
 
 impl Role {
-    pub const ALL: [Role; 5] =
-        [Role::Webhook, Role::WebhookNamespace, Role::Controller, Role::ControllerNamespace, Role::Repairs];
+    pub const ALL: [Role; 6] = [
+        Role::Webhook,
+        Role::WebhookNamespace,
+        Role::Controller,
+        Role::ControllerNamespace,
+        Role::Repairs,
+        Role::Rollouts,
+    ];
 
     /// Its file below `charts/revguard/files`.
     pub const fn file(self) -> &'static str {
@@ -37,6 +46,7 @@ impl Role {
             Role::Controller => "controller-rules.yaml",
             Role::ControllerNamespace => "controller-namespace-rules.yaml",
             Role::Repairs => "controller-repair-rules.yaml",
+            Role::Rollouts => "controller-rollout-rules.yaml",
         }
     }
 
@@ -47,6 +57,7 @@ impl Role {
             Role::Controller => "The controller, in the whole cluster",
             Role::ControllerNamespace => "The controller, in its own namespace",
             Role::Repairs => "The controller, in the whole cluster, only where policy allows a repair",
+            Role::Rollouts => "The controller, in the namespaces that the chart's `rollouts` names; by default in all of them",
         }
     }
 }
@@ -81,7 +92,7 @@ const WATCHED: &[&str] = &["list", "watch"];
 
 /// Every grant, in the order of the roles.
 pub fn grants() -> Vec<Grant> {
-    use Role::{Controller, ControllerNamespace, Repairs, Webhook, WebhookNamespace};
+    use Role::{Controller, ControllerNamespace, Repairs, Rollouts, Webhook, WebhookNamespace};
     let mut all = Vec::new();
     for role in [Webhook, Controller] {
         for row in KINDS.iter().filter(|r| r.watch != Watch::Never) {
@@ -128,6 +139,10 @@ pub fn grants() -> Vec<Grant> {
         &["get", "patch"],
         "parameters of the admission policy, the week's tally, copies of what repairs removed",
     ));
+    let why = "where alerts and metrics that guard a rollout are asked for";
+    all.push(grant(Controller, &PROMETHEUS_SOURCES, &[], &["get"], why));
+    let why = "the bearer tokens of PrometheusSources, if somebody has put any there";
+    all.push(grant(ControllerNamespace, &SECRETS, &["-prometheus"], &["get"], why));
     all.push(grant(
         ControllerNamespace,
         &SECRETS,
@@ -142,8 +157,49 @@ pub fn grants() -> Vec<Grant> {
     ] {
         all.push(grant(Repairs, resource, &[], &["get", "create", "patch", "delete"], why));
     }
+    rollouts(&mut all, Controller, Rollouts);
     all.sort_by_key(|g| g.role);
     all
+}
+
+/// What gateway rollouts need: to be found, to be looked at, to say how they stand, and, in the namespaces of gateways alone, to write.
+fn rollouts(all: &mut Vec<Grant>, anywhere: Role, here: Role) {
+    let of = |role, group, resource: &str, verbs, why: &str| Grant {
+        role,
+        group,
+        resource: resource.to_owned(),
+        names: &[],
+        verbs,
+        why: why.to_owned(),
+    };
+    for row in rollout::read::TABLE {
+        let listed = all.iter().any(|g| g.role == anywhere && g.group == row.group && g.resource == row.plural);
+        if !listed {
+            all.push(of(anywhere, row.group, row.plural, &["list"], &format!("gateway rollouts: {}", row.why)));
+        }
+    }
+    let group = ROLLOUTS.group;
+    let status = "how a rollout stands, also where it may not write anything else";
+    all.push(of(anywhere, group, "gatewayrollouts/status", &["patch"], status));
+    for (resource, verbs, why) in [
+        (&ROLLOUTS, &["patch", "delete"][..], "the finalizer; finished ones, when their time is over"),
+        (
+            &DEPLOYMENTS,
+            &["create", "patch", "delete"],
+            "the Deployment beside a gateway's own, and replicas, template and annotations of that one",
+        ),
+        (
+            &PODS,
+            &["create", "patch", "delete"],
+            "the probe, and the dry-run of one through the injector; setting pods apart, and the end of those",
+        ),
+        (&CONFIG_MAPS, &["create", "patch", "delete"], "the mesh configuration of the new revision beside a gateway"),
+        (&HPAS, &["patch"], "which Deployment the gateway's autoscaler scales, and how far down; a label at the end"),
+        (&SERVICES, &["patch"], "a label at the end, never the spec"),
+        (&PDBS, &["patch"], "a label at the end"),
+    ] {
+        all.push(grant(here, resource, &[], verbs, why));
+    }
 }
 
 fn how(watch: Watch) -> String {

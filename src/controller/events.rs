@@ -22,7 +22,7 @@ pub struct Word {
     pub warning: bool,
     /// One word in capitals, for machines: a rule's code and name, or what was done.
     pub reason: String,
-    /// What we did: `Audit`, `Repair`, `Undo`.
+    /// What we did: `Audit`, `Repair`, `Undo`, `Rollout`.
     pub action: &'static str,
     pub note: String,
 }
@@ -57,9 +57,18 @@ impl Said {
     /// Whether this may be said now.
     fn may(&mut self, about: &str, word: &Word, now: Instant) -> bool {
         let key = (about.to_owned(), word.clone());
-        if self.words.get(&key).is_some_and(|at| now.duration_since(*at) < SAME) {
+        if self.words.get(&key).is_some_and(|at| now.duration_since(*at) < SAME) || !self.has_room(now) {
             return false;
         }
+        if self.words.len() >= REMEMBERED {
+            self.words.retain(|_, at| now.duration_since(*at) < SAME);
+        }
+        self.words.insert(key, now);
+        true
+    }
+
+    /// Whether anything may be said now.
+    fn has_room(&mut self, now: Instant) -> bool {
         let due = now.duration_since(self.refilled).as_millis() / REFILL.as_millis();
         let due = u32::try_from(due).unwrap_or(u32::MAX);
         if due > 0 {
@@ -71,10 +80,6 @@ impl Said {
             return false;
         }
         self.tokens -= 1;
-        if self.words.len() >= REMEMBERED {
-            self.words.retain(|_, at| now.duration_since(*at) < SAME);
-        }
-        self.words.insert(key, now);
         true
     }
 }
@@ -96,7 +101,20 @@ impl Events {
             None => self.uid(at).await,
         };
         // It has gone meanwhile; nobody would find the Event.
-        let Some(uid) = uid else { return };
+        if let Some(uid) = uid {
+            self.write(at, &uid, word).await;
+        }
+    }
+
+    /// Says a word about an object even if the same was said before: what happens twice is said twice. Within the same bounds.
+    pub async fn tell(&self, at: &At, uid: &str, word: &Word) {
+        let room = self.lock().has_room(Instant::now());
+        if room {
+            self.write(at, uid, word).await;
+        }
+    }
+
+    async fn write(&self, at: &At, uid: &str, word: &Word) {
         let namespace = if at.namespace.is_empty() { "default" } else { &at.namespace };
         let now = Timestamp::now();
         let short: String = at.name.chars().take(200).collect();

@@ -26,6 +26,8 @@ names! {
     ca = "-ca";
     /// Secret of the serving certificate.
     tls = "-webhook-tls";
+    /// Secret with the bearer tokens of PrometheusSources, made by whoever installs it.
+    prometheus = "-prometheus";
     /// ConfigMap with the parameters of the admission policy.
     guard = "-guard";
     /// ConfigMap with the week's tally.

@@ -187,11 +187,11 @@ impl Repairs {
             (rules::Change::Delete, Some(fresh)) => {
                 same(&repair.object, &fresh, snapshot)?;
                 self.store.keep(&repair.object, &fresh, &said(entry.rule), now).await?;
-                Change::Delete { held: Held::of(&fresh) }
+                Change::Delete { held: Held::of(&fresh), foreground: false }
             }
         };
         let uid = match &change {
-            Change::Patch { held, .. } | Change::Delete { held } => Some(held.uid.clone()),
+            Change::Patch { held, .. } | Change::Delete { held, .. } => Some(held.uid.clone()),
             _ => None,
         };
         let boundary = match &change {
@@ -243,7 +243,7 @@ impl Repairs {
             undo::Undo::Delete => {
                 self.store.switch_off(id).await?;
                 let note = format!("what {} had made is removed again and not made any more", back.rule);
-                ("undo-delete", Change::Delete { held }, note)
+                ("undo-delete", Change::Delete { held, foreground: false }, note)
             }
             undo::Undo::Patch(operations) => {
                 let note = format!("the repair of {} from {} is undone and not made any more", back.rule, back.at);

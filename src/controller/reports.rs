@@ -77,7 +77,9 @@ impl Keeper {
             let at = At::of(resource(api, !namespace.is_empty()), namespace, report::NAME);
             let (boundary, change) = match (value, before) {
                 (None, None) => continue,
-                (None, Some(before)) => ("report-delete", Change::Delete { held: before.held.any_version() }),
+                (None, Some(before)) => {
+                    ("report-delete", Change::Delete { held: before.held.any_version(), foreground: false })
+                }
                 (Some(value), None) => ("report-create", Change::Create { object: value.clone() }),
                 (Some(value), Some(before)) => {
                     let held = Some(before.held.any_version());

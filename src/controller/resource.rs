@@ -24,12 +24,18 @@ pub const EVENTS: Resource = resource("events.k8s.io", "v1", "events", "Event");
 pub const CONFIG_MAPS: Resource = resource("", "v1", "configmaps", "ConfigMap");
 pub const SECRETS: Resource = resource("", "v1", "secrets", "Secret");
 pub const SERVICES: Resource = resource("", "v1", "services", "Service");
+pub const PODS: Resource = resource("", "v1", "pods", "Pod");
+pub const DEPLOYMENTS: Resource = resource("apps", "v1", "deployments", "Deployment");
+pub const HPAS: Resource = resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler");
+pub const PDBS: Resource = resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget");
+pub const ROLLOUTS: Resource = resource("revguard.dev", "v1alpha1", "gatewayrollouts", "GatewayRollout");
 pub const ENDPOINT_SLICES: Resource = resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
 pub const MUTATING: Resource =
     resource("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration");
 pub const VALIDATING: Resource =
     resource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration");
 pub const MESH_STATES: Resource = resource("revguard.dev", "v1alpha1", "meshstates", "MeshState");
+pub const PROMETHEUS_SOURCES: Resource = resource("revguard.dev", "v1alpha1", "prometheussources", "PrometheusSource");
 pub const POLICY_REPORTS: Resource = resource("wgpolicyk8s.io", "v1alpha2", "policyreports", "PolicyReport");
 pub const CLUSTER_POLICY_REPORTS: Resource =
     resource("wgpolicyk8s.io", "v1alpha2", "clusterpolicyreports", "ClusterPolicyReport");

@@ -72,8 +72,9 @@ pub enum Change {
     Patch { operations: Vec<Value>, held: Held },
     /// A new object, refused if there is one. `apiVersion`, `kind`, `metadata.name` and `.namespace` are filled in.
     Create { object: Value },
-    /// The end of that object.
-    Delete { held: Held },
+    /// The end of that object. With `foreground` the API server keeps it until everything that it owns is gone, so that
+    /// nobody can adopt what is left over.
+    Delete { held: Held, foreground: bool },
 }
 
 /// One write.
@@ -188,6 +189,22 @@ impl Writer {
         done
     }
 
+    /// What the API server, its admission plugins and everybody's webhooks would make of a write: all of it but the writing.
+    /// It needs the same rights, and no leadership.
+    ///
+    /// # Errors
+    /// Those that the write itself would end with, now.
+    pub async fn dry_run(&self, write: &Write) -> Result<Value, WriteError> {
+        let (method, mut path, mut body) = request(write);
+        if method == Method::Delete {
+            body["dryRun"] = json!(["All"]);
+        } else {
+            path.push_str("&dryRun=All");
+        }
+        let sent = send::send_with(&self.client, method, &path, Some(&body), LONGEST).await;
+        sent.map_err(|trouble| error(method.verb(), &write.at, trouble))
+    }
+
     async fn attempt(&self, write: &Write) -> Result<Value, WriteError> {
         let at = &write.at;
         let Some((_right, left)) = self.leadership.right().await else {
@@ -238,12 +255,15 @@ fn request(write: &Write) -> (Method, String, Value) {
             let path = format!("{}?fieldManager={}", at.resource.path(&at.namespace), Manager::Controller.as_str());
             (Method::Create, path, named(object, at))
         }
-        Change::Delete { held } => {
+        Change::Delete { held, foreground } => {
             let mut preconditions = json!({"uid": held.uid});
             if !held.version.is_empty() {
                 preconditions["resourceVersion"] = json!(held.version);
             }
-            let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions});
+            let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions});
+            if *foreground {
+                body["propagationPolicy"] = json!("Foreground");
+            }
             (Method::Delete, at.path(), body)
         }
     }
@@ -293,8 +313,11 @@ mod tests {
         );
         assert_eq!(body[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}));
         assert_eq!(body[1]["path"], "/data/a");
-        let (_, _, body) = request(&write(Change::Delete { held: held.clone().any_version() }));
+        let delete = |foreground| Change::Delete { held: held.clone().any_version(), foreground };
+        let (_, _, body) = request(&write(delete(false)));
         assert_eq!(body["preconditions"], json!({"uid": "u"}));
+        assert_eq!(body["propagationPolicy"], json!(null), "the API server's own default");
+        assert_eq!(request(&write(delete(true))).2["propagationPolicy"], "Foreground");
         let (_, path, body) =
             request(&write(Change::Apply { object: json!({"data": {}}), manager: Manager::Ca, held: Some(held) }));
         assert!(path.ends_with("?fieldManager=revguard-ca&force=true"), "{path}");

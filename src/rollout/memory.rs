@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::seen::Outcome;
+use super::step::Which;
 use crate::api::gateway_rollout::{DrainMode, Flavor, Promotion};
 use crate::api::rollout_status::{Baseline, Completion, Phase, Stage};
 
@@ -29,7 +31,14 @@ pub struct Memory {
     pub approvals: Vec<(Arc<str>, Arc<str>, Timestamp)>,
     /// Fingerprints of alerts that fired before it began.
     pub ignored_alerts: Vec<String>,
+    /// When pods of a Deployment last began to leave.
     pub last_batch: Option<Timestamp>,
+    /// The batch that leaves, or left last.
+    pub batch: Option<Batch>,
+    /// Connections of a pod that nothing is routed to: those of whoever measures and probes it.
+    pub unrouted: u64,
+    /// The approval that stands on the object has had its effect.
+    pub spent: bool,
     pub rollback: Option<RollbackMemory>,
     pub completion: Option<Completion>,
     pub finished: Option<Timestamp>,
@@ -43,8 +52,32 @@ pub struct StepMemory {
     pub hash: Arc<str>,
     pub stage: Stage,
     pub soak_until: Option<Timestamp>,
-    /// Failures in this step, by metric.
-    pub failures: Vec<(Arc<str>, u32)>,
+    /// Each metric's evaluations in this step.
+    pub measured: Vec<Measured>,
+}
+
+/// What the evaluations of one metric came to in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    pub name: Arc<str>,
+    pub failures: u32,
+    /// The last evaluation, and when it was: one that is seen twice counts once.
+    pub last: Outcome,
+    pub at: Timestamp,
+}
+
+/// Pods that leave together. It is remembered before the first of them leaves, so that whoever goes on after a crash, or believes to lead
+/// as well, takes no other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// Whose pods.
+    pub which: Which,
+    /// Replicas of that Deployment afterwards.
+    pub to: u32,
+    /// Names of pods that are set apart first.
+    pub pods: Vec<Arc<str>>,
+    /// It has left, and `to` was written.
+    pub over: bool,
 }
 
 /// Why a rollout holds. The order is the order in which several are told.
@@ -63,12 +96,14 @@ pub enum Cause {
     ServiceChanged,
     EndpointsMissing,
     ControlPlaneNotReady,
+    /// What had to be remembered is not in the status.
+    StatusLost,
     WindowClosed,
     Approval,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 15] = [
+    pub const ALL: [Cause; 16] = [
         Cause::User,
         Cause::AlertFiring,
         Cause::MetricFailed,
@@ -82,6 +117,7 @@ impl Cause {
         Cause::ServiceChanged,
         Cause::EndpointsMissing,
         Cause::ControlPlaneNotReady,
+        Cause::StatusLost,
         Cause::WindowClosed,
         Cause::Approval,
     ];
@@ -101,6 +137,7 @@ impl Cause {
             Cause::ServiceChanged => "ServiceChanged",
             Cause::EndpointsMissing => "EndpointsMissing",
             Cause::ControlPlaneNotReady => "ControlPlaneNotReady",
+            Cause::StatusLost => "StatusLost",
             Cause::WindowClosed => "WindowClosed",
             Cause::Approval => "Approval",
         }
@@ -113,6 +150,8 @@ pub struct PauseMemory {
     pub since: Timestamp,
     /// What holds it, and what ends it.
     pub message: String,
+    /// Of the spec, when it began: a change of the spec ends a pause that needs a human.
+    pub generation: i64,
 }
 
 /// Why a rollout goes back.
@@ -125,10 +164,12 @@ pub enum Reason {
     MetricFailed,
     DeadlineExceeded,
     PauseTimeout,
+    /// The gateway's Deployment was changed, and it is begun again with what it says now.
+    SourceDrift,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::Aborted,
         Reason::Deleted,
         Reason::ProbeFailed,
@@ -136,6 +177,7 @@ impl Reason {
         Reason::MetricFailed,
         Reason::DeadlineExceeded,
         Reason::PauseTimeout,
+        Reason::SourceDrift,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -147,6 +189,7 @@ impl Reason {
             Reason::MetricFailed => "MetricFailed",
             Reason::DeadlineExceeded => "DeadlineExceeded",
             Reason::PauseTimeout => "PauseTimeout",
+            Reason::SourceDrift => "SourceDrift",
         }
     }
 }

@@ -6,10 +6,33 @@
 //! of the object that it changes. What can be observed is derived and never remembered. Nothing here reads a clock, talks to a
 //! cluster or builds a request: `controller` does.
 
+mod apart;
+mod baseline;
+pub mod capacity;
+pub mod digest;
+mod drain;
+pub mod flavor;
+pub mod gate;
+pub mod guards;
+mod hold;
+pub mod invariants;
+mod look;
 pub mod memory;
+pub mod names;
+pub mod objects;
+mod outline;
+mod phases;
+pub mod plan;
+pub mod read;
 pub mod seen;
+mod shift;
+pub mod status;
 pub mod step;
+pub mod steps;
+pub mod verify;
+pub mod window;
 
 pub use memory::Memory;
+pub use plan::plan;
 pub use seen::Seen;
 pub use step::{Next, Plan, Step};

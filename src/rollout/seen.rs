@@ -130,6 +130,8 @@ pub enum Of {
     Source,
     /// Our second Deployment's.
     Canary,
+    /// Those of the Deployment that keeps the old template under the old revision's name.
+    Standby,
     /// It was set apart: no Deployment's any more, and no Service's.
     Apart,
     /// Our dark probe.
@@ -192,6 +194,9 @@ pub struct Service {
     pub ingress: Vec<String>,
     /// Uids of pods that are ready endpoints.
     pub endpoints: Vec<Arc<str>>,
+    /// The revision with which `istioctl uninstall` would take it along: its label `istio.io/rev`, if it has the label of a component
+    /// that is pruned.
+    pub pruned_with: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -207,13 +212,18 @@ pub struct Hpa {
     pub active: Option<bool>,
     /// An owner that would put back what we change: KEDA's ScaledObject.
     pub owned: bool,
+    /// As of a Service.
+    pub pruned_with: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pdb {
     pub name: Arc<str>,
+    pub held: Version,
     pub selector: Map,
     pub disruptions_allowed: u32,
+    /// As of a Service.
+    pub pruned_with: Option<Arc<str>>,
 }
 
 /// The mesh configuration `istio-<rev>` in the control plane's namespace, and its copy beside the gateway.
@@ -235,6 +245,8 @@ pub struct Copy {
     pub hash: Arc<str>,
     /// It carries this rollout's label.
     pub ours: bool,
+    /// A Deployment mounts it that is none of this rollout's.
+    pub shared: bool,
 }
 
 /// A revision's istiod.
@@ -286,6 +298,10 @@ pub struct DryRun {
 pub struct Evidence {
     /// What its Envoy says; `None`: it could not be asked.
     pub stats: Option<Stats>,
+    /// What it said the time before, to this process; see [`Evidence::after`].
+    pub earlier: Option<Stats>,
+    /// What it said when a rejection of listeners or clusters was last noticed by this process.
+    pub rejection: Option<Stats>,
     /// Target ports that did not answer; `None`: nobody tried.
     pub closed_ports: Option<Vec<u16>>,
     /// HTTP probes that it failed, in words; `None`: nobody tried.

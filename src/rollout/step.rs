@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::memory::Memory;
-use super::seen::{Map, Template, Version};
+use super::seen::{Map, Version};
 use crate::api::rollout_status::Baseline;
 
 /// Which Deployment.
@@ -58,11 +58,11 @@ pub enum Step {
         held: Version,
         to: u32,
     },
-    /// Its template becomes this one. Only while the Deployment has no replicas, or is paused.
+    /// The source's template becomes the baseline's, moved to this revision; of the old revision it is the baseline's as it was. Only
+    /// while the Deployment has no replicas, or is paused.
     Retemplate {
-        which: Which,
         held: Version,
-        template: Arc<Template>,
+        revision: Arc<str>,
     },
     /// `paused`, `minReadySeconds` and `strategy` of the source, for an update in place; `None` puts the baseline's back.
     Pace {
@@ -106,6 +106,10 @@ pub enum Step {
         held: Version,
         labels: Map,
     },
+    /// The approval on the GatewayRollout, which has had its effect, is taken off.
+    Consume {
+        held: Version,
+    },
     /// The GatewayRollout itself, when its time after the end is over.
     DropRollout {
         held: Version,
@@ -135,6 +139,7 @@ impl Step {
             Step::DropApart { .. } => "rollout-drop-apart",
             Step::Autoscale { .. } => "rollout-autoscale",
             Step::Relabel { .. } => "rollout-relabel",
+            Step::Consume { .. } => "rollout-consume",
             Step::DropRollout { .. } => "rollout-drop-rollout",
         }
     }

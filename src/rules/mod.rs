@@ -8,7 +8,7 @@ mod catalogue;
 pub mod finding;
 pub mod flaw;
 pub mod judge;
-mod names;
+pub mod names;
 pub mod patch;
 pub mod policy;
 pub mod request;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{Notify, oneshot};
 
+use super::kill::{Kill, Place};
 use super::policy;
 use super::supervise::Supervisor;
 use crate::admission::drain::signalled;
@@ -16,7 +17,7 @@ use crate::admission::{bind, probes};
 use crate::cluster::{self, Access};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
-use crate::controller::{Candidate, Names, Terms, Writer, certificates, guard, week};
+use crate::controller::{Candidate, Names, Terms, Writer, certificates, guard, rollout, week};
 use crate::rules::Policy;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
@@ -35,6 +36,10 @@ pub struct Control {
     pub collect: Duration,
     /// How long a Lease lasts without a renewal; the rest follows in proportion.
     pub lease: Option<Duration>,
+    pub rollouts: rollout::Pace,
+    /// Where tests end the process, and the folder where it is remembered which places were used.
+    pub kill: Vec<Place>,
+    pub kill_marks: Option<PathBuf>,
 }
 
 /// A task that goes round every few seconds and says nothing for so long is stuck.
@@ -91,7 +96,11 @@ async fn start(control: Control) -> anyhow::Result<Option<String>> {
         },
         health.task("lease", Some(SILENCE)),
     ));
-    let writer = Writer::new(client, leadership, Arc::clone(&metrics));
+    let mut writer = Writer::new(client, leadership, Arc::clone(&metrics));
+    if !control.kill.is_empty() {
+        tracing::warn!(places = control.kill.len(), "this controller ends itself at write boundaries: --kill-at");
+        writer = writer.witnessed(Arc::new(Kill::at(control.kill.clone(), control.kill_marks.clone())));
+    }
     spawn_loops(&control, &writer, &shared, &health);
     health.set(Condition::Running, Ok(()));
 
@@ -136,9 +145,18 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
     tokio::spawn(week::run(writer.clone(), control.names.clone(), exemptions, control.collect, heartbeat));
     let heartbeat = health.task("guard", Some(SILENCE));
     tokio::spawn(guard::run(writer.clone(), Arc::clone(shared), control.names.clone(), heartbeat));
+    let conductor = rollout::Conductor::new(writer.clone(), &control.holder, Arc::clone(shared), control.rollouts);
+    let heartbeat = health.task("rollouts", Some(SILENCE));
+    let known = Arc::clone(health);
+    tokio::spawn(async move {
+        // Where the control planes are stands in the snapshot.
+        until_known(&known, &heartbeat).await;
+        conductor.run(heartbeat).await;
+    });
     let heartbeat = health.task("certificates", Some(control.certificates.pause * 3 + SILENCE));
     tokio::spawn(certificates::run(control.certificates.clone(), writer.clone(), heartbeat));
 }
+
 /// Waits until the first list of every kind is complete.
 async fn until_known(health: &Health, heartbeat: &Heartbeat) {
     while !health.holds(Condition::State) {

@@ -5,6 +5,7 @@
 
 pub mod controller;
 pub mod demo;
+pub mod kill;
 mod live;
 mod observe;
 pub mod policy;

@@ -44,6 +44,29 @@ impl Path {
 }
 
 label! {
+    /// What is asked for alerts and metrics that guard a rollout.
+    Source {
+        Prometheus = "prometheus",
+        Alertmanager = "alertmanager",
+    }
+}
+
+label! {
+    /// What came of a query for alerts or metrics.
+    Asked {
+        /// An answer.
+        Ok = "ok",
+        /// An answer without a series in it: good news of alerts, none of metrics.
+        Empty = "empty",
+        /// The answer says of itself that it is not whole.
+        Partial = "partial",
+        Timeout = "timeout",
+        /// Out of reach, refused, or not to be read.
+        Error = "error",
+    }
+}
+
+label! {
     /// How a request ended. The first five are verdicts, which only the reviewer knows; the
     /// server counts the rest. Every request is counted exactly once.
     Outcome {
@@ -167,6 +190,8 @@ label! {
         Tally = "tally",
         /// Keeps certificates and CA bundles.
         Certificates = "certificates",
+        /// Carries out gateway rollouts.
+        Rollout = "rollout",
     }
 }
 

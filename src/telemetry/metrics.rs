@@ -5,7 +5,7 @@
 //! none of the three can drift.
 //! Labels are enums, or `&'static str` where the set lives in another module's static table
 //! (kinds, rule codes). A namespace, object, user or message is never a label: such a label makes
-//! one series per object in the cluster, and a monitoring system dies of it.
+//! one series per object in the cluster, and a monitoring system dies of it. Gateway rollouts are the exception.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+pub use super::labels::{Action, Asked, Closed, Full, Loop, Outcome, Path, Port, RepairResult, Source};
 use super::mesh::Mesh;
+use super::rollouts::Rollouts;
 use super::table::*;
 pub use super::table::{ALL, Def, Kind, docs};
 use super::tally::Tally;
@@ -63,6 +64,8 @@ pub struct Metrics {
     repairs: IntCounterVec,
     /// What the audit saw, on the replica that leads.
     pub mesh: Mesh,
+    /// Gateway rollouts, on the replica that leads.
+    pub rollouts: Rollouts,
     /// What became of reviews, by writer; no metric, because names of users are no labels.
     pub tally: Tally,
     ready: IntGauge,
@@ -134,6 +137,7 @@ impl Metrics {
             reconcile_errors: each(Loop::ALL, |l| reconcile_errors.with_label_values(&[l.as_str()])),
             repairs: counters(&registry, REPAIRS),
             mesh: Mesh::new(&registry),
+            rollouts: Rollouts::new(&registry),
             tally: Tally::default(),
             ready: int_gauge(&registry, READY),
             before_scrape: Mutex::new(Vec::new()),
@@ -345,7 +349,7 @@ fn each<L: Copy, T>(all: &[L], make: impl Fn(L) -> T) -> Vec<T> {
 
 /// Names are constants and unique (a test holds it), so neither making nor registering one can
 /// fail at run time.
-fn register<T: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<T>) -> T {
+pub(super) fn register<T: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<T>) -> T {
     let metric = made.expect("metric definitions are constants");
     registry.register(Box::new(metric.clone())).expect("metric names are unique");
     metric
@@ -385,7 +389,9 @@ fn histograms(registry: &Registry, def: Def) -> HistogramVec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::rollout_status::Phase;
     use crate::telemetry::mesh::{Figures, RevisionFigures};
+    use crate::telemetry::rollouts::RolloutFigures;
 
     /// Everything that can be set, set once; open label sets with as many values as we have
     /// kinds and rules, and then some.
@@ -413,6 +419,13 @@ mod tests {
             ..Figures::default()
         });
         metrics.mesh.present("ValidatingWebhookConfiguration/revguard", true);
+        metrics.rollouts.set(&RolloutFigures {
+            paused: Some("User".into()),
+            stage_started: Some(1),
+            gate: Some(0),
+            ..RolloutFigures::default()
+        });
+        metrics.rollouts.transition(Phase::Pending, Phase::Preflight, "");
         metrics
     }
 
@@ -466,7 +479,9 @@ mod tests {
             assert!(def.help.ends_with('.'), "{}", def.name);
             for label in def.labels {
                 // `name` is a closed or bounded set of cluster-wide configurations; docs/metrics.md says which.
-                assert!(!["namespace", "user", "object", "message"].contains(label), "{}", def.name);
+                assert!(!["user", "object", "message"].contains(label), "{}", def.name);
+                let of_rollout = def.name.starts_with("revguard_rollout_") || def.name == "revguard_alert_gate";
+                assert!(*label != "namespace" || of_rollout, "{}: only of rollouts there are few enough", def.name);
                 assert!(docs().contains(&format!("| `{label}` |")), "{label}");
             }
         }

@@ -8,6 +8,7 @@ pub mod health;
 mod labels;
 pub mod mesh;
 pub mod metrics;
+pub mod rollouts;
 pub mod table;
 pub mod tally;
 

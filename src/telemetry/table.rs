@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 
 use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+use crate::api::rollout_status::{Completion, Phase};
+use crate::rollout::memory::{Cause, Reason};
 
 /// One metric as an operator reads of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,6 +281,78 @@ pub(super) const CONFIGURATION_PRESENT: Def = Def {
     help: "1 if revguard's own webhook configuration is in the cluster, 0 if it was removed. It is never made again by us.",
     labels: &["name"],
 };
+pub(super) const ROLLOUT_INFO: Def = Def {
+    name: "revguard_rollout_info",
+    kind: Kind::Gauge,
+    help: "Always 1: a gateway rollout, its gateway, the revisions it goes from and to, and how.",
+    labels: &["namespace", "name", "gateway", "from", "to", "strategy", "flavor"],
+};
+pub(super) const ROLLOUT_PHASE: Def = Def {
+    name: "revguard_rollout_phase",
+    kind: Kind::Gauge,
+    help: "1 for the phase that a rollout is in, 0 for every other.",
+    labels: &["namespace", "name", "phase"],
+};
+pub(super) const ROLLOUT_STEP: Def = Def {
+    name: "revguard_rollout_step",
+    kind: Kind::Gauge,
+    help: "The step that a rollout is at, from 1; 0 before the first.",
+    labels: &["namespace", "name"],
+};
+pub(super) const ROLLOUT_WEIGHT_DESIRED: Def = Def {
+    name: "revguard_rollout_weight_desired",
+    kind: Kind::Gauge,
+    help: "Part of the ready pods that the step wants to be new, 0 to 1.",
+    labels: &["namespace", "name"],
+};
+pub(super) const ROLLOUT_WEIGHT_ENDPOINTS: Def = Def {
+    name: "revguard_rollout_weight_endpoints",
+    kind: Kind::Gauge,
+    help: "Part of the ready endpoints that is new, 0 to 1.",
+    labels: &["namespace", "name"],
+};
+pub(super) const ROLLOUT_PAUSED: Def = Def {
+    name: "revguard_rollout_paused",
+    kind: Kind::Gauge,
+    help: "1 while a rollout holds, by reason; no series while it does not.",
+    labels: &["namespace", "name", "reason"],
+};
+pub(super) const ROLLOUT_STAGE_STARTED: Def = Def {
+    name: "revguard_rollout_stage_started_timestamp_seconds",
+    kind: Kind::Gauge,
+    help: "When the phase or stage of a rollout began, in seconds since 1970.",
+    labels: &["namespace", "name"],
+};
+pub(super) const ALERT_GATE: Def = Def {
+    name: "revguard_alert_gate",
+    kind: Kind::Gauge,
+    help: "What the alerts that guard a rollout say: 0 quiet, 1 firing, 2 unknown; no series where nothing guards it.",
+    labels: &["namespace", "name"],
+};
+pub(super) const PROMETHEUS_QUERIES: Def = Def {
+    name: "revguard_prometheus_queries_total",
+    kind: Kind::Counter,
+    help: "Queries for alerts and metrics that guard rollouts, by what was asked and what came of it.",
+    labels: &["source", "result"],
+};
+pub(super) const ROLLOUT_TRANSITIONS: Def = Def {
+    name: "revguard_rollout_transitions_total",
+    kind: Kind::Counter,
+    help: "Changes of phase, of all rollouts; the reason is that of a rollback.",
+    labels: &["phase_from", "phase_to", "reason"],
+};
+pub(super) const ROLLOUT_DURATION: Def = Def {
+    name: "revguard_rollout_duration_seconds",
+    kind: Kind::Histogram,
+    help: "From the preflight of a rollout to its end, by how it ended.",
+    labels: &["completion"],
+};
+pub(super) const ROLLOUTS: Def = Def {
+    name: "revguard_rollouts_total",
+    kind: Kind::Counter,
+    help: "Rollouts that came to an end, by how.",
+    labels: &["completion"],
+};
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
 pub(super) const BUILD_INFO: Def = Def {
@@ -330,6 +404,18 @@ pub const ALL: &[Def] = &[
     AUDIT_SUCCESS,
     EXEMPTION_EXPIRES,
     CONFIGURATION_PRESENT,
+    ROLLOUT_INFO,
+    ROLLOUT_PHASE,
+    ROLLOUT_STEP,
+    ROLLOUT_WEIGHT_DESIRED,
+    ROLLOUT_WEIGHT_ENDPOINTS,
+    ROLLOUT_PAUSED,
+    ROLLOUT_STAGE_STARTED,
+    ROLLOUT_TRANSITIONS,
+    ROLLOUT_DURATION,
+    ROLLOUTS,
+    ALERT_GATE,
+    PROMETHEUS_QUERIES,
     READY,
     BUILD_INFO,
 ];
@@ -339,8 +425,9 @@ pub fn docs() -> String {
     let mut out = String::from(
         "# Metrics\n\n\
          Served on `/metrics` of the probe port. Every label has a closed set of values or a bounded\n\
-         one (control planes and webhook configurations, of which a mesh has a handful); no label ever\n\
-         carries the name of a namespace, a workload or a user.\n\n\
+         one (control planes and webhook configurations, of which a mesh has a handful). The metrics of\n\
+         gateway rollouts carry the namespace and the name of the rollout, and go with it; no other label\n\
+         ever carries the name of a namespace, a workload or a user.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for def in ALL {
@@ -370,6 +457,19 @@ pub fn docs() -> String {
         ("name", "names of webhook configurations, at most 50; the rest is `_other`".to_owned()),
         ("loop", values(Loop::ALL, Loop::as_str)),
         ("name", "`ValidatingWebhookConfiguration`, `MutatingWebhookConfiguration`".to_owned()),
+        ("namespace", "of a GatewayRollout".to_owned()),
+        ("name", "of a GatewayRollout, beside `namespace`; at most 500 have series".to_owned()),
+        ("gateway", "the gateway of a rollout, as `kubectl get` names it".to_owned()),
+        ("from", "a revision".to_owned()),
+        ("to", "a revision".to_owned()),
+        ("strategy", "`ParallelDeployment`, `PausedRolling`".to_owned()),
+        ("flavor", "`ConfigMapMount`, `Injected`, `GatewayAPI`".to_owned()),
+        ("phase", values(&Phase::ALL, Phase::as_str)),
+        ("phase_from", "as `phase`".to_owned()),
+        ("phase_to", "as `phase`".to_owned()),
+        ("completion", values(&Completion::ALL, Completion::as_str)),
+        ("reason", format!("of a pause: {}", values(&Cause::ALL, Cause::as_str))),
+        ("reason", format!("of a rollback: {}", values(&Reason::ALL, Reason::as_str))),
         ("code", "the codes of the rules".to_owned()),
         ("kind", "the kinds that are watched; of pods `workload` and `gateway`".to_owned()),
         ("version", "of this binary, or of a control plane".to_owned()),

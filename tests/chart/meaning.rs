@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
         test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
         test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
+        test("meaning::rollouts_may_write_where_they_are_let", &["helm"], rollouts_are_bound),
         test("meaning::the_policy_is_one_that_the_binary_reads", &["helm"], policy_parses),
         test("meaning::webhooks_ask_for_every_kind_that_rules_judge", &["helm"], webhooks_ask),
         test("meaning::webhooks_cannot_lock_a_cluster", &["helm"], webhooks_cannot_lock),
@@ -41,6 +42,7 @@ const MATRIX: &[&[&str]] = &[
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
     &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
+    &["--set", "rollouts.clusterWide=false,rollouts.namespaces={edge,outer-edge},networkPolicy.gatewayPorts={15090,8443}"],
     &["--set", "policy.mutations.NS002=true,policy.strict[0]=NS002,policy.exempt.writers[0]=me,fullnameOverride=guard"],
     &[
         "--set",
@@ -244,6 +246,41 @@ fn rights_are_generated() -> Result<()> {
             "the webhook writes: {rule}"
         );
     }
+    Ok(())
+}
+
+/// The rights of rollouts: everywhere, in some namespaces, nowhere; and the way out to gateways goes with them.
+fn rollouts_are_bound() -> Result<()> {
+    let name = "revguard-controller-rollouts";
+    let generated: Value = serde_saphyr::from_str(&file("files/controller-rollout-rules.yaml"))?;
+    let out = |objects: &[Value]| -> Result<Vec<Value>> {
+        let policy = find(objects, "NetworkPolicy", "revguard-controller")?;
+        let rules = policy["spec"]["egress"].as_array().context("egress")?.iter();
+        Ok(rules.filter(|rule| rule["to"][0].get("namespaceSelector").is_some()).cloned().collect())
+    };
+    let everywhere = render(&[])?;
+    ensure!(find(&everywhere, "ClusterRole", name)?["rules"] == generated, "not its file");
+    ensure!(find(&everywhere, "ClusterRoleBinding", name)?["subjects"][0]["name"] == "revguard-controller");
+    let rules = out(&everywhere)?;
+    ensure!(rules.len() == 1 && rules[0].get("ports").is_none(), "every port of every pod: {rules:?}");
+
+    let set = "rollouts.clusterWide=false,rollouts.namespaces={edge,outer},networkPolicy.gatewayPorts={15090,8443}";
+    let some = render(&["--set", set])?;
+    ensure!(find(&some, "ClusterRoleBinding", name).is_err(), "bound in the whole cluster");
+    let bound = of_kind(&some, "RoleBinding").into_iter().filter(|b| text(b, "/metadata/name") == name);
+    let namespaces: Vec<&str> = bound
+        .filter(|b| b["roleRef"]["name"] == name && b["roleRef"]["kind"] == "ClusterRole")
+        .map(|b| text(b, "/metadata/namespace"))
+        .collect();
+    ensure!(namespaces == ["edge", "outer"], "{namespaces:?}");
+    let rules = out(&some)?;
+    let chosen = &rules[0]["to"][0]["namespaceSelector"]["matchExpressions"][0];
+    ensure!(words(&chosen["values"]) == ["edge", "outer"], "{rules:?}");
+    ensure!(rules[0]["ports"].as_array().is_some_and(|p| p.len() == 2 && p[0]["port"] == 15090), "{rules:?}");
+
+    let none = render(&["--set", "rollouts.clusterWide=false"])?;
+    ensure!(find(&none, "ClusterRole", name).is_err() && out(&none)?.is_empty(), "rights that nobody asked for");
+    ensure!(of_kind(&none, "RoleBinding").iter().all(|b| text(b, "/metadata/name") != name));
     Ok(())
 }
 

@@ -21,6 +21,7 @@ mod e2e;
 mod harness;
 mod harness_tests;
 mod injection;
+mod rollout;
 mod shared;
 mod trial;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         chart::tests(),
         e2e::tests(),
         controller::tests(),
+        rollout::tests(),
     ]
     .into_iter()
     .flatten()

@@ -129,7 +129,7 @@ async fn a_leader_that_is_overtaken_changes_nothing() -> Result<()> {
     ensure!(matches!(late, Err(WriteError::Moved { .. })), "{late:?}");
     ensure!(leadership.remaining().is_none(), "it still believes that it leads");
     for change in [
-        Change::Delete { held: held.clone() },
+        Change::Delete { held: held.clone(), foreground: false },
         Change::Apply { object: json!({"data": {"by": "x"}}), manager: Manager::Controller, held: None },
     ] {
         let refused = writer.write(&write("late", change)).await;
@@ -143,7 +143,7 @@ async fn a_leader_that_is_overtaken_changes_nothing() -> Result<()> {
     leadership.lead_until(Some(tokio::time::Instant::now() + SOON));
     let stranger = Held { uid: "00000000-0000-0000-0000-000000000000".to_owned(), version: String::new() };
     for change in [
-        Change::Delete { held: stranger.clone() },
+        Change::Delete { held: stranger.clone(), foreground: false },
         Change::Apply { object: json!({"data": {"by": "x"}}), manager: Manager::Controller, held: Some(stranger) },
     ] {
         let refused = leader.write(&write("stranger", change)).await;

@@ -38,10 +38,10 @@ pub fn tests() -> Vec<Trial> {
         .collect()
 }
 
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// Findings have a grace of a minute, and a loaded machine is slow.
-const LATER: Duration = Duration::from_secs(150);
-const HOME: &str = "revguard-system";
+pub(crate) const LATER: Duration = Duration::from_secs(150);
+pub(crate) const HOME: &str = "revguard-system";
 const MESH: &str = include_str!("../../../src/cli/demo/mesh.yaml");
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const INJECTORS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
@@ -113,7 +113,7 @@ fn role(role: Role, left_out: &str) -> Result<Vec<Value>> {
     let (namespaced, account) = match role {
         Role::Webhook => (false, "revguard-webhook"),
         Role::WebhookNamespace => (true, "revguard-webhook"),
-        Role::Controller | Role::Repairs => (false, "revguard-controller"),
+        Role::Controller | Role::Repairs | Role::Rollouts => (false, "revguard-controller"),
         Role::ControllerNamespace => (true, "revguard-controller"),
     };
     let kind = if namespaced { "Role" } else { "ClusterRole" };
@@ -156,18 +156,18 @@ fn policy_reports() -> Vec<Value> {
 }
 
 /// A cluster with a mesh and with what the chart installs.
-struct Env {
-    plane: ControlPlane,
-    account: PathBuf,
+pub(crate) struct Env {
+    pub(crate) plane: ControlPlane,
+    pub(crate) account: PathBuf,
 }
 
 impl Env {
-    async fn start() -> Result<Env> {
+    pub(crate) async fn start() -> Result<Env> {
         Env::start_without("", Options::with_controllers(&[])).await
     }
 
     /// Without the right to one resource.
-    async fn start_without(left_out: &str, options: Options) -> Result<Env> {
+    pub(crate) async fn start_without(left_out: &str, options: Options) -> Result<Env> {
         let plane = ControlPlane::start(options).await?;
         let mut scope = Scope::new(&plane);
         scope.apply(&documents(INSTALLED)?).await?;
@@ -189,7 +189,7 @@ impl Env {
         Ok(Env { plane, account })
     }
 
-    async fn apply(&self, text: &str) -> Result<()> {
+    pub(crate) async fn apply(&self, text: &str) -> Result<()> {
         let mut scope = Scope::new(&self.plane);
         scope.apply(&documents(text)?).await?;
         scope.leave();
@@ -197,38 +197,38 @@ impl Env {
     }
 
     /// A controller with short durations; it may not lead yet.
-    async fn controller(&self, policy: &str, more: &[&str]) -> Result<Controller> {
+    pub(crate) async fn controller(&self, policy: &str, more: &[&str]) -> Result<Controller> {
         Controller::start(self.plane.folder(), &self.account, policy, more).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<(&str, Value)>) -> Result<Answer> {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<(&str, Value)>) -> Result<Answer> {
         let body = body.as_ref().map(|(content, value)| (*content, value));
         send(&self.plane.client(), method, path, body, &As::default()).await
     }
 
     /// The object, or the API server's words.
-    async fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.ask(Method::GET, path, None).await?.expect(path)
     }
 
-    async fn patch(&self, path: &str, operations: Value) -> Result<Value> {
+    pub(crate) async fn patch(&self, path: &str, operations: Value) -> Result<Value> {
         self.ask(Method::PATCH, path, Some((JSON_PATCH, operations))).await?.expect(path)
     }
 
-    async fn merge(&self, path: &str, change: Value) -> Result<Value> {
+    pub(crate) async fn merge(&self, path: &str, change: Value) -> Result<Value> {
         self.ask(Method::PATCH, path, Some((MERGE, change))).await?.expect(path)
     }
 
-    async fn delete(&self, path: &str) -> Result<()> {
+    pub(crate) async fn delete(&self, path: &str) -> Result<()> {
         self.ask(Method::DELETE, path, None).await?.expect(path).map(drop)
     }
 
-    async fn create(&self, path: &str, object: Value) -> Result<Value> {
+    pub(crate) async fn create(&self, path: &str, object: Value) -> Result<Value> {
         self.ask(Method::POST, path, Some((JSON, object))).await?.expect(path)
     }
 
     /// Waits until the object at `path` is as `is` says; the error is the object.
-    async fn until(&self, limit: Duration, path: &str, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) async fn until(&self, limit: Duration, path: &str, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
         wait_until(limit, what, || async {
             let answer = self.ask(Method::GET, path, None).await.map_err(|e| format!("{e:#}"))?;
             if answer.ok() && is(&answer.body) { Ok(answer.body) } else { Err(answer.body.to_string()) }
@@ -237,7 +237,7 @@ impl Env {
     }
 
     /// Waits until there is nothing at `path`.
-    async fn until_gone(&self, limit: Duration, path: &str) -> Result<()> {
+    pub(crate) async fn until_gone(&self, limit: Duration, path: &str) -> Result<()> {
         wait_until(limit, &format!("the end of {path}"), || async {
             let answer = self.ask(Method::GET, path, None).await.map_err(|e| format!("{e:#}"))?;
             if answer.status == 404 { Ok(()) } else { Err(answer.body.to_string()) }
@@ -246,7 +246,7 @@ impl Env {
     }
 
     /// Writes of revguard's controller to a resource so far, by verb.
-    fn writes(&self, resource: &str) -> Result<Vec<String>> {
+    pub(crate) fn writes(&self, resource: &str) -> Result<Vec<String>> {
         let by = format!("system:serviceaccount:{HOME}:revguard-controller");
         let reads = ["get", "list", "watch"];
         let entries = self.plane.audit()?.into_iter().filter(|e| {
@@ -256,7 +256,7 @@ impl Env {
     }
 
     /// Notes of our Events about an object of this name.
-    async fn events(&self, name: &str) -> Result<Vec<String>> {
+    pub(crate) async fn events(&self, name: &str) -> Result<Vec<String>> {
         let list = self.get("/apis/events.k8s.io/v1/events").await?;
         let ours = list["items"].as_array().context("items")?.iter().filter(|e| e["regarding"]["name"] == name);
         Ok(ours
@@ -266,15 +266,15 @@ impl Env {
 }
 
 /// A running `revguard controller`.
-struct Controller {
-    process: Process,
+pub(crate) struct Controller {
+    pub(crate) process: Process,
     health: SocketAddr,
     log: PathBuf,
     policy: PathBuf,
 }
 
 impl Controller {
-    async fn start(folder: &Path, kubeconfig: &Path, policy: &str, more: &[&str]) -> Result<Controller> {
+    pub(crate) async fn start(folder: &Path, kubeconfig: &Path, policy: &str, more: &[&str]) -> Result<Controller> {
         let name = format!("controller-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let file = folder.join(format!("{name}.policy.yaml"));
         std::fs::write(&file, policy)?;
@@ -303,7 +303,7 @@ impl Controller {
         Ok(Controller { process, health, log, policy: file })
     }
 
-    async fn get(&self, path: &str) -> Result<(u16, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.health).await?;
         let head = format!("GET {path} HTTP/1.1\r\nHost: revguard\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
@@ -313,14 +313,14 @@ impl Controller {
         Ok((head.split(' ').nth(1).context("a status")?.parse()?, body.to_owned()))
     }
 
-    async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         let (status, text) = self.get("/metrics").await?;
         ensure!(status == 200, "/metrics answers {status}");
         metrics::sum(&text, name, labels)
     }
 
     /// Waits until a metric is as `is` says.
-    async fn until(
+    pub(crate) async fn until(
         &self,
         limit: Duration,
         name: &str,
@@ -334,12 +334,12 @@ impl Controller {
         .await
     }
 
-    async fn leads(&self) -> Result<()> {
+    pub(crate) async fn leads(&self) -> Result<()> {
         self.until(SOON, "revguard_leader", &[], |v| v == 1.0).await.map(drop)
     }
 
     /// Waits until so many more audits have ended.
-    async fn audits(&self, more: usize) -> Result<()> {
+    pub(crate) async fn audits(&self, more: usize) -> Result<()> {
         for _ in 0..more {
             let before = self.metric("revguard_audit_last_success_seconds", &[]).await?;
             self.until(SOON, "revguard_audit_last_success_seconds", &[], |v| v > before).await?;
@@ -347,7 +347,7 @@ impl Controller {
         Ok(())
     }
 
-    fn log(&self) -> Result<String> {
+    pub(crate) fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(&self.log)?)
     }
 }

@@ -1,0 +1,189 @@
+//! How pods leave: chosen within the floor, remembered by name, set apart one by one, and only then missed from the replicas.
+//!
+//! A batch is remembered before its first pod leaves. Whoever carries it out (a leader that starts anew, or one that does not know yet that it
+//! leads no more) takes these pods and no others, and each write checks the floor on what was read right before it. Nothing here
+//! takes a pod that serves without that check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::look::{GO, Go, Look, after, pods};
+use super::memory::Batch;
+use super::seen::{Of, Pod};
+use super::step::{Step, Which};
+use crate::api::gateway_rollout::DrainMode;
+use crate::api::rollout_status::Phase;
+
+/// `controller.kubernetes.io/pod-deletion-cost` of pods that were there before the first batch. A replacement has none, and goes first.
+pub const PINNED: i32 = 1000;
+
+/// The guard that stands against draining behind `externalTrafficPolicy: Local`, where it is acknowledged.
+const LOCAL: &str = "LocalTrafficPolicy";
+
+impl Look<'_> {
+    fn sets_apart(&self) -> bool {
+        self.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart)
+    }
+
+    /// Carries the batch that was begun to its end.
+    pub fn finish_batch(&self) -> Go {
+        let Some(batch) = self.memory.batch.as_ref().filter(|b| !b.over) else { return GO };
+        let Some(deployment) = self.deployment(batch.which) else { return GO };
+        let floor = self.floor();
+        let left: Vec<&Pod> = self.pods(batch.which).filter(|p| batch.pods.contains(&p.name)).collect();
+        // What was set apart is missed at once, so that its replacement never gets to serve.
+        let to = batch.to + u32::try_from(left.len()).unwrap_or(u32::MAX);
+        if deployment.replicas > to {
+            self.spare_ready(batch, to)?;
+            let after = self.serving() - self.count(batch.which).loss(to);
+            if after < floor {
+                let on = format!(
+                    "capacity: Deployment {} at {to} would leave {after} of {} serving",
+                    deployment.name,
+                    pods(floor)
+                );
+                return self.slow(on);
+            }
+            return self.act(Step::Scale { which: batch.which, held: deployment.held.clone(), to });
+        }
+        let Some(pod) = left.first() else {
+            return self.remember(|m| {
+                if let Some(batch) = &mut m.batch {
+                    batch.over = true;
+                }
+            });
+        };
+        let after = self.serving() - u32::from(self.is_endpoint(pod)).min(self.serving());
+        if after < floor {
+            return self.slow(format!("capacity: without pod {}, {after} of {} would serve", pod.name, pods(floor)));
+        }
+        match &self.seen.apart_key {
+            Ok(key) => {
+                let (pod, held) = (Arc::clone(&pod.name), pod.held.clone());
+                self.act(Step::SetApart { pod, held, key: Arc::clone(key), since: self.now })
+            }
+            // Going back it must leave one way or another; forward it is a matter for a person.
+            Err(_) if self.memory.phase == Phase::RollingBack => self.remember(|m| {
+                if let Some(batch) = &mut m.batch {
+                    batch.pods.clear();
+                }
+            }),
+            Err(why) => self.slow(format!("a label by which pods can be set apart: {why}")),
+        }
+    }
+
+    /// A replacement that is ready already (nobody led for a while) has traffic: it is set apart as well, and not terminated. The one
+    /// that comes for it is not ready yet when the replicas are lowered.
+    fn spare_ready(&self, batch: &Batch, to: u32) -> Go {
+        let count = self.count(batch.which);
+        let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
+        if removed == 0 || !self.sets_apart() {
+            return GO;
+        }
+        let mut ready: Vec<&Pod> =
+            self.pods(batch.which).filter(|p| p.ready && !batch.pods.contains(&p.name)).collect();
+        // As a ReplicaSet chooses: the cheapest, then the youngest.
+        ready.sort_by_key(|p| (p.deletion_cost.unwrap_or(0), std::cmp::Reverse(p.created)));
+        let names: Vec<Arc<str>> = ready.iter().take(removed as usize).map(|p| Arc::clone(&p.name)).collect();
+        self.remember(|m| {
+            if let Some(batch) = &mut m.batch {
+                batch.pods.extend(names);
+            }
+        })
+    }
+
+    /// Lowers a Deployment to so many replicas, batch by batch.
+    pub fn shrink(&self, which: Which, leave: u32) -> Go {
+        let Some(deployment) = self.deployment(which) else { return GO };
+        if deployment.replicas <= leave {
+            return GO;
+        }
+        if self.is_manual() {
+            let on = format!(
+                "Deployment {} to be scaled from {} to {leave}: capacity.mode is Manual",
+                deployment.name, deployment.replicas
+            );
+            return self.wait_as("AwaitingScale", on, None);
+        }
+        let back = self.memory.phase == Phase::RollingBack;
+        if !back {
+            self.may_move()?;
+            self.pace()?;
+        }
+        if self.sets_apart() {
+            self.pin(which)?;
+        }
+        let count = self.count(which);
+        // Those that are not ready cost nothing and go first, whether they were started yet or not.
+        let free = deployment.replicas.saturating_sub(count.alive) + count.unready;
+        let spare = self.serving().saturating_sub(self.floor());
+        let batch = if back { u32::MAX } else { self.spec().strategy.drain.batch.of(self.floor()) };
+        let most = (deployment.replicas - leave).min(batch);
+        let chosen = self.choose(which, most.saturating_sub(free), spare);
+        let leaving = most.min(free) + u32::try_from(chosen.len()).unwrap_or(0);
+        if leaving == 0 {
+            let on = if spare == 0 {
+                format!("capacity: {} serve, {} are needed", pods(self.serving()), self.floor())
+            } else {
+                format!(
+                    "a pod of Deployment {} beside which another serves on its node (externalTrafficPolicy: Local)",
+                    deployment.name
+                )
+            };
+            return self.slow(on);
+        }
+        let names = if self.sets_apart() { chosen } else { Vec::new() };
+        let to = deployment.replicas - leaving;
+        self.remember(|m| {
+            m.batch = Some(Batch { which, to, pods: names, over: false });
+            m.last_batch = Some(self.now);
+        })
+    }
+
+    /// From one batch to the next.
+    fn pace(&self) -> Go {
+        let Some(last) = self.memory.last_batch else { return GO };
+        let next = after(last, self.spec().strategy.drain.interval.signed());
+        if self.now < next { self.wait("the next batch of pods".to_owned(), Some(next)) } else { GO }
+    }
+
+    /// Before a batch is chosen, every pod that is there is told from a replacement.
+    fn pin(&self, which: Which) -> Go {
+        let loose = self.pods(which).find(|p| p.deletion_cost.is_none_or(|cost| cost < PINNED));
+        let Some(pod) = loose else { return GO };
+        self.act(Step::Pin { pod: Arc::clone(&pod.name), held: pod.held.clone() })
+    }
+
+    /// Ready pods that leave next, by name, no more than `spare` of them serving: those with the fewest connections, and where traffic
+    /// stays on its node, none that is the last to serve there.
+    fn choose(&self, which: Which, most: u32, spare: u32) -> Vec<Arc<str>> {
+        let mut candidates: Vec<&Pod> = self.pods(which).filter(|p| p.ready).collect();
+        let open = |p: &Pod| self.evidence(p).and_then(|e| e.stats.as_ref()).map_or(u64::MAX, |s| s.connections);
+        candidates.sort_by(|a, b| (open(a), &a.name).cmp(&(open(b), &b.name)));
+        let local = self.seen.services.iter().any(|s| s.local) && !self.spec().acknowledge.iter().any(|g| g == LOCAL);
+        let mut beside: BTreeMap<&str, u32> = BTreeMap::new();
+        for pod in self.seen.pods.iter().filter(|p| local && self.serves(p)) {
+            *beside.entry(&*pod.node).or_default() += 1;
+        }
+        let (mut chosen, mut spare) = (Vec::new(), spare);
+        for pod in candidates {
+            if chosen.len() >= most as usize {
+                break;
+            }
+            if self.is_endpoint(pod) {
+                let here = beside.entry(&*pod.node).or_default();
+                if spare == 0 || local && *here < 2 {
+                    continue;
+                }
+                *here = here.saturating_sub(1);
+                spare -= 1;
+            }
+            chosen.push(Arc::clone(&pod.name));
+        }
+        chosen
+    }
+
+    fn serves(&self, pod: &Pod) -> bool {
+        matches!(pod.of, Of::Source | Of::Canary | Of::Standby) && self.is_endpoint(pod)
+    }
+}

@@ -1,0 +1,131 @@
+//! How old pods leave.
+
+use super::{Found, Guard, Scene};
+use crate::api::gateway_rollout::{DrainMode, StrategyType};
+use crate::model::workload::PROXY;
+use crate::rollout::read::json::Json;
+use crate::rollout::seen::{Of, Severity};
+
+pub(super) const GUARDS: &[Guard] = &[
+    Guard {
+        name: "NoApartKey",
+        summary: "there is no label by which pods can be set apart, so that they are told to stop instead",
+        worst: Severity::Warn,
+        acknowledge: false,
+        check: no_key,
+    },
+    Guard {
+        name: "DrainTooShort",
+        summary: "pods that are told to stop are killed before their drain is over, or drain for a few seconds only",
+        worst: Severity::Warn,
+        acknowledge: false,
+        check: short,
+    },
+    Guard {
+        name: "PreStopDistroless",
+        summary: "a preStop that runs a command cannot run in a distroless image",
+        worst: Severity::Warn,
+        acknowledge: false,
+        check: distroless,
+    },
+];
+
+/// Old pods will be set apart before they are deleted.
+pub(super) fn is_set_apart(scene: &Scene<'_>) -> bool {
+    let strategy = &scene.seen.rollout.spec.strategy;
+    strategy.type_ == StrategyType::ParallelDeployment
+        && strategy.drain.mode == DrainMode::SetApart
+        && scene.seen.apart_key.is_ok()
+}
+
+fn no_key(scene: &Scene<'_>) -> Vec<Found> {
+    let strategy = &scene.seen.rollout.spec.strategy;
+    let asked = strategy.type_ == StrategyType::ParallelDeployment && strategy.drain.mode == DrainMode::SetApart;
+    let (true, true, Err(why)) = (asked, scene.plan.is_some(), &scene.seen.apart_key) else { return Vec::new() };
+    vec![Found::warn(scene.named()).says(
+        format!("pods of {}/{} cannot be set apart: {why}.", scene.namespace(), scene.gateway()),
+        format!("they are told to stop instead, and requests that take longer than {} are cut.", how_long(scene)),
+        "give the Service's and the Deployment's selector one label that no policy and no Gateway selects by (a Deployment's selector \
+         cannot be changed: that means to create it anew); or nothing, if requests are short",
+    )]
+}
+
+/// How long a proxy that is told to stop lets connections end.
+fn how_long(scene: &Scene<'_>) -> String {
+    match scene.template.drain() {
+        None => "the proxy's usual 5 s".to_owned(),
+        Some(u32::MAX) => format!("the {} s that a pod is given", scene.template.grace()),
+        Some(seconds) => format!("{seconds} s"),
+    }
+}
+
+/// The container of the proxy in the new template.
+fn proxy<'a>(scene: &'a Scene<'_>) -> Option<&'a serde_json::Value> {
+    let spec = &scene.new["spec"];
+    spec.list("containers").iter().chain(spec.list("initContainers")).find(|c| c.text("name") == PROXY)
+}
+
+/// The first word of a preStop that runs a command, and how many seconds it sleeps, whichever way it does.
+fn pre_stop(proxy: &serde_json::Value) -> (Option<String>, u32) {
+    let hook = &proxy["lifecycle"]["preStop"];
+    if let Some(seconds) = hook["sleep"].count("seconds") {
+        return (None, seconds);
+    }
+    let words: Vec<&str> = hook["exec"].list("command").iter().filter_map(|w| w.as_str()).collect();
+    let text = words.join(" ");
+    let mut rest = text.split_whitespace().skip_while(|w| *w != "sleep");
+    let seconds = rest.nth(1).and_then(|n| n.trim_matches(['"', '\'', ';']).parse().ok()).unwrap_or(0);
+    (words.first().map(|w| (*w).to_owned()), seconds)
+}
+
+fn short(scene: &Scene<'_>) -> Vec<Found> {
+    let Some(proxy) = proxy(scene).filter(|_| scene.plan.is_some()) else { return Vec::new() };
+    let (name, namespace) = (scene.gateway(), scene.namespace());
+    let (grace, sleep) = (scene.template.grace(), pre_stop(proxy).1);
+    let drain = scene.template.drain();
+    let needed = sleep.saturating_add(drain.unwrap_or(5)).saturating_add(5);
+    if drain != Some(u32::MAX) && grace < needed {
+        let patch =
+            format!("{{\"spec\":{{\"template\":{{\"spec\":{{\"terminationGracePeriodSeconds\":{needed}}}}}}}}}");
+        return vec![Found::warn(scene.named()).says(
+            format!("pods of {namespace}/{name} are given {grace} s to stop, and need {needed} s (preStop {sleep} s, drain {} s, 5 s to end).", drain.unwrap_or(5)),
+            "what is still open then is cut.",
+            format!("kubectl patch deployment {name} -n {namespace} -p '{patch}'\n(this restarts its pods)"),
+        )];
+    }
+    // Pods that are set apart first have finished when they are told to stop.
+    if is_set_apart(scene) || drain.is_some_and(|d| d > 5) {
+        return Vec::new();
+    }
+    let better = grace.saturating_sub(sleep + 5).max(5);
+    let config = format!("{{\\\"terminationDrainDuration\\\":\\\"{better}s\\\"}}");
+    vec![Found::warn(scene.named()).says(
+        format!("pods of {namespace}/{name} let requests end for {} only.", how_long(scene)),
+        "they are told to stop while they serve, and every longer request is cut.",
+        format!(
+            "kubectl patch deployment {name} -n {namespace} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"annotations\":{{\"{}\":\"{config}\"}}}}}}}}}}'\n(this restarts its pods)",
+            crate::model::key::PROXY_CONFIG
+        ),
+    )]
+}
+
+fn distroless(scene: &Scene<'_>) -> Vec<Found> {
+    let Some(proxy) = proxy(scene).filter(|_| scene.plan.is_some()) else { return Vec::new() };
+    let Some(command) = pre_stop(proxy).0 else { return Vec::new() };
+    let live = scene.seen.pods.iter().find(|p| p.of == Of::Source).map(|p| p.shows.image.to_string());
+    let images = [live.unwrap_or_default(), proxy.text("image").to_owned()];
+    let asked = scene.template.annotations.value("sidecar.istio.io/proxyImageType") == Some("distroless");
+    if !asked && !images.iter().any(|i| i.contains("distroless")) {
+        return Vec::new();
+    }
+    let (name, namespace) = (scene.gateway(), scene.namespace());
+    let seconds = pre_stop(proxy).1.max(5);
+    vec![Found::warn(scene.named()).says(
+        format!("the preStop of {namespace}/{name} runs {command}, which a distroless image does not have."),
+        "the hook fails at once, and the proxy begins to stop before the endpoints have followed.",
+        format!(
+            "kubectl patch deployment {name} -n {namespace} --type strategic -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"containers\":[{{\"name\":\"{PROXY}\",\
+             \"lifecycle\":{{\"preStop\":{{\"exec\":null,\"sleep\":{{\"seconds\":{seconds}}}}}}}}}]}}}}}}}}'\n(Kubernetes sleeps by itself since 1.30; this restarts its pods)"
+        ),
+    )]
+}

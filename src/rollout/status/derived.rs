@@ -1,0 +1,219 @@
+//! The part of a status that follows from what was seen: counts, shares, names, findings. Lists of names are bounded; counts are whole.
+
+use crate::api::GatewayRolloutStatus;
+use crate::api::rollout_status::{ApartPod, MetricStatus, Phase, PodCounts, PreflightFinding, ResourceStatus, Weights};
+use crate::rollout::capacity::targets;
+use crate::rollout::look::Look;
+use crate::rollout::outline::UNSUPPORTED;
+use crate::rollout::seen::{Finding, Of, Pod, Severity, Verified};
+use crate::rollout::step::{Plan, Which};
+
+use super::{Before, said};
+
+/// Names in a list.
+const MOST: usize = 50;
+
+pub fn fill(look: &Look, plan: &Plan, before: Before, status: &mut GatewayRolloutStatus) {
+    let spec = look.spec();
+    status.observed_generation = look.seen.rollout.generation;
+    status.state.clone_from(&plan.state);
+    let target = spec.target.deployment.as_ref().or(spec.target.gateway.as_ref());
+    status.gateway = target.map_or_else(String::new, |t| t.name.clone());
+    status.strategy = Some(spec.strategy.type_);
+    status.plan.clone_from(&plan.outline);
+    if let Some(drain) = &mut status.drain {
+        drain.capacity = spec.strategy.capacity.mode;
+        let known = before.status.drain.as_ref().filter(|d| d.mode == drain.mode).map(|d| d.why.clone());
+        let refused = look.seen.apart_key.as_ref().err().filter(|_| drain.mode != spec.strategy.drain.mode);
+        drain.why = known.or_else(|| refused.cloned()).unwrap_or_default();
+    }
+    if let Some(step) = &mut status.step
+        && let Some(named) = spec.strategy.steps.get(step.index as usize)
+    {
+        step.name.clone_from(&named.name);
+        step.display = format!("{}/{} {}", step.index + 1, spec.strategy.steps.len(), named.name);
+    }
+    let begun = look.memory.baseline.is_some();
+    status.weights = begun.then(|| weights(look));
+    status.pods = begun.then(|| counts(look));
+    status.apart = apart(look);
+    status.resources = resources(look);
+    status.preflight = findings(look, before);
+    status.metrics = metrics(look, before);
+}
+
+/// The part of so many that is so many, in percent.
+fn percent(part: usize, whole: usize) -> u32 {
+    u32::try_from((part * 100).checked_div(whole).unwrap_or(0)).unwrap_or(100)
+}
+
+fn weights(look: &Look) -> Weights {
+    let desired = match (look.memory.phase, &look.memory.step) {
+        (Phase::Promoting | Phase::Finalizing | Phase::Completed, _) => 100,
+        (Phase::Progressing | Phase::HandingOver | Phase::Draining, Some(step)) => {
+            let step = look.spec().strategy.steps.get(step.index);
+            step.map_or(0, |s| {
+                let t = targets(look.floor(), s, &look.spec().strategy);
+                s.weight.unwrap_or_else(|| percent(t.new as usize, (t.new + t.old) as usize))
+            })
+        }
+        _ => 0,
+    };
+    let ready = |p: &&Pod| look.is_endpoint(p) && matches!(p.of, Of::Source | Of::Canary | Of::Standby);
+    let all = look.seen.pods.iter().filter(ready).count();
+    let new = look.new_pods().filter(|p| look.is_endpoint(p)).count();
+    Weights { desired, endpoints: percent(new, all) }
+}
+
+fn counts(look: &Look) -> PodCounts {
+    let mut counts = PodCounts::default();
+    let mut open = None;
+    for pod in look.seen.pods.iter().filter(|p| !p.deleting) {
+        let (all, ready) = match pod.of {
+            Of::Apart => {
+                counts.apart += 1;
+                let connections = look.evidence(pod).and_then(|e| e.open(look.memory.unrouted));
+                open = open
+                    .or(Some(0))
+                    .filter(|_| connections.is_some() || open.is_some())
+                    .map(|n: u64| n + connections.unwrap_or(0));
+                continue;
+            }
+            Of::Probe | Of::Other => continue,
+            _ if look.is_new(pod) => {
+                counts.verified += u32::from(matches!(look.verify(pod), Verified::Yes(_)));
+                (&mut counts.new, &mut counts.new_ready)
+            }
+            _ => (&mut counts.old, &mut counts.old_ready),
+        };
+        *all += 1;
+        *ready += u32::from(pod.ready);
+    }
+    counts.connections = open;
+    counts
+}
+
+fn apart(look: &Look) -> Vec<ApartPod> {
+    let mut pods: Vec<&Pod> = look.seen.pods.iter().filter(|p| p.of == Of::Apart && !p.deleting).collect();
+    pods.sort_by(|a, b| (a.apart_since, &a.name).cmp(&(b.apart_since, &b.name)));
+    let one = |pod: &Pod| ApartPod {
+        name: pod.name.to_string(),
+        since: pod.apart_since.unwrap_or(pod.created).to_string(),
+        connections: look.evidence(pod).and_then(|e| e.open(look.memory.unrouted)),
+    };
+    pods.into_iter().take(MOST).map(one).collect()
+}
+
+/// What was made or changed and is so still.
+fn resources(look: &Look) -> Vec<ResourceStatus> {
+    let mut all = Vec::new();
+    let mut add = |kind: &str, name: &str, action: &str, purpose: &str| {
+        let [kind, name, action, purpose] = [kind, name, action, purpose].map(str::to_owned);
+        all.push(ResourceStatus { kind, name, action, purpose });
+    };
+    if let Some(canary) = look.deployment(Which::Canary) {
+        add("Deployment", &canary.name, "Created", "pods of the new revision");
+    }
+    if let Some(standby) = look.deployment(Which::Standby) {
+        add("Deployment", &standby.name, "Created", "the old template, for the way back");
+    }
+    if let Some(source) = look.seen.source.as_ref().filter(|_| look.is_locked()) {
+        let was = look.baseline().map(|b| b.deployment.template_hash.as_str());
+        let moved = look.is_source_new() && was != Some(&*source.template.hash);
+        let purpose = if moved { "lock, baseline, and the new revision's template" } else { "lock and baseline" };
+        add("Deployment", &source.name, "Changed", purpose);
+    }
+    if let Some(copy) = look.seen.config.copy.as_ref().filter(|c| c.ours) {
+        let _ = copy;
+        add("ConfigMap", &look.seen.config.name, "Created", "mesh configuration of the new revision");
+    }
+    if let (Some(hpa), Some(was)) = (look.hpa(), look.baseline().and_then(|b| b.hpa.as_ref()))
+        && *hpa.held.uid == *was.uid
+        && (hpa.min != was.min_replicas || *hpa.target != *was.target)
+    {
+        let purpose =
+            format!("scales {} with at least {}; before {} with {}", hpa.target, hpa.min, was.target, was.min_replicas);
+        add("HorizontalPodAutoscaler", &hpa.name, "Changed", &purpose);
+    }
+    all
+}
+
+fn findings(look: &Look, before: Before) -> Vec<PreflightFinding> {
+    let mut all = match &look.seen.findings {
+        Some(findings) => {
+            let mut sorted: Vec<&Finding> = findings.iter().collect();
+            sorted.sort_by_key(|f| f.severity);
+            sorted.into_iter().map(finding).collect()
+        }
+        None => before.status.preflight.clone(),
+    };
+    if let Some(dry_runs) = &look.seen.dry_runs {
+        all.retain(|f| f.guard != REFUSED);
+        let refused = dry_runs.iter().filter_map(|d| Some((d, d.refused.as_ref()?)));
+        all.splice(0..0, refused.map(|(run, why)| refused_finding(&run.object, why)));
+    }
+    if let Some(gateway) = &look.spec().target.gateway
+        && !all.iter().any(|f| f.guard == "UnsupportedTarget")
+    {
+        let name = format!("Gateway/{}/{}", look.seen.rollout.namespace, gateway.name);
+        all.insert(0, unsupported(name));
+    }
+    all.truncate(MOST);
+    all
+}
+
+/// The API server, or a webhook, refuses what would be written.
+const REFUSED: &str = "DryRunRefused";
+
+fn refused_finding(object: &str, why: &str) -> PreflightFinding {
+    PreflightFinding {
+        guard: REFUSED.to_owned(),
+        severity: "Block".to_owned(),
+        object: object.to_owned(),
+        what: format!("a dry-run of it is refused: {why}"),
+        why: "what is refused in a dry-run would be refused half-way".to_owned(),
+        fix: "mend what the message names; the rollout goes on by itself".to_owned(),
+    }
+}
+
+fn unsupported(object: String) -> PreflightFinding {
+    PreflightFinding {
+        guard: "UnsupportedTarget".to_owned(),
+        severity: "Block".to_owned(),
+        object,
+        what: "a Gateway API Gateway that istiod deploys".to_owned(),
+        why: UNSUPPORTED.to_owned(),
+        fix: "delete this rollout, and name a Deployment in target.deployment".to_owned(),
+    }
+}
+
+fn finding(of: &Finding) -> PreflightFinding {
+    PreflightFinding {
+        guard: of.guard.to_owned(),
+        severity: if of.severity == Severity::Block { "Block" } else { "Warn" }.to_owned(),
+        object: of.object.clone(),
+        what: of.what.clone(),
+        why: of.why.clone(),
+        fix: of.fix.clone(),
+    }
+}
+
+/// The last evaluation of each metric that the spec has.
+fn metrics(look: &Look, before: Before) -> Vec<MetricStatus> {
+    let specs = look.spec().guardrails.metrics.iter();
+    let last = |name: &String| {
+        let fresh = look.seen.metrics.iter().filter(|m| m.name == *name).max_by_key(|m| m.at);
+        let known = before.status.metrics.iter().find(|m| m.name == *name).cloned();
+        fresh.map_or(known, |m| {
+            let (name, message) = (m.name.clone(), m.message.clone());
+            Some(MetricStatus {
+                name,
+                result: said(m.outcome).to_owned(),
+                value: m.value,
+                message,
+                at: m.at.to_string(),
+            })
+        })
+    };
+    specs.filter_map(|m| last(&m.name)).collect()
+}
