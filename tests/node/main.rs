@@ -10,6 +10,7 @@ mod install;
 mod leader;
 mod lifecycle;
 mod mesh;
+mod rollout;
 mod trial;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let tests = [
         install::tests(),
         mesh::tests(),
+        rollout::tests(),
         disruption::tests(),
         certificates::tests(),
         leader::tests(),
