@@ -26,6 +26,8 @@ names! {
     ca = "-ca";
     /// Secret of the serving certificate.
     tls = "-webhook-tls";
+    /// The admission policy over webhook configurations, and its binding.
+    policy = "-webhook-configurations";
     /// ConfigMap with the week's tally.
     report = "-report";
     /// ConfigMap with copies of what repairs removed.

@@ -188,6 +188,19 @@ impl Writer {
         done
     }
 
+    /// What the API server would say to a server-side apply to that object. Nothing is written, so nobody need lead and
+    /// nothing is counted.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn would_apply(&self, at: &At, object: Value, held: Held) -> Result<(), WriteError> {
+        let change = Change::Apply { object, manager: Manager::Controller, held: Some(held) };
+        let (method, path, body) = request(&Write { boundary: "dry-run", by: Loop::Guard, at: at.clone(), change });
+        let path = format!("{path}&dryRun=All");
+        let sent = send::send_with(&self.client, method, &path, Some(&body), LONGEST).await;
+        sent.map(drop).map_err(|trouble| error(method.verb(), at, trouble))
+    }
+
     async fn attempt(&self, write: &Write) -> Result<Value, WriteError> {
         let at = &write.at;
         let Some((_right, left)) = self.leadership.right().await else {

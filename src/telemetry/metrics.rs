@@ -440,6 +440,7 @@ mod tests {
             ..Figures::default()
         });
         metrics.mesh.present("ValidatingWebhookConfiguration/revguard", true);
+        metrics.mesh.in_force(Some(true));
         metrics
     }
 

@@ -279,6 +279,12 @@ pub(super) const CONFIGURATION_PRESENT: Def = Def {
     help: "1 if revguard's own webhook configuration is in the cluster, 0 if it was removed. It is never made again by us.",
     labels: &["name"],
 };
+pub(super) const IN_FORCE: Def = Def {
+    name: "revguard_admission_policy_in_force",
+    kind: Kind::Gauge,
+    help: "1 if the API server refuses what the admission policy over webhook configurations must refuse, 0 if it does not. Absent where it was not asked.",
+    labels: &[],
+};
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
 pub(super) const BUILD_INFO: Def = Def {
@@ -330,6 +336,7 @@ pub const ALL: &[Def] = &[
     AUDIT_SUCCESS,
     EXEMPTION_EXPIRES,
     CONFIGURATION_PRESENT,
+    IN_FORCE,
     READY,
     BUILD_INFO,
 ];
