@@ -28,6 +28,8 @@ names! {
     tls = "-webhook-tls";
     /// Secret with the bearer tokens of PrometheusSources, made by whoever installs it.
     prometheus = "-prometheus";
+    /// The admission policy over webhook configurations, and its binding.
+    policy = "-webhook-configurations";
     /// ConfigMap with the week's tally.
     report = "-report";
     /// ConfigMap with copies of what repairs removed.

@@ -453,6 +453,7 @@ mod tests {
             ..RolloutFigures::default()
         });
         metrics.rollouts.transition(Phase::Pending, Phase::Preflight, "");
+        metrics.mesh.in_force(Some(true));
         metrics
     }
 

@@ -352,6 +352,11 @@ pub(super) const ROLLOUTS: Def = Def {
     kind: Kind::Counter,
     help: "Rollouts that came to an end, by how.",
     labels: &["completion"],
+pub(super) const IN_FORCE: Def = Def {
+    name: "revguard_admission_policy_in_force",
+    kind: Kind::Gauge,
+    help: "1 if the API server refuses what the admission policy over webhook configurations must refuse, 0 if it does not. Absent where it was not asked.",
+    labels: &[],
 };
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
@@ -416,6 +421,7 @@ pub const ALL: &[Def] = &[
     ROLLOUTS,
     ALERT_GATE,
     PROMETHEUS_QUERIES,
+    IN_FORCE,
     READY,
     BUILD_INFO,
 ];

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use revguard::admission::Settings;
+use revguard::controller::Names;
 use revguard::controller::resource::GUARD_PARAMETERS;
-use revguard::model::Kind;
+use revguard::model::{Kind, key};
 use revguard::rules::{Check, Mode, Policy, RULES};
 use revguard::wire::kinds::Watch;
 use revguard::wire::{KINDS, row};
@@ -146,7 +147,16 @@ fn parameters_agree() -> Result<()> {
         let wanted = json!({"name": name, "namespace": namespace, "parameterNotFoundAction": "Allow"});
         ensure!(binding["spec"]["paramRef"] == wanted, "{}", binding["spec"]["paramRef"]);
         ensure!(binding["spec"]["policyName"] == policy["metadata"]["name"], "{binding}");
+        // What the controller tries is what the policy speaks of.
+        ensure!(text(policy, "/metadata/name") == Names::new(&namespace, &name).policy(), "{policy}");
+        let tried = text(policy, "/spec/validations/0/expression");
+        ensure!(tried.contains(&format!("'{name}'")) && tried.contains(&format!("'{}'", key::REFUSE)), "{tried}");
+        argument(controller, "admission-policy-interval")?;
     }
+    let without = render(&["--set", "vap.enabled=false"])?;
+    ensure!(of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+    let controller = find(&without, "Deployment", "revguard-controller")?;
+    ensure!(argument(controller, "admission-policy-interval").is_err(), "what is not there would be missed");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::harness::figures;
-use crate::harness::guard::Guard;
+use crate::harness::guard::{Guard, NAMESPACE, RELEASE};
 use crate::harness::machine::Machine;
 use crate::harness::programs::{Said, repository};
 use crate::harness::wait::wait_until;
@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial!(Cluster, helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running),
         trial!(Cluster, a_validator_broken_with_kubectl_is_mended_within_a_minute),
+        trial!(Cluster, what_is_in_use_is_refused_again_after_a_reinstallation),
     ]
 }
 
@@ -122,7 +123,22 @@ async fn stage(machine: &Machine) -> Result<()> {
         said.map_err(|error| format!("{error:#}"))
     })
     .await?;
-    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed().map(drop)
+    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed()?;
+    in_force(machine).await
+}
+
+/// Tries to delete the injector that is in use.
+const DELETE: [&str; 4] = ["delete", "mutatingwebhookconfiguration", "istio-sidecar-injector-1-23", "--dry-run=server"];
+
+/// The admission policy knows what is in use. An API server looks every 30 seconds which kinds there are, that of its parameters
+/// among them.
+async fn in_force(machine: &Machine) -> Result<()> {
+    wait_until(Duration::from_secs(90), "the admission policy", || async {
+        let said = jane(machine, &DELETE, "").await.and_then(|said| said.refused(&["[VW011 "]));
+        said.map_err(|error| format!("{error:#}"))
+    })
+    .await
+    .map(drop)
 }
 
 async fn clear(machine: &Machine) -> Result<()> {
@@ -258,5 +274,25 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     .await?;
     ensure!(undone["metadata"]["annotations"]["revguard.dev/repair"] == "off", "{undone}");
     figures::write("repair", &json!({"mended_seconds": took.as_secs_f64()}))?;
+    clear(machine).await
+}
+
+/// kubernetes/kubernetes#130887: with a ConfigMap for parameters the policy would refuse nothing from here on.
+async fn what_is_in_use_is_refused_again_after_a_reinstallation(machine: &'static Machine) -> Result<()> {
+    Guard::installed(machine, &[]).await?;
+    stage(machine).await?;
+    for _ in 0..2 {
+        machine.helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "2m"]).await?.passed()?;
+        jane(machine, &DELETE, "").await?.passed().context("there is nobody to refuse it")?;
+        // What the policy was told goes with the release, although Helm has not made it.
+        wait_until(Duration::from_secs(60), "no parameters", || async {
+            let left = machine.kubectl(&["get", "guardparameters", "-A", "-o", "name"], "").await;
+            let left = left.and_then(Said::passed).map_err(|error| format!("{error:#}"))?;
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await?;
+        Guard::installed(machine, &[]).await?;
+        in_force(machine).await?;
+    }
     clear(machine).await
 }

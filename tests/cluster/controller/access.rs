@@ -20,6 +20,9 @@ pub fn tests() -> Vec<Trial> {
     vec![trial!(ApiServer, what_is_granted_is_what_is_used)]
 }
 
+/// What the chart passes.
+const MORE: [&str; 4] = ["--certificates", "own", "--admission-policy-interval", "5s"];
+
 /// Half-made tags, a leftover, a tag that leads nowhere: one for every write that a repair may make.
 const BROKEN: &str = "
 apiVersion: v1
@@ -111,7 +114,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
     let old = json!({"metadata": {"labels": {"istio.io/rev": "old"}}, "spec": {"selector": {"istio.io/rev": "old"}}});
     env.merge(&path("istiod-revision-tag-default"), old).await?;
 
-    let controller = env.controller("repair: all\n", &["--certificates", "own"]).await?;
+    let controller = env.controller("repair: all\n", &MORE).await?;
     controller.leads().await?;
     let webhook = webhook(&env).await?;
     webhook.ready().await?;
@@ -152,7 +155,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
         .await?;
     scope.leave();
     drop(controller);
-    let controller = env.controller("repair: all\n", &["--certificates", "own"]).await?;
+    let controller = env.controller("repair: all\n", &MORE).await?;
     controller.leads().await?;
     env.until(LATER, &path("istiod-revision-tag-green"), "a tag's Service", |_| true).await?;
     reports(&env, &controller, "openreports.io/v1alpha1", ["reports", "clusterreports"]).await?;

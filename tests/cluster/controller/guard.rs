@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{Env, HOME, INJECTORS, LATER, PARAMETERS, SOON, VALIDATORS};
+use super::{Env, HOME, INJECTORS, LATER, PARAMETERS, SOON, STATE, VALIDATORS};
 use crate::case_table::Case;
 use crate::harness::Options;
 use crate::harness::wait::wait_until;
@@ -244,12 +244,21 @@ async fn the_policy_refuses_again_after_it_was_gone() -> Result<()> {
     env.apply(USERS).await?;
     env.apply(&rendered()?).await?;
     let jane = Jane(&env, env.plane.kubeconfig_of("jane", &["people"])?);
-    let controller = env.controller("", &["--certificates", "external"]).await?;
+    let more = ["--certificates", "external", "--admission-policy-interval", "1s"];
+    let controller = env.controller("", &more).await?;
     controller.leads().await?;
     let (default, prod) = ("istio-revision-tag-default", "istio-revision-tag-prod");
     let [default, prod] = [default, prod].map(|name| ["delete", MWC, name, "--dry-run=server"]);
     jane.until_denied("the policy in force", &default, "[VW011").await?;
     jane.passes(&prod, "").await?;
+    // The controller has seen it as well, and says so.
+    let says = |is: f64| controller.until(SOON, "revguard_admission_policy_in_force", &[], move |v| v == is);
+    let in_force = |state: &Value, is: &str| {
+        let all = state["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        all.iter().any(|c| c["type"] == "GuardInForce" && c["status"] == is)
+    };
+    says(1.0).await?;
+    env.until(SOON, STATE, "GuardInForce", |s| in_force(s, "True")).await?;
 
     // Deleted and made again, by an uninstall and an installation, by the break glass and its end.
     let (both, binding): (&[&str], &[&str]) = (&[BINDING, POLICY], &[BINDING]);
@@ -259,6 +268,10 @@ async fn the_policy_refuses_again_after_it_was_gone() -> Result<()> {
             env.delete(path).await?;
         }
         jane.until_passed("nothing refused", &default).await?;
+        if round == 1 {
+            says(0.0).await?;
+            env.until(SOON, STATE, "GuardInForce", |s| in_force(s, "False")).await?;
+        }
         // What changes meanwhile is known afterwards.
         env.apply(&format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{istio.io/rev: prod}}}}}}"
@@ -272,11 +285,16 @@ async fn the_policy_refuses_again_after_it_was_gone() -> Result<()> {
         jane.until_passed("a tag that nobody asks for", &prod).await?;
     }
 
+    says(1.0).await?;
+    env.until(SOON, STATE, "GuardInForce", |s| in_force(s, "True")).await?;
+
     // Its kind goes and comes back.
     env.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/guardparameters.revguard.dev").await?;
     jane.until_passed("nothing refused", &default).await?;
+    says(0.0).await?;
     env.define_own().await?;
     jane.until_denied("the policy in force with its kind", &default, "[VW011").await?;
+    says(1.0).await?;
 
     // What an installation knew goes with it, and the next one knows for itself.
     let release = format!("/api/v1/namespaces/{HOME}/configmaps/revguard-report");
