@@ -140,7 +140,8 @@ fn discovery(pod: &Pod, measure: Measure) -> Result<(), String> {
 }
 
 fn connected(evidence: Option<&Evidence>, measure: Measure) -> Known {
-    let Some(evidence) = evidence else { return Known::Unknown("it was not asked yet".to_owned()) };
+    // Nobody has asked, which is not that nobody could be asked.
+    let Some(evidence) = evidence else { return Known::No("it was not asked yet".to_owned()) };
     if let Some(closed) = &evidence.closed_ports
         && let Some(port) = closed.iter().find(|port| measure.services.iter().any(|s| s.target_ports.contains(port)))
     {

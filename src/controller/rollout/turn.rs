@@ -42,7 +42,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 const STUMBLE: Duration = Duration::from_millis(500);
 /// … up to this.
 const MOST_STUMBLE: Duration = Duration::from_secs(30);
-/// The same step so often in a row is no progress: somebody takes it back.
+/// The same step so often, with nothing remembered in between, is no progress: somebody takes it back.
 const SAME_STEP: u32 = 10;
 
 /// What one process keeps between the turns of a rollout. All of it can be lost.
@@ -67,7 +67,8 @@ pub struct Track {
     stumbles: u32,
     /// The last failure, so that it is logged once.
     trouble: String,
-    step: Option<(String, u32)>,
+    /// How often each step was taken since something was remembered.
+    steps: BTreeMap<String, u32>,
 }
 
 impl Track {
@@ -274,7 +275,7 @@ impl Conductor {
                     "a rollout goes on"
                 );
                 self.say(at, track, &plan).await;
-                track.step = None;
+                track.steps.clear();
                 Ok(Again::In(Duration::ZERO))
             }
             Next::Do(step) => {
@@ -400,14 +401,10 @@ fn is_said(error: &TurnError) -> bool {
     }
 }
 
-/// How long after this step: not at all, unless it is the same again and again.
+/// How long after this step: not at all, unless it is taken again and again, alone or in turns with others.
 fn same_step(track: &mut Track, step: &Step, write: &Write) -> Duration {
-    let name = format!("{} {}", step.boundary(), write.at);
-    let times = match track.step.take() {
-        Some((before, times)) if before == name => times + 1,
-        _ => 1,
-    };
-    track.step = Some((name, times));
+    let times = track.steps.entry(format!("{} {}", step.boundary(), write.at)).or_default();
+    *times += 1;
     let over = times.saturating_sub(SAME_STEP);
     if over == 0 { Duration::ZERO } else { STUMBLE.saturating_mul(1 << over.min(16)).min(MOST_STUMBLE) }
 }

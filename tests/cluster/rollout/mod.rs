@@ -43,7 +43,7 @@ const CANARY: &str = "custom-gw-1-24";
 const OLD: &str = "custom-gw-1-23";
 
 /// A whole rollout is some forty looks and writes, and the machine may be busy with others.
-const WHOLE: Duration = Duration::from_secs(240);
+const WHOLE: Duration = Duration::from_secs(90);
 
 /// A mesh, and what the chart installs.
 struct World {
