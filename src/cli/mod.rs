@@ -8,6 +8,7 @@ pub mod docs;
 pub mod input;
 mod output;
 mod paint;
+mod plan;
 pub mod report;
 pub mod resolve;
 mod rollout;
@@ -38,7 +39,7 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check), still in use (uninstall-check) or an unexpected verdict (demo), \
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check), still in use (uninstall-check), blocked (plan) or an unexpected verdict (demo), \
      2 bad input or usage, 3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
@@ -55,6 +56,8 @@ enum Command {
     Status(status::Options),
     /// Say whether a control plane can be removed, and how
     UninstallCheck(uninstall::Options),
+    /// Say what a GatewayRollout would do, and what stands against it
+    Plan(plan::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
     /// What would have been denied in the last week, by rule and writer, and which exemptions stand
@@ -170,6 +173,7 @@ pub fn main() -> ExitCode {
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Rollout(options) => rollout::run(&options),
+        Command::Plan(options) => plan::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {
