@@ -4,8 +4,10 @@ pub mod duration;
 // Columns of one type repeat it, and the attributes of a derive are no duplicates.
 #[allow(clippy::duplicated_attributes)]
 pub mod gateway_rollout;
+pub mod guardrails;
 #[allow(clippy::duplicated_attributes)]
 pub mod mesh_state;
+pub mod probe;
 pub mod rollout_status;
 
 pub use duration::Duration;
