@@ -10,7 +10,7 @@ pub mod guardrails;
 pub mod mesh_state;
 #[allow(clippy::duplicated_attributes)]
 pub mod prometheus_source;
-pub mod proof;
+pub mod probe;
 pub mod rollout_status;
 
 pub use duration::Duration;

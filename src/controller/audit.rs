@@ -210,8 +210,8 @@ impl Auditor {
 
     /// Whether our own webhook configurations are there. They are never made again by us; the alert asks a person.
     fn present(&self, snapshot: &Snapshot, policy: &Policy) {
-        // The mutating one is registered only where policy switches a mutation on.
-        let mutates = policy.mutations != Mutations::default();
+        // Whoever registers by hand needs the mutating one only where something is mended, or approved.
+        let mutates = policy.mutations != Mutations::default() || snapshot.len(Kind::GatewayRollout) > 0;
         for (kind, wanted) in [(Kind::ValidatingWebhook, true), (Kind::MutatingWebhook, mutates)] {
             if !wanted || snapshot.knows(kind, None).is_err() {
                 continue;

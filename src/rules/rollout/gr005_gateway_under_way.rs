@@ -72,26 +72,23 @@ fn updated(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
     Ok(found)
 }
 
-/// What decides which istiod a template's pods belong to and which proxy they run, where it differs: field, before, after.
+/// What decides which istiod a template's pods belong to and which proxy they run: field and value.
+fn identity(t: &Template) -> [(&'static str, String); 4] {
+    let mounted: Vec<&str> =
+        t.config_maps.iter().map(|m| m.name.as_str()).filter(|n| ConfigMap::is_mesh_config(n)).collect();
+    let image = t.container(PROXY).map(|c| c.image.to_string());
+    [
+        ("spec.template.metadata.labels[istio.io/rev]", t.labels.value(key::REV).unwrap_or("").to_owned()),
+        ("spec.template.spec.containers[istio-proxy].image", image.unwrap_or_default()),
+        ("spec.template.spec.volumes", mounted.join(", ")),
+        ("spec.template.spec.containers[istio-proxy].env", t.discovery_host().unwrap_or_default()),
+    ]
+}
+
+/// The first part of it that differs: field, before, after.
 fn moved(old: &Template, new: &Template) -> Option<(&'static str, String, String)> {
-    let image = |t: &Template| t.container(PROXY).map(|c| c.image.to_string()).unwrap_or_default();
-    let config = |t: &Template| {
-        let mounted: Vec<&str> =
-            t.config_maps.iter().map(|m| m.name.as_str()).filter(|n| ConfigMap::is_mesh_config(n)).collect();
-        mounted.join(", ")
-    };
-    let rev = |t: &Template| t.labels.value(key::REV).unwrap_or("").to_owned();
-    let dialled = |t: &Template| t.discovery_host().unwrap_or_default();
-    let parts: [(&'static str, &dyn Fn(&Template) -> String); 4] = [
-        ("spec.template.metadata.labels[istio.io/rev]", &rev),
-        ("spec.template.spec.containers[istio-proxy].image", &image),
-        ("spec.template.spec.volumes", &config),
-        ("spec.template.spec.containers[istio-proxy].env", &dialled),
-    ];
-    parts.into_iter().find_map(|(field, of)| {
-        let (was, is) = (of(old), of(new));
-        (was != is).then_some((field, was, is))
-    })
+    let mut parts = identity(old).into_iter().zip(identity(new));
+    parts.find(|((_, was), (_, is))| was != is).map(|((field, was), (_, is))| (field, was, is))
 }
 
 /// Whoever owns the original was asked to bring it to the new revision, and does.
