@@ -8,9 +8,9 @@ pub mod guard_parameters;
 pub mod guardrails;
 #[allow(clippy::duplicated_attributes)]
 pub mod mesh_state;
+pub mod probe;
 #[allow(clippy::duplicated_attributes)]
 pub mod prometheus_source;
-pub mod probe;
 pub mod rollout_status;
 
 pub use duration::Duration;

@@ -352,6 +352,7 @@ pub(super) const ROLLOUTS: Def = Def {
     kind: Kind::Counter,
     help: "Rollouts that came to an end, by how.",
     labels: &["completion"],
+};
 pub(super) const IN_FORCE: Def = Def {
     name: "revguard_admission_policy_in_force",
     kind: Kind::Gauge,

@@ -12,9 +12,9 @@ use revguard::api::GatewayRollout;
 use revguard::api::gateway_rollout::{Flavor, Promotion, StrategyType};
 use revguard::api::mesh_state::Condition;
 use revguard::api::rollout_status::{
-    ApartPod, ApprovalRecord, Baseline, Completion, DeploymentBaseline, DrainStatus, GatewayRolloutStatus, HpaBaseline,
-    MetricFailures, MetricStatus, Pause, Phase, PodCounts, PreflightFinding, ResourceStatus, Rollback, ServiceBaseline,
-    Stage, StepStatus, Weights,
+    ApartPod, ApprovalRecord, Baseline, BatchStatus, Completion, DeploymentBaseline, DrainStatus, GatewayRolloutStatus,
+    HpaBaseline, MetricMemory, MetricStatus, Pause, Phase, PodCounts, PreflightFinding, ResourceStatus, Rollback,
+    ServiceBaseline, Stage, StepStatus, Weights,
 };
 use serde_json::{Value, json};
 
@@ -508,6 +508,7 @@ fn status() -> GatewayRolloutStatus {
                 min_replicas: 2,
                 max_replicas: 10,
                 target: "istio-ingressgateway".into(),
+                active: true,
             }),
             services: vec![ServiceBaseline {
                 name: "igw".into(),
@@ -523,7 +524,7 @@ fn status() -> GatewayRolloutStatus {
             hash: "5d2e".into(),
             stage: Stage::Soaking,
             soak_until: Some(at()),
-            failures: vec![MetricFailures { name: "error-rate".into(), count: 1 }],
+            measured: vec![MetricMemory { name: "error-rate".into(), failures: 1, last: "Passed".into(), at: at() }],
         }),
         weights: Some(Weights { desired: 25, endpoints: 28 }),
         pods: Some(PodCounts {
@@ -542,7 +543,13 @@ fn status() -> GatewayRolloutStatus {
             action: "Created".into(),
             purpose: "Canary".into(),
         }],
-        pause: Some(Pause { reason: "AlertFiring".into(), since: at(), message: "an alert".into(), needs_human: true }),
+        pause: Some(Pause {
+            reason: "AlertFiring".into(),
+            since: at(),
+            message: "an alert".into(),
+            needs_human: true,
+            generation: 4,
+        }),
         approvals: vec![ApprovalRecord { step: "half".into(), by: "alice@example.com".into(), at: at() }],
         preflight: vec![PreflightFinding {
             guard: "EnvoyFilterPin".into(),
@@ -567,6 +574,9 @@ fn status() -> GatewayRolloutStatus {
         stage_paused_seconds: 12,
         finished_at: Some(at()),
         last_batch_at: Some(at()),
+        batch: Some(BatchStatus { of: "Source".into(), to: 3, pods: vec!["igw-1".into()], spared: true, over: true }),
+        unrouted_connections: 2,
+        approval_spent: true,
         conditions: vec![
             condition("Verified", "True", "XdsConnected"),
             condition("RollbackAvailable", "False", "Gone"),
