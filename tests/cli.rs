@@ -47,6 +47,7 @@ fn exit_codes_tell_clean_findings_and_bad_input() {
         (vec!["check", "-", "--cluster", &cluster, "--kubeconfig", "x"], FINE, 2),
         (vec!["explain", "NS999"], "", 2),
         (vec!["explain", "ns001"], "", 0),
+        (vec!["explain", "noapartkey"], "", 0),
         (vec!["resolve"], "", 2),
         (vec!["resolve", "--cluster", &cluster], "", 0),
         (vec!["rules"], "", 0),

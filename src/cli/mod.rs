@@ -28,6 +28,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster;
+use crate::rollout::guards;
 use crate::rules::{self, Policy};
 use crate::snapshot::Snapshot;
 
@@ -66,9 +67,9 @@ enum Command {
     Rollout(rollout::Options),
     /// List the rules
     Rules(RulesOptions),
-    /// Explain a rule: what, why, what to do, when to allow
+    /// Explain a rule: what, why, what to do, when to allow; or a guard of gateway rollouts
     Explain {
-        /// A rule's code, such as NS004
+        /// A rule's code, such as NS004, or a rollout's guard, such as NoApartKey
         code: String,
     },
     /// Print a completion script
@@ -222,7 +223,10 @@ fn list_rules(output: Plain) -> Result<ExitCode, Failure> {
 fn explain(code: &str) -> Result<ExitCode, Failure> {
     let wanted = code.to_uppercase();
     let Some(rule) = rules::find(&wanted) else {
-        anyhow::bail!("there is no rule {code}; `revguard rules` lists them");
+        let Some(guard) = guards::find(code) else {
+            anyhow::bail!("there is no rule {code}, nor a guard; `revguard rules` and docs/guards.md list them");
+        };
+        return print(format!("{}\n", guard.doc()).as_bytes());
     };
     print(format!("{}\n", rule.doc()).as_bytes())
 }
