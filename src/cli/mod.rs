@@ -175,6 +175,8 @@ pub fn main() -> ExitCode {
         Command::UninstallCheck(options) => uninstall::run(&options),
         Command::Rollout(options) => rollout::run(&options),
         Command::Plan(options) => plan::run(&options),
+        Command::Plan(options) => plan::run(&options),
+        Command::Rollout(options) => rollout::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {

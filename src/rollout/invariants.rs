@@ -192,8 +192,10 @@ impl Check<'_> {
     fn stands_still(&self) -> Option<String> {
         let Step::Retemplate { .. } = self.step else { return None };
         let source = self.look.seen.source.as_ref()?;
-        (source.replicas > 0 && !source.paused)
-            .then(|| format!("Deployment {} has {} pods and is not paused", source.name, source.replicas))
+        let alive = self.look.count(Which::Source).alive;
+        let still = source.paused || source.replicas == 0 && alive == 0 && source.observed >= source.generation;
+        (!still)
+            .then(|| format!("Deployment {} has {alive} of {} pods and is not paused", source.name, source.replicas))
     }
 
     fn remembered(&self) -> Option<String> {
@@ -212,7 +214,7 @@ impl Check<'_> {
             return None;
         }
         let (which, to) = match self.step {
-            Step::Scale { which, to, .. } => (*which, *to),
+            Step::Scale { which, to, .. } if *to < look.replicas(*which) => (*which, *to),
             Step::DropDeployment { which, .. } => (*which, 0),
             _ => return None,
         };

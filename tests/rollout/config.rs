@@ -118,10 +118,13 @@ pub struct Config {
     pub budget: u8,
     /// Decisions of a leader that leads no more, each of which is written whenever it likes.
     pub late: u8,
+    /// Pods that are set apart have requests open, and nobody knows for how long.
+    pub busy: bool,
     /// A pod becomes an endpoint some time after it is ready, ends some time after it is deleted, and is rolled in small steps.
     pub fine: bool,
     pub broken: Broken,
-    /// Who owns the source changes it only when nobody waits any more.
+    /// Bits of the spec that are set from the beginning.
+    pub bits: u8,
     pub spec: Value,
     specs: BTreeMap<u8, Arc<GatewayRolloutSpec>>,
     pub templates: [Arc<Template>; 3],
@@ -198,8 +201,10 @@ impl Config {
             faults: Vec::new(),
             budget: 0,
             late: 0,
+            busy: false,
             fine: false,
             broken: Broken::Nothing,
+            bits: 0,
             spec,
             specs,
             templates: [template("h-old", "old"), template("h-new", "new"), template("h-other", "old")],

@@ -170,7 +170,9 @@ impl World {
         let waits = self
             .memory()
             .is_some_and(|m| m.promotion == Some(revguard::api::gateway_rollout::Promotion::AwaitExternal));
-        if let Some(source) = self.deployment(Which::Source).filter(|s| waits && s.replicas == 0) {
+        if let Some(source) =
+            self.deployment(Which::Source).filter(|s| waits && s.replicas == 0 && !self.is_behind(Which::Source, s))
+        {
             let memory = self.memory().expect("it waits");
             let back = memory.rollback.is_some();
             let standby = self.deployment(Which::Standby).is_some();
@@ -325,7 +327,9 @@ impl World {
 
     fn pending(&self, decision: Option<Decision>) -> Pending {
         let next = decision.expect("something to do").plan.next;
-        Pending { next, version: self.rollout.as_ref().map_or(0, |r| r.version), tainted: false }
+        let version = self.rollout.as_ref().map_or(0, |r| r.version);
+        let back = self.memory().is_some_and(|m| m.phase == revguard::api::rollout_status::Phase::RollingBack);
+        Pending { next, version, tainted: false, back }
     }
 
     /// What must hold in every world.
@@ -338,6 +342,9 @@ impl World {
             }
         } else if serving < floor {
             return Err(format!("{serving} of {floor} pods serve, and nobody else took any"));
+        }
+        if self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
+            return Err("the baseline knows of fewer pods".to_owned());
         }
         if self.pods.iter().any(|p| p.lost) && self.rollout.is_none() {
             return Err("a pod that was set apart was forgotten".to_owned());

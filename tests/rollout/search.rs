@@ -163,18 +163,29 @@ pub fn picture(world: &World) -> String {
         }
     }
     for pod in &world.pods {
-        lines.push(format!("  {pod:?}"));
+        let flag = |on: bool, word: &str| if on { format!(" {word}") } else { String::new() };
+        let flags = [
+            (pod.ready, "ready"),
+            (pod.endpoint, "endpoint"),
+            (pod.deleting, "deleting"),
+            (pod.pinned, "pinned"),
+            (pod.busy, "busy"),
+        ];
+        let flags: String = flags.into_iter().map(|(on, word)| flag(on, word)).collect();
+        lines
+            .push(format!("  p{} {:?} {:?} apart {:?} since {}{flags}", pod.id, pod.of, pod.rev, pod.apart, pod.since));
     }
     if let Some(r) = &world.rollout {
         let mut memory = (*r.memory).clone();
-        memory.baseline = None;
+        (memory.baseline, memory.drain, memory.flavor, memory.from) = (None, None, None, None);
         lines.push(format!(
             "  deleting {} finalizer {} bits {} approval {:?} {memory:?}",
             r.deleting, r.finalizer, r.bits, r.approval
         ));
     }
     if let Some(Ok(d)) = world.decide() {
-        lines.push(format!("  next {:?}", d.plan.next));
+        let next = format!("  next {:?}", d.plan.next);
+        lines.push(if next.len() > 300 { next[..300].to_owned() } else { next });
     }
     lines.join("\n")
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use revguard::api::rollout_status::Phase;
 use revguard::rollout::Memory;
 use revguard::rollout::seen::Of;
 use revguard::rollout::step::{Next, Step, Which};
@@ -95,6 +96,8 @@ pub struct Pending {
     pub version: u16,
     /// Pods were taken by somebody else since.
     pub tainted: bool,
+    /// It was decided on the way back.
+    pub back: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -157,8 +160,15 @@ impl World {
             sets: [n, 0, 0],
         };
         let memory = Arc::new(Memory::default());
-        let rollout =
-            Rollout { version: 1, generation: 1, deleting: false, finalizer: false, bits: 0, approval: None, memory };
+        let rollout = Rollout {
+            version: 1,
+            generation: 1,
+            deleting: false,
+            finalizer: false,
+            bits: config.bits,
+            approval: None,
+            memory,
+        };
         let mut world = World {
             config: Arc::clone(config),
             clock: 0,
@@ -203,7 +213,7 @@ impl World {
     }
 
     pub fn start(&mut self, of: Of, rev: Rev) {
-        let (id, since) = (self.next_pod, self.clock);
+        let (id, since, busy) = (self.next_pod, self.clock, self.config.busy);
         self.next_pod += 1;
         self.pods.push(Pod {
             id,
@@ -215,7 +225,7 @@ impl World {
             deleting: false,
             pinned: false,
             apart: None,
-            busy: true,
+            busy,
             since,
             lost: false,
         });
@@ -229,11 +239,20 @@ impl World {
         self.pods.iter().filter(move |p| p.of == which.pods() && !p.deleting)
     }
 
-    /// What clients see: ready endpoints of the gateway.
+    /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.
     pub fn serving(&self) -> usize {
-        let serves =
-            |p: &&Pod| matches!(p.of, Of::Source | Of::Canary | Of::Standby) && p.ready && p.endpoint && !p.deleting;
-        self.pods.iter().filter(serves).count()
+        let of = |which: Which| {
+            let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
+            let (mut alive, mut unready, mut serving) = (0_usize, 0_usize, 0_usize);
+            for pod in self.alive(which) {
+                alive += 1;
+                unready += usize::from(!pod.ready);
+                serving += usize::from(pod.ready && pod.endpoint);
+            }
+            let surge = usize::from(self.deployment(which).is_some_and(|d| d.paced));
+            serving.saturating_sub(alive.saturating_sub(replicas + surge).saturating_sub(unready))
+        };
+        Which::ALL.into_iter().map(of).sum()
     }
 
     pub fn memory(&self) -> Option<&Memory> {
@@ -442,8 +461,10 @@ impl World {
 
     /// Drops what was decided and would be refused.
     pub fn settle(&mut self) {
+        let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
         if let Some(pending) = &self.late
-            && self.is_refused(pending)
+            // A lease ends long before a way turns round: raising the other side takes longer than any request.
+            && (self.is_refused(pending) || pending.back != back)
         {
             self.late = None;
             self.refusals += 1;

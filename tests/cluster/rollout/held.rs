@@ -128,14 +128,14 @@ async fn a_closed_window_holds_it() -> Result<()> {
 
 async fn a_lost_status_is_asked_about() -> Result<()> {
     let stage = Stage::here("forgotten").await?;
-    stage.begin(long_first_step()).await?;
+    let steps = json!([{"name": "one", "replicas": 1, "soak": "6s"}, {"name": "all", "weight": 100, "soak": "1s"}]);
+    stage.begin(json!({"strategy": {"steps": steps}})).await?;
     stage.until("soaking", |r| r["status"]["step"]["stage"] == "Soaking").await?;
     let lost = json!([{"op": "replace", "path": "/status", "value": {"conditions": []}}]);
     stage.env().patch(&format!("{}/status", stage.rollout()), lost).await?;
     let held = stage.paused("StatusLost").await?;
     ensure!(held["status"]["baseline"]["replicas"] == 2, "read back from the Deployment: {held}");
-    let steps = json!([{"name": "one", "replicas": 1, "soak": "1s"}, {"name": "all", "weight": 100, "soak": "1s"}]);
-    stage.set(json!({"strategy": {"steps": steps}})).await?;
+    stage.approve("resume").await?;
     stage.phase("Completed").await?;
     stage.has_ready(CANARY, 2).await?;
     stage.has_ready(GW, 0).await
