@@ -210,7 +210,9 @@ impl Check<'_> {
 
     fn apart(&self) -> Option<String> {
         let look = &self.look;
-        if look.memory.drain.as_ref().is_none_or(|d| d.0 != DrainMode::SetApart) {
+        let wanted = look.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart);
+        let possible = look.seen.apart_key.is_ok() || look.memory.phase != Phase::RollingBack;
+        if !wanted || !possible {
             return None;
         }
         let (which, to) = match self.step {

@@ -212,6 +212,7 @@ impl World {
         match rollout.memory.pause.as_ref().map(|p| p.cause) {
             Some(Cause::Approval) => all.push(Event::Says(Say::Step)),
             Some(cause) if cause.needs_human() => all.push(Event::Says(Say::Resume)),
+            Some(Cause::ServiceChanged) if !self.narrowed => all.push(Event::Says(Say::Resume)),
             _ if rollout.memory.phase == Phase::Failed => all.push(Event::Says(Say::Resume)),
             _ => {}
         }
@@ -349,7 +350,7 @@ impl World {
         if self.pods.iter().any(|p| p.lost) && self.rollout.is_none() {
             return Err("a pod that was set apart was forgotten".to_owned());
         }
-        if self.rollout.is_none() && self.pods.iter().any(|p| p.of == Of::Apart && !p.deleting) {
+        if self.rollout.is_none() && !self.forced && self.pods.iter().any(|p| p.of == Of::Apart && !p.deleting) {
             return Err("the object is gone and a pod is still set apart for it".to_owned());
         }
         Ok(())
@@ -435,7 +436,10 @@ impl World {
             }
             Fault::StatusLost => rollout.memory = Arc::new(Memory::default()),
             Fault::Approval => rollout.approval = Some(Say::Nonsense),
-            Fault::FinalizerOff => rollout.finalizer = false,
+            Fault::FinalizerOff => {
+                rollout.finalizer = false;
+                self.forced = true;
+            }
             other => unreachable!("{other:?}"),
         }
     }

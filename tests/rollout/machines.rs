@@ -46,10 +46,13 @@ impl World {
             sets[now] += 1;
             return sets;
         }
+        // As its controller counts: what is wanted of all, less what must be available, less what the new one still lacks.
+        let available = |rev: usize| self.alive(which).filter(|p| p.rev as usize == rev && p.ready).count();
+        let lacking = usize::from(sets[now]).saturating_sub(available(now));
+        let spare = usize::from(all).saturating_sub(usize::from(d.replicas) + lacking);
         let other = (0..3).find(|i| *i != now && sets[*i] > 0).expect("others");
-        let unready = self.alive(which).any(|p| p.rev as usize == other && !p.ready);
-        // Pods that never served are removed first; one that serves only when enough others do.
-        if unready || ready > usize::from(d.replicas) {
+        let sick = usize::from(sets[other]) > available(other);
+        if spare > 0 && (sick || ready > usize::from(d.replicas)) {
             sets[other] -= 1;
         }
         sets

@@ -219,12 +219,12 @@ pub fn ends_well(world: &World, good: &mut HashMap<u128, bool>, found: &mut Foun
     let mut world = world.clone();
     world.late = None;
     (world.late_left, world.budget) = (0, 0);
-    let mut way = Vec::new();
+    let (mut way, mut told) = (Vec::new(), Vec::new());
     loop {
         let key = world.canonical();
         match good.get(&key) {
             Some(true) => break,
-            Some(false) => return Err(format!("it goes round and round\n{}", picture(&world))),
+            Some(false) => return Err(format!("it goes round and round\n{}\n{}", lines(&told), picture(&world))),
             None => {}
         }
         good.insert(key, false);
@@ -235,6 +235,7 @@ pub fn ends_well(world: &World, good: &mut HashMap<u128, bool>, found: &mut Foun
             *found.ends.entry(end).or_default() += 1;
             break;
         };
+        told.push((world.clone(), event));
         world.happen(event, decision)?;
         if way.len() > 2000 {
             return Err(format!("no end within {} events\n{}", way.len(), picture(&world)));
@@ -247,11 +248,20 @@ pub fn ends_well(world: &World, good: &mut HashMap<u128, bool>, found: &mut Foun
     Ok(())
 }
 
+/// The last events of a way.
+fn lines(way: &[(World, Event)]) -> String {
+    let last = way.iter().rev().take(30).rev().map(|(world, event)| tell(world, *event));
+    last.collect::<Vec<_>>().join("\n")
+}
+
 /// What is left at the end is what was promised.
 fn judged(world: &World) -> Result<String, String> {
     let n = usize::from(world.config.pods);
     let alive = |which: Which| world.alive(which).count();
     let need = |ok: bool, what: &str| if ok { Ok(()) } else { Err(what.to_owned()) };
+    if world.forced && world.rollout.is_none() {
+        return Ok("forced".to_owned());
+    }
     need(world.serving() >= n, "too few serve")?;
     need(!world.pods.iter().any(|p| p.of == Of::Apart || p.lost), "a pod is still set apart")?;
     need(!world.pods.iter().any(|p| p.of == Of::Probe), "a probe is left")?;

@@ -127,6 +127,8 @@ pub struct World {
     pub metric: u8,
     /// Names of pods that were served and are gone by other hands: fewer may serve for a while.
     pub harmed: bool,
+    /// The finalizer was taken off by hand: what follows is theirs.
+    pub forced: bool,
     pub late: Option<Pending>,
     pub late_left: u8,
     pub budget: u8,
@@ -192,6 +194,7 @@ impl World {
             refused: false,
             metric: 0,
             harmed: false,
+            forced: false,
             late: None,
             late_left: config.late,
             budget: config.budget,
@@ -250,7 +253,14 @@ impl World {
                 serving += usize::from(pod.ready && pod.endpoint);
             }
             let surge = usize::from(self.deployment(which).is_some_and(|d| d.paced));
-            serving.saturating_sub(alive.saturating_sub(replicas + surge).saturating_sub(unready))
+            let lowered = alive.saturating_sub(replicas + surge).saturating_sub(unready);
+            // ReplicaSets that were lowered already take their own.
+            let beyond = |rev: Rev| {
+                let wanted = self.deployment(which).map_or(0, |d| usize::from(d.sets[rev as usize]));
+                let of_rev = || self.alive(which).filter(|p| p.rev == rev);
+                of_rev().count().saturating_sub(wanted).saturating_sub(of_rev().filter(|p| !p.ready).count())
+            };
+            serving.saturating_sub(lowered.max(Rev::ALL.into_iter().map(beyond).sum()))
         };
         Which::ALL.into_iter().map(of).sum()
     }
@@ -400,6 +410,9 @@ impl World {
             self.rollout = None;
             // Its probe is owned by it, and so are pods set apart: they are cut.
             self.pods.retain(|p| p.of != Of::Probe);
+            for pod in self.pods.iter_mut().filter(|p| p.of == Of::Apart && self.forced) {
+                pod.deleting = true;
+            }
         }
     }
 
