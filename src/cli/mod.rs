@@ -173,8 +173,6 @@ pub fn main() -> ExitCode {
         Command::Report(options) => week::run(&options),
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
-        Command::Rollout(options) => rollout::run(&options),
-        Command::Plan(options) => plan::run(&options),
         Command::Plan(options) => plan::run(&options),
         Command::Rollout(options) => rollout::run(&options),
         Command::Rules(options) => list_rules(options.output),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+use super::labels::{Action, Asked, Closed, Full, Loop, Outcome, Path, Port, RepairResult, Source};
 use crate::api::rollout_status::{Completion, Phase};
 use crate::rollout::memory::{Cause, Reason};
 
@@ -477,6 +477,8 @@ pub fn docs() -> String {
         ("completion", values(&Completion::ALL, Completion::as_str)),
         ("reason", format!("of a pause: {}", values(&Cause::ALL, Cause::as_str))),
         ("reason", format!("of a rollback: {}", values(&Reason::ALL, Reason::as_str))),
+        ("source", values(Source::ALL, Source::as_str)),
+        ("result", format!("of a query: {}", values(Asked::ALL, Asked::as_str))),
         ("code", "the codes of the rules".to_owned()),
         ("kind", "the kinds that are watched; of pods `workload` and `gateway`".to_owned()),
         ("version", "of this binary, or of a control plane".to_owned()),
