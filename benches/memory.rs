@@ -159,10 +159,12 @@ fn child(url: &str, changes: u64) {
         }
         let state = shared.state.load();
         let count = |kind| state.snapshot.len(kind);
+        let config = [Kind::VirtualService, Kind::DestinationRule, Kind::AuthorizationPolicy];
+        let config: usize = config.into_iter().map(count).sum();
         serde_json::json!({
             "ready_mb": ready, "changed_mb": status("VmRSS:"), "peak_mb": status("VmHWM:"), "seconds": seconds,
             "namespaces": count(Kind::Namespace), "deployments": count(Kind::Deployment), "pods": count(Kind::Pod),
-            "config": ([Kind::VirtualService, Kind::DestinationRule, Kind::AuthorizationPolicy].into_iter().map(count).sum::<usize>()),
+            "config": config,
             "runs": state.snapshot.runs("1-24").count(),
         })
     });
