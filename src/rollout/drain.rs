@@ -7,42 +7,41 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use super::look::{GO, Go, Look, after, pods};
 use super::memory::Batch;
 use super::seen::{Of, Pod};
 use super::step::{Step, Which};
 use crate::api::gateway_rollout::DrainMode;
-use crate::api::rollout_status::Phase;
 
 /// `controller.kubernetes.io/pod-deletion-cost` of pods that were there before the first batch. A replacement has none, and goes first.
 pub const PINNED: i32 = 1000;
+
+/// A replacement that has been ready for so long was not noticed in time, and is spared whatever was spared before.
+const UNTIL_SPARED: SignedDuration = SignedDuration::from_secs(10);
 
 /// The guard that stands against draining behind `externalTrafficPolicy: Local`, where it is acknowledged.
 const LOCAL: &str = "LocalTrafficPolicy";
 
 impl Look<'_> {
+    /// Going back, pods leave one way or another.
     fn sets_apart(&self) -> bool {
-        self.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart)
+        let wanted = self.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart);
+        wanted && (self.seen.apart_key.is_ok() || !self.is_back())
     }
 
-    /// Carries the batch that was begun to its end.
+    /// Carries the batch that was begun to its end, as far as capacity allows it now.
     pub fn finish_batch(&self) -> Go {
         let Some(batch) = self.memory.batch.as_ref().filter(|b| !b.over) else { return GO };
         let Some(deployment) = self.deployment(batch.which) else { return GO };
-        let floor = self.floor();
         let left: Vec<&Pod> = self.pods(batch.which).filter(|p| batch.pods.contains(&p.name)).collect();
         // What was set apart is missed at once, so that its replacement never gets to serve.
         let to = batch.to + u32::try_from(left.len()).unwrap_or(u32::MAX);
         if deployment.replicas > to {
             self.spare_ready(batch, to)?;
-            let after = self.serving() - self.count(batch.which).loss(to);
-            if after < floor {
-                let on = format!(
-                    "capacity: Deployment {} at {to} would leave {after} of {} serving",
-                    deployment.name,
-                    pods(floor)
-                );
-                return self.slow(on);
+            if !self.can_spare(self.count(batch.which).loss(to)) {
+                return GO;
             }
             return self.act(Step::Scale { which: batch.which, held: deployment.held.clone(), to });
         }
@@ -53,9 +52,8 @@ impl Look<'_> {
                 }
             });
         };
-        let after = self.serving() - u32::from(self.is_endpoint(pod)).min(self.serving());
-        if after < floor {
-            return self.slow(format!("capacity: without pod {}, {after} of {} would serve", pod.name, pods(floor)));
+        if !self.can_spare(u32::from(self.is_endpoint(pod))) {
+            return GO;
         }
         match &self.seen.apart_key {
             Ok(key) => {
@@ -63,13 +61,18 @@ impl Look<'_> {
                 self.act(Step::SetApart { pod, held, key: Arc::clone(key), since: self.now })
             }
             // Going back it must leave one way or another; forward it is a matter for a person.
-            Err(_) if self.memory.phase == Phase::RollingBack => self.remember(|m| {
+            Err(_) if self.is_back() => self.remember(|m| {
                 if let Some(batch) = &mut m.batch {
                     batch.pods.clear();
                 }
             }),
-            Err(why) => self.slow(format!("a label by which pods can be set apart: {why}")),
+            Err(_) => GO,
         }
+    }
+
+    /// So many pods that serve may go.
+    fn can_spare(&self, n: u32) -> bool {
+        n == 0 || self.serving() >= self.floor() + n
     }
 
     /// A replacement that is ready already (nobody led for a while) has traffic: it is set apart as well, and not terminated. The one
@@ -80,14 +83,21 @@ impl Look<'_> {
         if removed == 0 || !self.sets_apart() {
             return GO;
         }
-        let mut ready: Vec<&Pod> =
-            self.pods(batch.which).filter(|p| p.ready && !batch.pods.contains(&p.name)).collect();
+        let old = |p: &Pod| p.ready_since.is_some_and(|since| self.now >= after(since, UNTIL_SPARED));
+        let mut ready: Vec<&Pod> = self
+            .pods(batch.which)
+            .filter(|p| p.ready && !batch.pods.contains(&p.name) && (!batch.spared || old(p)))
+            .collect();
+        if ready.is_empty() {
+            return GO;
+        }
         // As a ReplicaSet chooses: the cheapest, then the youngest.
         ready.sort_by_key(|p| (p.deletion_cost.unwrap_or(0), std::cmp::Reverse(p.created)));
         let names: Vec<Arc<str>> = ready.iter().take(removed as usize).map(|p| Arc::clone(&p.name)).collect();
         self.remember(|m| {
             if let Some(batch) = &mut m.batch {
                 batch.pods.extend(names);
+                batch.spared = true;
             }
         })
     }
@@ -105,7 +115,11 @@ impl Look<'_> {
             );
             return self.wait_as("AwaitingScale", on, None);
         }
-        let back = self.memory.phase == Phase::RollingBack;
+        if let Some(batch) = self.memory.batch.as_ref().filter(|b| !b.over) {
+            let (left, of) = (pods(self.serving()), self.floor());
+            return self.slow(format!("capacity: the batch to {} waits, {left} serve and {of} are needed", batch.to));
+        }
+        let back = self.is_back();
         if !back {
             self.may_move()?;
             self.pace()?;
@@ -135,7 +149,7 @@ impl Look<'_> {
         let names = if self.sets_apart() { chosen } else { Vec::new() };
         let to = deployment.replicas - leaving;
         self.remember(|m| {
-            m.batch = Some(Batch { which, to, pods: names, over: false });
+            m.batch = Some(Batch { which, to, pods: names, spared: false, over: false });
             m.last_batch = Some(self.now);
         })
     }

@@ -35,6 +35,11 @@ impl Cause {
         )
     }
 
+    /// A person may let it go on although it is still there.
+    pub const fn may_be_accepted(self) -> bool {
+        self.needs_human() || matches!(self, Cause::ServiceChanged)
+    }
+
     /// It holds as soon as it is there; the others hold what would come next.
     const fn is_continuous(self) -> bool {
         !matches!(
@@ -51,11 +56,15 @@ impl Cause {
 impl Look<'_> {
     /// Stops while something holds the rollout, and notes that it began or ended. To be asked where holding is safe.
     pub fn hold(&self) -> Go {
-        self.turns_back()?;
+        if self.memory.phase.is_forward() {
+            self.turns_back()?;
+        }
         if let Some(pause) = &self.memory.pause {
             return self.held(pause);
         }
-        for cause in Cause::ALL.into_iter().filter(|c| c.is_continuous()) {
+        // Before the first change only a person holds it; the rest is preflight's.
+        let begun = self.memory.phase.is_forward();
+        for cause in Cause::ALL.into_iter().filter(|c| c.is_continuous() && (begun || *c == Cause::User)) {
             if let Some(message) = self.present(cause) {
                 return self.pause(cause, message);
             }
@@ -80,14 +89,11 @@ impl Look<'_> {
         let generation = self.seen.rollout.generation != pause.generation;
         let approval = self.seen.rollout.approval.as_ref();
         let resumed = approval.filter(|a| &*a.step == "resume" && !self.memory.spent);
-        let over = if pause.cause.needs_human() {
-            generation || resumed.is_some()
-        } else {
-            self.present(pause.cause).is_none()
-        };
-        if over {
+        let resumed = resumed.filter(|_| pause.cause.may_be_accepted());
+        let ended = if pause.cause.needs_human() { generation } else { self.present(pause.cause).is_none() };
+        if ended || resumed.is_some() {
             return self.remember(|m| {
-                if let Some(resumed) = resumed.filter(|_| pause.cause.needs_human()) {
+                if let Some(resumed) = resumed {
                     m.approvals.push((Arc::clone(&resumed.step), Arc::clone(&resumed.by), self.now));
                     m.spent = true;
                 }
@@ -110,7 +116,8 @@ impl Look<'_> {
         let window = self.spec().window.as_ref().filter(|_| pause.cause == Cause::WindowClosed);
         let opens = window.and_then(|w| window::opens(w, self.now));
         let quiet = self.quiet_until().filter(|_| pause.cause == Cause::AlertFiring);
-        self.wait(pause.message.clone(), [until, opens, quiet].into_iter().flatten().min())
+        let asked = (pause.cause == Cause::MetricInconclusive).then(|| after(self.now, UNTIL_ASKED));
+        self.wait(pause.message.clone(), [until, opens, quiet, asked].into_iter().flatten().min())
     }
 
     /// What a person accepts who lets it go on.
@@ -129,6 +136,11 @@ impl Look<'_> {
             Cause::SourceDrift => {
                 if let (Some(source), Some(baseline)) = (&self.seen.source, &m.baseline) {
                     m.baseline = Some(Arc::new(super::baseline::refreshed(baseline, source)));
+                }
+            }
+            Cause::ServiceChanged => {
+                if let Some(baseline) = &mut m.baseline {
+                    Arc::make_mut(baseline).services = super::baseline::services(self);
                 }
             }
             Cause::FieldContested => {
@@ -275,7 +287,7 @@ impl Look<'_> {
         Some(format!("the pod template of Deployment {name} was changed meanwhile"))
     }
 
-    fn contested(&self) -> Option<String> {
+    pub fn contested(&self) -> Option<String> {
         if let Some(step) = &self.memory.step
             && !steps::is_same(&self.spec().strategy.steps, step)
         {
@@ -411,6 +423,11 @@ impl Look<'_> {
     pub fn slow<T>(&self, on: String) -> Go<T> {
         if self.memory.phase == Phase::RollingBack {
             return self.slow_back(on);
+        }
+        let soaks = self.memory.step.as_ref().is_some_and(|s| s.stage == Stage::Soaking);
+        if soaks && matches!(self.memory.phase, Phase::Progressing | Phase::Draining) {
+            // It is watched for as long as it is watched; the end of the soak asks again.
+            return self.wait(on, None);
         }
         let begun = self.memory.since.max(self.memory.last_batch).unwrap_or(self.now);
         let deadline = after(after(begun, self.memory.paused_for), self.spec().progress_deadline.signed());

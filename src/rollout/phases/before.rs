@@ -220,7 +220,7 @@ fn derived(look: &Look, baseline: &Baseline) -> Phase {
         return if begun { Phase::Progressing } else { Phase::Preparing };
     }
     let Some(canary) = look.deployment(Which::Canary) else {
-        return if look.is_source_new() { Phase::Finalizing } else { Phase::Preparing };
+        return if look.is_source_new() { Phase::Promoting } else { Phase::Preparing };
     };
     if look.is_source_new() || look.deployment(Which::Standby).is_some() {
         return Phase::Promoting;
