@@ -47,6 +47,7 @@ fn exit_codes_tell_clean_findings_and_bad_input() {
         (vec!["check", "-", "--cluster", &cluster, "--kubeconfig", "x"], FINE, 2),
         (vec!["explain", "NS999"], "", 2),
         (vec!["explain", "ns001"], "", 0),
+        (vec!["explain", "noapartkey"], "", 0),
         (vec!["resolve"], "", 2),
         (vec!["resolve", "--cluster", &cluster], "", 0),
         (vec!["rules"], "", 0),
@@ -332,5 +333,44 @@ fn the_command_that_removes_it_is_the_installers() {
         std::fs::write(&file, all.replace(istiod, &with)).unwrap();
         let o = revguard(&["uninstall-check", "1-24", "--cluster", &file.display().to_string()], "");
         assert!(out(&o).ends_with(&format!("\n  {command}\n")), "{}", out(&o));
+    }
+}
+
+const ROLLOUT: &str = "apiVersion: revguard.dev/v1alpha1\nkind: GatewayRollout\nmetadata: {name: igw-1-24, namespace: gw}\nspec: \
+    {target: {deployment: {name: igw}}, toRevision: 1-24}\n";
+
+fn gateway(file: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rollout_guards").join(file).display().to_string()
+}
+
+#[test]
+fn plan_tells_what_a_rollout_would_do_and_what_stands_against_it() {
+    let (planes, world) = (gateway("planes.yaml"), gateway("injected.yaml"));
+    let cluster = ["--cluster", &planes, "--cluster", &world];
+    let plan = |more: &[&str], rollout: &str| {
+        let args: Vec<&str> = ["plan", "-f", "-"].iter().chain(&cluster).chain(more).copied().collect();
+        revguard(&args, rollout)
+    };
+    let o = plan(&[], ROLLOUT);
+    assert_eq!(o.status.code(), Some(0), "{}{}", out(&o), err(&o));
+    let text = out(&o);
+    assert!(text.starts_with("gateway gw/igw: 1-23 → 1-24 (Injected)\nnothing blocks it; 1 warning\n"), "{text}");
+    for line in ["old pods will be set apart by label app before they are deleted", "step 5/5 all: 2 new, 0 old"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let o = plan(&["-o", "json"], &ROLLOUT.replace("toRevision: 1-24", "toRevision: 1-25"));
+    assert_eq!(o.status.code(), Some(1));
+    let answer: Value = serde_json::from_str(&out(&o)).expect("JSON");
+    assert_eq!((&answer["blocked"], &answer["preflight"][0]["guard"]), (&true.into(), &"RevisionUnknown".into()));
+    assert_eq!((&answer["apartKey"], &answer["promotion"]), (&"app".into(), &"AwaitExternal".into()));
+    for (rollout, said) in [
+        (ROLLOUT.replace("toRevision", "toRevison"), "gw/igw-1-24: spec.toRevison"),
+        (FINE.to_owned(), "no GatewayRollout there"),
+        (format!("{ROLLOUT}---\n{}", ROLLOUT.replace("igw-1-24", "other")), "2 GatewayRollouts there"),
+        ("a: [".to_owned(), "document 1"),
+    ] {
+        let o = plan(&[], &rollout);
+        assert_eq!(o.status.code(), Some(2), "{}{}", out(&o), err(&o));
+        assert!(err(&o).contains(said), "{said}: {}", err(&o));
     }
 }

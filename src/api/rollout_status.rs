@@ -246,6 +246,9 @@ pub struct BatchStatus {
     /// Pods that are set apart first, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<String>,
+    /// Replacements that were ready already are among them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub spared: bool,
     /// It has left.
     pub over: bool,
 }

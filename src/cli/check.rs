@@ -130,7 +130,7 @@ pub fn check(
     let count = |a: Action| counts.get(&a).copied().unwrap_or(0);
     let summary = Summary {
         objects: input.documents.len(),
-        skipped: input.other,
+        skipped: input.other.len(),
         deny: count(Action::Deny),
         warn: count(Action::Warn),
         audit: count(Action::Audit),

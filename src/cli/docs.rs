@@ -13,6 +13,7 @@ pub fn pages() -> Vec<(String, String)> {
     pages.push(("rules/README.md".into(), rules()));
     pages.push(("cli.md".into(), cli()));
     pages.push(("access.md".into(), access::docs()));
+    pages.push(("guards.md".into(), crate::rollout::guards::docs()));
     pages.push(("metrics.md".into(), crate::telemetry::metrics::docs()));
     pages
 }

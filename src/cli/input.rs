@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::Failure;
 use crate::model::{Id, Kind};
 use crate::snapshot::Snapshot;
@@ -14,8 +16,8 @@ use crate::wire::manifest::{self, Document, Problem, Source};
 pub struct Input {
     pub documents: Vec<Document>,
     pub problems: Vec<Problem>,
-    /// Objects of kinds that no rule looks at.
-    pub other: usize,
+    /// Objects of kinds that no rule looks at, as they are written.
+    pub other: Vec<Value>,
 }
 
 /// Reads files, folders (recursively, sorted by name) and `-` (stdin).
@@ -78,7 +80,7 @@ fn take(file: &str, bytes: &[u8], home: &str, input: &mut Input) {
     let read = manifest::read(file, text, home);
     input.documents.extend(read.documents);
     input.problems.extend(read.problems);
-    input.other += read.other;
+    input.other.extend(read.other);
 }
 
 /// One object may be given twice only if both are the same.

@@ -7,11 +7,15 @@ mod demo;
 pub mod docs;
 pub mod input;
 mod output;
+mod paint;
+mod plan;
 pub mod report;
 pub mod resolve;
+mod rollout;
 mod serve;
 mod status;
 mod table;
+mod text;
 mod uninstall;
 mod week;
 
@@ -24,6 +28,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster;
+use crate::rollout::guards;
 use crate::rules::{self, Policy};
 use crate::snapshot::Snapshot;
 
@@ -35,7 +40,7 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check), still in use (uninstall-check) or an unexpected verdict (demo), \
+const EXIT_CODES: &str = "Exit codes: 0 clean or done, 1 findings (check), still in use (uninstall-check), blocked (plan) or an unexpected verdict (demo), \
      2 bad input or usage, 3 a task of serve or controller died or was stuck; its name is the last line.";
 
 #[derive(Subcommand)]
@@ -52,15 +57,19 @@ enum Command {
     Status(status::Options),
     /// Say whether a control plane can be removed, and how
     UninstallCheck(uninstall::Options),
+    /// Say what a GatewayRollout would do, and what stands against it
+    Plan(plan::Options),
     /// Play an upgrade against the real server, with no cluster at hand
     Demo(demo::Options),
     /// What would have been denied in the last week, by rule and writer, and which exemptions stand
     Report(week::Options),
+    /// Show gateway rollouts, approve, pause, resume or abort them
+    Rollout(rollout::Options),
     /// List the rules
     Rules(RulesOptions),
-    /// Explain a rule: what, why, what to do, when to allow
+    /// Explain a rule: what, why, what to do, when to allow; or a guard of gateway rollouts
     Explain {
-        /// A rule's code, such as NS004
+        /// A rule's code, such as NS004, or a rollout's guard, such as NoApartKey
         code: String,
     },
     /// Print a completion script
@@ -164,6 +173,8 @@ pub fn main() -> ExitCode {
         Command::Report(options) => week::run(&options),
         Command::Status(options) => status::run(&options),
         Command::UninstallCheck(options) => uninstall::run(&options),
+        Command::Plan(options) => plan::run(&options),
+        Command::Rollout(options) => rollout::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
         Command::Completion { shell } => {
@@ -212,7 +223,10 @@ fn list_rules(output: Plain) -> Result<ExitCode, Failure> {
 fn explain(code: &str) -> Result<ExitCode, Failure> {
     let wanted = code.to_uppercase();
     let Some(rule) = rules::find(&wanted) else {
-        anyhow::bail!("there is no rule {code}; `revguard rules` lists them");
+        let Some(guard) = guards::find(code) else {
+            anyhow::bail!("there is no rule {code}, nor a guard; `revguard rules` and docs/guards.md list them");
+        };
+        return print(format!("{}\n", guard.doc()).as_bytes());
     };
     print(format!("{}\n", rule.doc()).as_bytes())
 }

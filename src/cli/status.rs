@@ -9,6 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::text::wrapped;
 use super::{Failure, Live, Plain, input, table};
 use crate::audit::{self, Audit, Entry, Inventory, inventory};
 use crate::cluster::Pods;
@@ -116,8 +117,6 @@ fn value(seen: &Inventory, audit: &Audit) -> Result<Value, Failure> {
     Ok(out)
 }
 
-/// A terminal as most people have it.
-const WIDTH: usize = 80;
 /// Findings that are told at once.
 const SHOWN: usize = 5;
 
@@ -258,24 +257,4 @@ fn cut(text: &str, width: usize) -> String {
     }
     let kept: String = text.chars().take(width - 1).collect();
     format!("{kept}…")
-}
-
-/// Lines of at most [`WIDTH`] characters, broken between words.
-fn wrapped(text: &str, indent: &str) -> String {
-    let mut out = String::new();
-    let mut line = indent.to_owned();
-    for word in text.split(' ') {
-        let fits = line.chars().count() + 1 + word.chars().count() <= WIDTH;
-        if line.trim().is_empty() || fits {
-            if !line.trim().is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        } else {
-            let _ = writeln!(out, "{}", line.trim_end());
-            line = format!("{indent}{word}");
-        }
-    }
-    let _ = writeln!(out, "{}", line.trim_end());
-    out
 }

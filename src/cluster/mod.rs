@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod gateway;
 pub mod once;
 pub mod request;
 pub mod secret;
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
 pub use client::{Access, ClientError, connect, connect_as_kubectl, install_crypto};
+pub use gateway::{read_gateway, read_rollout};
 pub use once::{Pods, ReadError, Reading, read_once, remote_clusters};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;

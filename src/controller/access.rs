@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use super::resource::{
     CLUSTER_POLICY_REPORTS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, HPAS, LEASES, MESH_STATES, MUTATING,
-    OPEN_CLUSTER_REPORTS, OPEN_REPORTS, PDBS, PODS, POLICY_REPORTS, PROMETHEUS_SOURCES, ROLLOUTS, Resource, SECRETS, SERVICES, VALIDATING,
+    OPEN_CLUSTER_REPORTS, OPEN_REPORTS, PDBS, PODS, POLICY_REPORTS, PROMETHEUS_SOURCES, ROLLOUTS, Resource, SECRETS,
+    SERVICES, VALIDATING,
 };
 use crate::rollout;
 use crate::wire::kinds::{KINDS, Watch};
@@ -57,7 +58,9 @@ impl Role {
             Role::Controller => "The controller, in the whole cluster",
             Role::ControllerNamespace => "The controller, in its own namespace",
             Role::Repairs => "The controller, in the whole cluster, only where policy allows a repair",
-            Role::Rollouts => "The controller, in the namespaces that the chart's `rollouts` names; by default in all of them",
+            Role::Rollouts => {
+                "The controller, in the namespaces that the chart's `rollouts` names; by default in all of them"
+            }
         }
     }
 }

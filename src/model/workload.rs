@@ -103,12 +103,13 @@ impl Template {
         self.container(PROXY).is_some_and(|c| c.image == "auto")
     }
 
-    /// A gateway: injected with the `gateway` template, rendered by an installer, or deployed by istiod for a
-    /// Gateway API Gateway. A container called `istio-proxy` alone is not one (ztunnel has it).
+    /// A gateway: injected with the `gateway` template, rendered by an installer, deployed by istiod for a Gateway API Gateway, or made
+    /// by a gateway rollout. A container called `istio-proxy` alone is not one (ztunnel has it).
     pub fn is_gateway(&self) -> bool {
         self.injection_templates().any(|t| t.contains("gateway"))
             || self.labels.value(key::COMPONENT).is_some_and(is_gateway_component)
             || self.labels.has(key::GATEWAY_MANAGED)
+            || self.labels.has(key::INSTANCE)
     }
 
     /// Version of an explicit proxy image; `auto` and unversioned tags have none.

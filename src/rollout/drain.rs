@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use super::look::{GO, Go, Look, after, pods};
 use super::memory::Batch;
 use super::seen::{Of, Pod};
@@ -16,6 +18,9 @@ use crate::api::rollout_status::Phase;
 
 /// `controller.kubernetes.io/pod-deletion-cost` of pods that were there before the first batch. A replacement has none, and goes first.
 pub const PINNED: i32 = 1000;
+
+/// A replacement that has been ready for so long was not noticed in time, and is spared whatever was spared before.
+const UNTIL_SPARED: SignedDuration = SignedDuration::from_secs(10);
 
 /// The guard that stands against draining behind `externalTrafficPolicy: Local`, where it is acknowledged.
 const LOCAL: &str = "LocalTrafficPolicy";
@@ -80,14 +85,21 @@ impl Look<'_> {
         if removed == 0 || !self.sets_apart() {
             return GO;
         }
-        let mut ready: Vec<&Pod> =
-            self.pods(batch.which).filter(|p| p.ready && !batch.pods.contains(&p.name)).collect();
+        let old = |p: &Pod| p.ready_since.is_some_and(|since| self.now >= after(since, UNTIL_SPARED));
+        let mut ready: Vec<&Pod> = self
+            .pods(batch.which)
+            .filter(|p| p.ready && !batch.pods.contains(&p.name) && (!batch.spared || old(p)))
+            .collect();
+        if ready.is_empty() {
+            return GO;
+        }
         // As a ReplicaSet chooses: the cheapest, then the youngest.
         ready.sort_by_key(|p| (p.deletion_cost.unwrap_or(0), std::cmp::Reverse(p.created)));
         let names: Vec<Arc<str>> = ready.iter().take(removed as usize).map(|p| Arc::clone(&p.name)).collect();
         self.remember(|m| {
             if let Some(batch) = &mut m.batch {
                 batch.pods.extend(names);
+                batch.spared = true;
             }
         })
     }
@@ -135,7 +147,7 @@ impl Look<'_> {
         let names = if self.sets_apart() { chosen } else { Vec::new() };
         let to = deployment.replicas - leaving;
         self.remember(|m| {
-            m.batch = Some(Batch { which, to, pods: names, over: false });
+            m.batch = Some(Batch { which, to, pods: names, spared: false, over: false });
             m.last_batch = Some(self.now);
         })
     }

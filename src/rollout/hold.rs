@@ -51,11 +51,15 @@ impl Cause {
 impl Look<'_> {
     /// Stops while something holds the rollout, and notes that it began or ended. To be asked where holding is safe.
     pub fn hold(&self) -> Go {
-        self.turns_back()?;
+        if self.memory.phase.is_forward() {
+            self.turns_back()?;
+        }
         if let Some(pause) = &self.memory.pause {
             return self.held(pause);
         }
-        for cause in Cause::ALL.into_iter().filter(|c| c.is_continuous()) {
+        // Before the first change only a person holds it; the rest is preflight's.
+        let begun = self.memory.phase.is_forward();
+        for cause in Cause::ALL.into_iter().filter(|c| c.is_continuous() && (begun || *c == Cause::User)) {
             if let Some(message) = self.present(cause) {
                 return self.pause(cause, message);
             }
@@ -110,7 +114,8 @@ impl Look<'_> {
         let window = self.spec().window.as_ref().filter(|_| pause.cause == Cause::WindowClosed);
         let opens = window.and_then(|w| window::opens(w, self.now));
         let quiet = self.quiet_until().filter(|_| pause.cause == Cause::AlertFiring);
-        self.wait(pause.message.clone(), [until, opens, quiet].into_iter().flatten().min())
+        let asked = (pause.cause == Cause::MetricInconclusive).then(|| after(self.now, UNTIL_ASKED));
+        self.wait(pause.message.clone(), [until, opens, quiet, asked].into_iter().flatten().min())
     }
 
     /// What a person accepts who lets it go on.
@@ -411,6 +416,11 @@ impl Look<'_> {
     pub fn slow<T>(&self, on: String) -> Go<T> {
         if self.memory.phase == Phase::RollingBack {
             return self.slow_back(on);
+        }
+        let soaks = self.memory.step.as_ref().is_some_and(|s| s.stage == Stage::Soaking);
+        if soaks && matches!(self.memory.phase, Phase::Progressing | Phase::Draining) {
+            // It is watched for as long as it is watched; the end of the soak asks again.
+            return self.wait(on, None);
         }
         let begun = self.memory.since.max(self.memory.last_batch).unwrap_or(self.now);
         let deadline = after(after(begun, self.memory.paused_for), self.spec().progress_deadline.signed());

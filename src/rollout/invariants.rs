@@ -36,7 +36,7 @@ pub enum Promise {
     StandsStill,
     /// A pod is set apart only where that is possible and was remembered before.
     Remembered,
-    /// Where pods are set apart, none that is ready is terminated instead.
+    /// Where pods are set apart, none that is ready is terminated instead, unless its ReplicaSet is faster than any leader.
     Apart,
     /// The object stays for as long as a pod is set apart for it.
     Forgotten,
@@ -192,8 +192,10 @@ impl Check<'_> {
     fn stands_still(&self) -> Option<String> {
         let Step::Retemplate { .. } = self.step else { return None };
         let source = self.look.seen.source.as_ref()?;
-        (source.replicas > 0 && !source.paused)
-            .then(|| format!("Deployment {} has {} pods and is not paused", source.name, source.replicas))
+        let alive = self.look.count(Which::Source).alive;
+        let still = source.paused || source.replicas == 0 && alive == 0 && source.observed >= source.generation;
+        (!still)
+            .then(|| format!("Deployment {} has {alive} of {} pods and is not paused", source.name, source.replicas))
     }
 
     fn remembered(&self) -> Option<String> {
@@ -212,13 +214,14 @@ impl Check<'_> {
             return None;
         }
         let (which, to) = match self.step {
-            Step::Scale { which, to, .. } => (*which, *to),
+            Step::Scale { which, to, .. } if *to < look.replicas(*which) => (*which, *to),
             Step::DropDeployment { which, .. } => (*which, 0),
             _ => return None,
         };
         let count = look.count(which);
         let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
-        (removed > 0).then(|| format!("{removed} ready pods of the {} would be terminated", which.as_str()))
+        let spared = look.memory.batch.as_ref().is_some_and(|b| b.spared);
+        (removed > 0 && !spared).then(|| format!("{removed} ready pods of the {} would be terminated", which.as_str()))
     }
 
     fn forgotten(&self) -> Option<String> {

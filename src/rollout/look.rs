@@ -241,7 +241,7 @@ impl<'a> Look<'a> {
                 | Phase::Progressing
                 | Phase::HandingOver
         );
-        let by_hand = self.seen.source.as_ref().filter(|_| untouched && !self.is_in_place()).map_or(0, |s| s.replicas);
+        let by_hand = self.seen.source.as_ref().filter(|_| untouched || self.is_in_place()).map_or(0, |s| s.replicas);
         baseline.max(wanted.unwrap_or(0)).max(by_hand).max(1)
     }
 

@@ -76,6 +76,8 @@ pub struct Batch {
     pub to: u32,
     /// Names of pods that are set apart first.
     pub pods: Vec<Arc<str>>,
+    /// Replacements that were ready already were set apart as well; this is done once, because a ReplicaSet may be faster for ever.
+    pub spared: bool,
     /// It has left, and `to` was written.
     pub over: bool,
 }

@@ -23,6 +23,7 @@ pub mod objects;
 mod outline;
 mod phases;
 pub mod plan;
+pub mod preview;
 pub mod read;
 pub mod seen;
 mod shift;

@@ -27,8 +27,12 @@ impl Look<'_> {
     }
 
     /// Raises a Deployment towards so many replicas, as far as there is room. Never lowers it.
-    fn grow(&self, which: Which, want: u32) -> Go {
+    pub fn grow(&self, which: Which, want: u32) -> Go {
         let Some(deployment) = self.deployment(which) else {
+            // Somebody has deleted it; what is missing is made anew.
+            if which == Which::Canary && self.foreign(which).is_none() {
+                return self.act(Step::CreateCanary);
+            }
             return self.slow(format!("the Deployment with the {} pods, which is gone", which.as_str()));
         };
         let hpa = self.hpa().filter(|h| h.target == deployment.name);
@@ -181,6 +185,15 @@ impl Look<'_> {
             format!("room for more pods of Deployment {}: {} run", deployment.name, self.total()),
             self.apart_until(),
         )
+    }
+
+    /// The source has no pods, and its controllers know that it shall have none: who changes its template now restarts nothing.
+    pub fn await_still(&self) -> Go {
+        let Some(source) = &self.seen.source else { return GO };
+        if source.observed < source.generation || self.count(Which::Source).alive > 0 {
+            return self.slow(format!("Deployment {} to be without pods", source.name));
+        }
+        GO
     }
 
     /// No more than so many of its pods are left, also of those that are ending.

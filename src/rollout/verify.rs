@@ -105,13 +105,14 @@ fn injected(pod: &Pod, measure: Measure) -> Result<(), String> {
     {
         return Err(format!("it was injected by revision {by}, not {}", spec.to_revision));
     }
-    let expected = spec.to_version.as_deref();
-    if let (Some(expected), Some(found)) = (expected, image_version(image))
-        && found != expected.trim_end_matches("-distroless").trim_end_matches("-debug")
-    {
-        return Err(format!("its proxy is {found}, not {expected}"));
-    }
-    Ok(())
+    wrong_version(image, spec).map_or(Ok(()), Err)
+}
+
+/// What is wrong with the version of a proxy's image, where the spec asks for one.
+pub fn wrong_version(image: &str, spec: &GatewayRolloutSpec) -> Option<String> {
+    let (expected, found) = (spec.to_version.as_deref()?, image_version(image)?);
+    let other = found != expected.trim_end_matches("-distroless").trim_end_matches("-debug");
+    other.then(|| format!("its proxy is {found}, not {expected}"))
 }
 
 /// Whose istiod a host is: `istiod-<revision>.<namespace>`, with more behind it; the revision `default` has no name in it.
@@ -139,7 +140,8 @@ fn discovery(pod: &Pod, measure: Measure) -> Result<(), String> {
 }
 
 fn connected(evidence: Option<&Evidence>, measure: Measure) -> Known {
-    let Some(evidence) = evidence else { return Known::Unknown("it was not asked yet".to_owned()) };
+    // Nobody has asked, which is not that nobody could be asked.
+    let Some(evidence) = evidence else { return Known::No("it was not asked yet".to_owned()) };
     if let Some(closed) = &evidence.closed_ports
         && let Some(port) = closed.iter().find(|port| measure.services.iter().any(|s| s.target_ports.contains(port)))
     {

@@ -145,7 +145,9 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
     tokio::spawn(week::run(writer.clone(), control.names.clone(), exemptions, control.collect, heartbeat));
     let heartbeat = health.task("guard", Some(SILENCE));
     tokio::spawn(guard::run(writer.clone(), Arc::clone(shared), control.names.clone(), heartbeat));
-    let conductor = rollout::Conductor::new(writer.clone(), &control.holder, Arc::clone(shared), control.rollouts);
+    let settings =
+        rollout::Settings { names: control.names.clone(), holder: control.holder.clone(), pace: control.rollouts };
+    let conductor = rollout::Conductor::new(writer.clone(), Arc::clone(shared), settings);
     let heartbeat = health.task("rollouts", Some(SILENCE));
     let known = Arc::clone(health);
     tokio::spawn(async move {

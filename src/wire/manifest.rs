@@ -52,8 +52,8 @@ impl std::fmt::Display for Problem {
 pub struct Manifest {
     pub documents: Vec<Document>,
     pub problems: Vec<Problem>,
-    /// Objects of kinds that no rule looks at.
-    pub other: usize,
+    /// Objects of kinds that no rule looks at, as they are written.
+    pub other: Vec<Value>,
 }
 
 /// Reads a whole file. `home` is the namespace of namespaced objects that name none, as with `kubectl -n`.
@@ -111,7 +111,7 @@ fn take(value: Value, source: &Source, home: &str, out: &mut Manifest) {
     }
     let group = api_version.rsplit_once('/').map_or("", |(g, _)| g);
     let Some(kind) = find_kind(group, &kind_name) else {
-        out.other += 1;
+        out.other.push(value);
         return;
     };
     match typed(kind, &value) {
@@ -232,7 +232,7 @@ mod tests {
         let names: Vec<_> = m.documents.iter().map(|d| d.object.id()).collect();
         assert_eq!(names.len(), 2, "{:?}", m.problems);
         assert_eq!(names[1].namespace, "home");
-        assert_eq!(m.other, 1);
+        assert_eq!(m.other.len(), 1);
         assert_eq!(m.problems.len(), 2, "{:?}", m.problems);
         assert_eq!(m.problems[0].source, Source { file: "f.yaml".into(), document: 2, line: 7 });
         assert!(m.problems[0].message.contains("metadata.labels"), "{}", m.problems[0].message);

@@ -42,7 +42,10 @@ const MATRIX: &[&[&str]] = &[
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
     &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
-    &["--set", "rollouts.clusterWide=false,rollouts.namespaces={edge,outer-edge},networkPolicy.gatewayPorts={15090,8443}"],
+    &[
+        "--set",
+        "rollouts.clusterWide=false,rollouts.namespaces={edge,outer-edge},networkPolicy.gatewayPorts={15090,8443}",
+    ],
     &["--set", "policy.mutations.NS002=true,policy.strict[0]=NS002,policy.exempt.writers[0]=me,fullnameOverride=guard"],
     &[
         "--set",

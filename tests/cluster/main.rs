@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     .collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     shared::end_shared();
+    rollout::end_shared();
     let complete = trial::say_what_did_not_run();
     let failed = conclusion.has_failed();
     harness::rundir::tidy_up(failed);

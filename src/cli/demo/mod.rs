@@ -8,7 +8,6 @@ mod client;
 mod story;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use serde_json::Value;
 use self::client::Client;
 use self::story::{Step, Write, steps};
 use super::Failure;
+use super::paint::Paint;
 use crate::admission::compose::{self, Wanted};
 use crate::admission::webhook::{Published, Shared};
 use crate::model::{Id, Kind};
@@ -109,7 +109,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let demo = Demo::start(Arc::clone(&world.shared)).await?;
         let client = Client::new(demo.address, demo.ca_pem())?;
-        let paint = Paint { on: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() };
+        let paint = Paint::of(&std::io::stdout());
         println!("revguard listens on https://{} (certificate made in memory)\n", demo.address);
         let mut wrong = 0;
         let mut writes = 0;
@@ -228,32 +228,5 @@ fn webhook_of(kind: Kind) -> &'static str {
         Kind::Namespace => "namespaces.revguard.dev",
         Kind::Deployment | Kind::DaemonSet | Kind::StatefulSet | Kind::Job | Kind::CronJob => "workloads.revguard.dev",
         _ => "control-plane.revguard.dev",
-    }
-}
-
-/// Colours, on a terminal only.
-#[derive(Clone, Copy)]
-struct Paint {
-    on: bool,
-}
-
-impl Paint {
-    fn with(self, code: &str, text: &str) -> String {
-        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-    fn bold(self, text: &str) -> String {
-        self.with("1", text)
-    }
-    fn dim(self, text: &str) -> String {
-        self.with("2", text)
-    }
-    fn red(self, text: &str) -> String {
-        self.with("31", text)
-    }
-    fn green(self, text: &str) -> String {
-        self.with("32", text)
-    }
-    fn yellow(self, text: &str) -> String {
-        self.with("33", text)
     }
 }

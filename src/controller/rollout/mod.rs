@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use self::look::Reader;
 use self::turn::{Again, Track};
 use super::events::Events;
+use super::names::Names;
 use super::resource::ROLLOUTS;
 use super::write::Writer;
 use crate::admission::webhook::Shared;
@@ -54,12 +55,14 @@ pub struct Pace {
     pub over: Duration,
     /// From one reading of a pod's connections to the next. Envoy itself counts them every 5 s, so that two readings within that time are one.
     pub connections: Duration,
+    /// From one look at what only guards look at to the next, once it has begun.
+    pub guards: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Pace { list: s(1), active: s(1), waiting: s(5), over: s(30), connections: s(5) }
+        Pace { list: s(1), active: s(1), waiting: s(5), over: s(30), connections: s(5), guards: s(15) }
     }
 }
 
@@ -74,6 +77,7 @@ impl Pace {
             waiting: part(all.waiting),
             over: part(all.over),
             connections: part(all.connections),
+            guards: part(all.guards),
         }
     }
 }
@@ -95,8 +99,17 @@ pub struct Conductor {
     writer: Writer,
     events: Events,
     shared: Arc<Shared>,
+    names: Names,
     reader: Reader,
     pace: Pace,
+}
+
+/// What runs a conductor: which installation, which replica, how often.
+pub struct Settings {
+    pub names: Names,
+    /// This replica, as Events call it.
+    pub holder: String,
+    pub pace: Pace,
 }
 
 /// One rollout, between or during its turns.
@@ -114,11 +127,12 @@ struct Player {
 type Played = (Key, Result<(Box<Track>, Again), String>);
 
 impl Conductor {
-    pub fn new(writer: Writer, holder: &str, shared: Arc<Shared>, pace: Pace) -> Conductor {
+    pub fn new(writer: Writer, shared: Arc<Shared>, settings: Settings) -> Conductor {
+        let Settings { names, holder, pace } = settings;
         // Events of its own: what an audit has to say must not leave no room for what a rollout has to say.
-        let events = Events::new(writer.clone(), holder);
+        let events = Events::new(writer.clone(), &holder);
         let reader = Reader::new(writer.client().clone());
-        Conductor { writer, events, shared, reader, pace }
+        Conductor { writer, events, shared, names, reader, pace }
     }
 
     /// Goes on for as long as the process lives; acts while it leads.
@@ -196,7 +210,12 @@ impl Conductor {
             }
             Err(panic) => {
                 self.writer.metrics().reconcile_error(Loop::Rollout);
-                tracing::error!(namespace = key.0, rollout = key.1, error = panic, "the turn of a rollout has ended early");
+                tracing::error!(
+                    namespace = key.0,
+                    rollout = key.1,
+                    error = panic,
+                    "the turn of a rollout has ended early"
+                );
                 AFTER_PANIC
             }
         };

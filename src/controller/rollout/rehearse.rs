@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::carry;
+use crate::api::gateway_rollout::{Flavor, StrategyType};
 use crate::controller::write::{WriteError, Writer};
-use crate::model::key;
+use crate::model::workload::PROXY;
+use crate::rollout::guards::wrongly_injected;
 use crate::rollout::read::{Raw, flavor};
 use crate::rollout::seen::{DryRun, Of};
+use crate::rollout::step::Which;
+use crate::rollout::verify::wrong_version;
 use crate::rollout::{Seen, Step};
-use crate::api::gateway_rollout::{Flavor, StrategyType};
 
 /// Makes the dry-runs of everything that is not there yet.
 pub async fn rehearse(writer: &Writer, seen: &Seen, raw: &Raw) -> Vec<DryRun> {
@@ -24,7 +27,7 @@ pub async fn rehearse(writer: &Writer, seen: &Seen, raw: &Raw) -> Vec<DryRun> {
         };
         let object = format!("{}/{}", write.at.resource.kind, write.at.name);
         let refused = match writer.dry_run(&write).await {
-            Ok(pod) if step == Step::CreateProbe => not_injected(&pod, seen),
+            Ok(pod) if step == Step::CreateProbe => wrong(&pod, seen),
             Ok(_) => None,
             // It has changed since it was read: nothing against the write itself.
             Err(WriteError::Moved { .. }) => continue,
@@ -54,8 +57,7 @@ fn steps(seen: &Seen) -> Vec<Step> {
         all.push(Step::CreateProbe);
     }
     if let Some(source) = &seen.source {
-        let which = crate::rollout::step::Which::Source;
-        all.push(Step::Scale { which, held: source.held.clone(), to: source.replicas });
+        all.push(Step::Scale { which: Which::Source, held: source.held.clone(), to: source.replicas });
     }
     for hpa in &seen.hpas {
         let (name, held, target) = (hpa.name.clone(), hpa.held.clone(), hpa.target.clone());
@@ -69,32 +71,16 @@ fn steps(seen: &Seen) -> Vec<Step> {
 }
 
 /// What the injector made of a pod that asked for the new revision, if that is not what was asked for.
-fn not_injected(pod: &Value, seen: &Seen) -> Option<String> {
-    let injected = seen.source.as_ref().and_then(|s| flavor(s, &seen.rollout.spec)) == Some(Flavor::Injected);
-    if !injected {
+fn wrong(pod: &Value, seen: &Seen) -> Option<String> {
+    let spec = &seen.rollout.spec;
+    if seen.source.as_ref().and_then(|s| flavor(s, spec)) != Some(Flavor::Injected) {
         return None;
     }
-    let to = &seen.rollout.spec.to_revision;
-    let mut containers = ["containers", "initContainers"].iter().filter_map(|c| pod["spec"][*c].as_array()).flatten();
-    let image = containers.find(|c| c["name"] == "istio-proxy").and_then(|c| c["image"].as_str());
-    let image = match image {
-        None => return Some("the pod has no container istio-proxy: no injector has touched it".to_owned()),
-        Some("auto") => {
-            return Some(format!(
-                "its image is still `auto`: no injector has touched it; does an injector of {to} select pods of this namespace with the label istio.io/rev={to}?"
-            ));
-        }
-        Some(image) => image,
-    };
-    let status = pod["metadata"]["annotations"][key::STATUS].as_str().unwrap_or_default();
-    let by: Value = serde_json::from_str(status).unwrap_or_default();
-    match by["revision"].as_str() {
-        Some(revision) if revision == to => {}
-        Some(other) => return Some(format!("it was injected by {other:?} and not by {to:?}; which injectors answer: revguard resolve")),
-        None => return Some(format!("its annotation {} names no revision", key::STATUS)),
+    if let Some(why) = wrongly_injected(pod, &spec.to_revision) {
+        let label = format!("istio.io/rev={}", spec.to_revision);
+        return Some(format!("{why}; which injector answers for {label} here: revguard resolve"));
     }
-    let wanted = seen.rollout.spec.to_version.as_deref()?;
-    let tag = image.split('@').next().and_then(|i| i.rsplit_once(':')).map_or("", |(_, tag)| tag);
-    let fits = tag == wanted || tag.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('-'));
-    (!fits).then(|| format!("its proxy is {image}, and spec.toVersion asks for {wanted}"))
+    let containers = ["containers", "initContainers"].into_iter().filter_map(|of| pod["spec"][of].as_array()).flatten();
+    let image = { containers }.find(|c| c["name"] == PROXY).and_then(|c| c["image"].as_str());
+    wrong_version(image.unwrap_or_default(), spec)
 }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use crate::api::GatewayRolloutStatus;
 use crate::api::mesh_state::Condition;
 use crate::controller::events::Word;
+use crate::rollout::Seen;
 use crate::rollout::memory::{Memory, RollbackMemory};
 use crate::rollout::seen::Gate;
-use crate::rollout::Seen;
 use crate::telemetry::Metrics;
 use crate::telemetry::rollouts::RolloutFigures;
 
@@ -33,7 +33,11 @@ pub fn figures(seen: &Seen, status: &GatewayRolloutStatus) -> RolloutFigures {
         weight_desired: weights.desired,
         weight_endpoints: weights.endpoints,
         paused: status.pause.as_ref().map(|p| p.reason.clone()),
-        stage_started: status.stage_started_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok()).map(Timestamp::as_second),
+        stage_started: status
+            .stage_started_at
+            .as_deref()
+            .and_then(|at| at.parse::<Timestamp>().ok())
+            .map(Timestamp::as_second),
         gate: match seen.gate {
             Gate::Off => None,
             Gate::Quiet(_) => Some(0),

@@ -14,14 +14,18 @@ use tokio::time::Instant;
 use super::look::LookError;
 use super::{Conductor, carry, evidence, look, rehearse, say};
 use crate::api::GatewayRolloutStatus;
+use crate::api::gateway_rollout::StrategyType;
 use crate::api::rollout_status::Phase;
 use crate::cluster::Trouble;
 use crate::cluster::request::encode;
+use crate::controller::prometheus::{About, Guard};
 use crate::controller::resource::{At, ROLLOUTS};
 use crate::controller::write::{Change, Write, WriteError};
+use crate::rollout::gate;
+use crate::rollout::guards::{self, Scene};
 use crate::rollout::objects::Impossible;
 use crate::rollout::read::{self, Raw, Unreadable};
-use crate::rollout::seen::{DryRun, Evidence, Gate};
+use crate::rollout::seen::{DryRun, Evidence, Gate, MetricResult};
 use crate::rollout::status::{self, Before};
 use crate::rollout::{Memory, Next, Plan, Seen, Step, plan};
 use crate::telemetry::metrics::Loop;
@@ -38,17 +42,23 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 const STUMBLE: Duration = Duration::from_millis(500);
 /// … up to this.
 const MOST_STUMBLE: Duration = Duration::from_secs(30);
-/// The same step so often in a row is no progress: somebody takes it back.
+/// The same step so often, with nothing remembered in between, is no progress: somebody takes it back.
 const SAME_STEP: u32 = 10;
 
 /// What one process keeps between the turns of a rollout. All of it can be lost.
 #[derive(Default)]
 pub struct Track {
     uid: String,
+    /// Where it is, as far as this process knows.
+    phase: Option<Phase>,
     /// What the last turn was planned from.
     last: Option<(Seen, Raw)>,
     evidence: BTreeMap<Arc<str>, (Instant, Evidence)>,
     rehearsed: Option<(Instant, i64, Vec<DryRun>)>,
+    /// By which label pods can be set apart, and when that was asked.
+    apart: Option<(Instant, Result<Arc<str>, String>)>,
+    /// What is known of its Prometheus.
+    guard: Guard,
     /// Events of the last plan, said already.
     said: BTreeSet<(String, String, bool)>,
     status_at: Option<Instant>,
@@ -57,10 +67,20 @@ pub struct Track {
     stumbles: u32,
     /// The last failure, so that it is logged once.
     trouble: String,
-    step: Option<(String, u32)>,
+    /// How often each step was taken since something was remembered.
+    steps: BTreeMap<String, u32>,
 }
 
 impl Track {
+    /// Whether everything is read that only guards look at: before the start, and from then on now and then.
+    fn asks_guards(&self, every: Duration) -> bool {
+        match self.phase {
+            Some(phase) if phase.is_over() => false,
+            Some(phase) if !is_before(phase) => self.apart.as_ref().is_none_or(|(at, _)| at.elapsed() >= every),
+            _ => true,
+        }
+    }
+
     /// Whether this version of the object is our own doing.
     pub fn wrote(&self, version: &str) -> bool {
         self.version == version
@@ -111,25 +131,34 @@ impl Conductor {
     }
 
     async fn attempt(&self, at: &At, track: &mut Track) -> Result<Again, TurnError> {
-        let Some(object) = self.object(at).await? else { return Ok(Again::Gone) };
-        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-        if track.uid != uid {
-            *track = Track { uid: uid.to_owned(), ..Track::default() };
+        if let Some(phase) = track.phase {
+            self.ask_pods(phase, track).await;
+            self.rehearse(phase, track).await;
         }
-        let phase = status::read(&object["status"]).phase;
-        self.ask_pods(phase, track).await;
-        self.rehearse(phase, track).await;
-        let Some(mut sight) = self.look(at).await? else { return Ok(Again::Gone) };
-        sight.seen.evidence = track.evidence.iter().map(|(uid, (_, e))| (uid.clone(), e.clone())).collect();
-        sight.seen.findings = Some(Vec::new());
-        let generation = sight.seen.rollout.generation;
-        sight.seen.dry_runs = track.rehearsed.as_ref().filter(|r| r.1 == generation).map(|r| r.2.clone());
-        (sight.seen.gate, sight.seen.metrics) = self.guardrails(&sight).await;
+        let guards = track.asks_guards(self.pace.guards);
+        let Some(mut sight) = self.look(at, track, guards).await? else { return Ok(Again::Gone) };
+        let uid = &sight.seen.rollout.held.uid;
+        // The first look of a process, or at an object, only tells whom to ask.
+        let first = track.uid != **uid;
+        if first {
+            *track = Track { uid: uid.to_string(), ..Track::default() };
+        }
         let now = Timestamp::now();
-        let plan = plan(&sight.seen, &sight.memory, now);
-        // The first look of a process only tells whom to ask.
-        let asked = track.last.is_some() || !matches!(plan.next, Next::Wait(_));
-        let again = if asked { self.act(at, track, &sight, (plan, now)).await } else { Ok(Again::In(MOMENT)) };
+        let mut plan = plan(&sight.seen, &sight.memory, now);
+        if matches!(plan.next, Next::Do(Step::SetApart { .. })) && !sight.raw.is_guarded() {
+            // By which label is asked again before a pod is set apart by it.
+            let Some(again) = self.look(at, track, true).await? else { return Ok(Again::Gone) };
+            plan = crate::rollout::plan(&again.seen, &again.memory, now);
+            sight = again;
+        }
+        track.phase = Some(sight.memory.phase);
+        if sight.raw.is_guarded() {
+            track.apart = Some((Instant::now(), sight.seen.apart_key.clone()));
+        }
+        let again = match plan.next {
+            Next::Wait(_) if first => Ok(Again::In(MOMENT)),
+            _ => self.act(at, track, &sight, (plan, now)).await,
+        };
         track.last = Some((sight.seen, sight.raw));
         again
     }
@@ -145,14 +174,24 @@ impl Conductor {
         }
     }
 
-    /// Everything, read now; `None`: the rollout is gone.
-    async fn look(&self, at: &At) -> Result<Option<Sight>, TurnError> {
+    /// Everything, read now, with what pods, dry-runs and Prometheus said; `None`: the rollout is gone.
+    async fn look(&self, at: &At, track: &mut Track, guards: bool) -> Result<Option<Sight>, TurnError> {
         let Some(object) = self.object(at).await? else { return Ok(None) };
         let status = status::read(&object["status"]);
         let memory = status::memory(&status);
         let known = self.shared.state.load_full();
-        let raw = self.reader.fill(Raw::of(object), &known.snapshot, asks_guards(memory.phase)).await?;
-        let seen = read::seen(&raw, &known.snapshot)?;
+        let raw = self.reader.fill(Raw::of(object), &known.snapshot, guards).await?;
+        let mut seen = read::seen(&raw, &known.snapshot)?;
+        if raw.is_guarded() && is_before(memory.phase) {
+            seen.findings = Some(guards::check(&Scene::of(&raw, &known.snapshot, &seen)));
+        }
+        if let (false, Some((_, key))) = (raw.is_guarded(), &track.apart) {
+            seen.apart_key.clone_from(key);
+        }
+        seen.evidence = track.evidence.iter().map(|(uid, (_, e))| (uid.clone(), e.clone())).collect();
+        let generation = seen.rollout.generation;
+        seen.dry_runs = track.rehearsed.as_ref().filter(|r| r.1 == generation).map(|r| r.2.clone());
+        (seen.gate, seen.metrics) = self.guardrails(&seen, &memory, &mut track.guard).await;
         Ok(Some(Sight { seen, raw, status, memory }))
     }
 
@@ -192,12 +231,19 @@ impl Conductor {
         }
     }
 
-    /// What alerts and metrics say. Where nobody asked for them they hold nothing.
-    async fn guardrails(&self, sight: &Sight) -> (Gate, Vec<crate::rollout::seen::MetricResult>) {
-        match sight.seen.rollout.spec.guardrails.source {
-            None => (Gate::Off, Vec::new()),
-            Some(_) => (Gate::Unknown { why: "Prometheus is not asked yet".to_owned(), times: u32::MAX }, Vec::new()),
+    /// What alerts and metrics say.
+    async fn guardrails(&self, seen: &Seen, memory: &Memory, guard: &mut Guard) -> (Gate, Vec<MetricResult>) {
+        if memory.phase.is_over() {
+            return (Gate::Off, Vec::new());
         }
+        let spec = &seen.rollout.spec;
+        let old_workload = read::target(spec);
+        let names = read::names(seen, memory.from.as_deref());
+        let parallel = spec.strategy.type_ == StrategyType::ParallelDeployment;
+        let new_workload = if parallel { &*names.canary } else { old_workload };
+        let names = gate::Names { namespace: &seen.rollout.namespace, new_workload, old_workload };
+        let about = About { guardrails: &spec.guardrails, memory, names, now: Timestamp::now() };
+        guard.look(&self.writer, &self.names, &about).await
     }
 
     /// Does what the plan says.
@@ -219,6 +265,7 @@ impl Conductor {
             Next::Remember(after) => {
                 self.write_status(at, track, (seen, &status), REMEMBER).await?;
                 say::transition(self.writer.metrics(), memory, after);
+                track.phase = Some(after.phase);
                 tracing::info!(
                     namespace = at.namespace,
                     rollout = at.name,
@@ -228,7 +275,7 @@ impl Conductor {
                     "a rollout goes on"
                 );
                 self.say(at, track, &plan).await;
-                track.step = None;
+                track.steps.clear();
                 Ok(Again::In(Duration::ZERO))
             }
             Next::Do(step) => {
@@ -261,7 +308,11 @@ impl Conductor {
                     Next::Wait(waiting) => waiting.until,
                     _ => None,
                 };
-                Ok(Again::In(self.pause(memory.phase, seen.rollout.deleting, until.map(|until| until.duration_since(now)))))
+                Ok(Again::In(self.pause(
+                    memory.phase,
+                    seen.rollout.deleting,
+                    until.map(|until| until.duration_since(now)),
+                )))
             }
         }
     }
@@ -313,8 +364,8 @@ impl Conductor {
         track.stumbles += 1;
         let wait = STUMBLE.saturating_mul(1 << (track.stumbles - 1).min(16)).min(MOST_STUMBLE);
         if benign {
-            // Somebody else was faster: what they did is looked at soon.
-            return wait.min(self.pace.active);
+            // A Deployment's version changes with every pod that becomes ready: what came in between is looked at at once.
+            return if track.stumbles <= 5 { MOMENT } else { wait.min(self.pace.active) };
         }
         // Failed writes were counted where they were sent.
         if !matches!(error, TurnError::Write(_)) {
@@ -336,9 +387,9 @@ impl Conductor {
 /// No turn follows the one before sooner than this, unless something was written.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// Whether the guards are asked.
-fn asks_guards(phase: Phase) -> bool {
-    !phase.is_over()
+/// Nothing was changed yet, and findings stand against it.
+fn is_before(phase: Phase) -> bool {
+    matches!(phase, Phase::Pending | Phase::Planned | Phase::Preflight)
 }
 
 /// Somebody else than the API server's operator can do something about it.
@@ -350,14 +401,10 @@ fn is_said(error: &TurnError) -> bool {
     }
 }
 
-/// How long after this step: not at all, unless it is the same again and again.
+/// How long after this step: not at all, unless it is taken again and again, alone or in turns with others.
 fn same_step(track: &mut Track, step: &Step, write: &Write) -> Duration {
-    let name = format!("{} {}", step.boundary(), write.at);
-    let times = match track.step.take() {
-        Some((before, times)) if before == name => times + 1,
-        _ => 1,
-    };
-    track.step = Some((name, times));
+    let times = track.steps.entry(format!("{} {}", step.boundary(), write.at)).or_default();
+    *times += 1;
     let over = times.saturating_sub(SAME_STEP);
     if over == 0 { Duration::ZERO } else { STUMBLE.saturating_mul(1 << over.min(16)).min(MOST_STUMBLE) }
 }

@@ -178,9 +178,11 @@ fn envoy_filter(scene: &Scene<'_>) -> Vec<Found> {
         );
         let object = format!("EnvoyFilter/{namespace}/{name}");
         // Only where it surely applies to what serves now is anything lost.
-        let old = scene.seen.from.version.as_deref();
-        let words =
-            if old.is_none_or(|old| !excludes(pattern, old)) { Found::block(object) } else { Found::warn(object) };
+        let words = match scene.seen.from.version.as_deref() {
+            Some(old) if Version::parse(old).is_some() && excludes(pattern, old) => continue,
+            Some(old) if Version::parse(old).is_some() => Found::block(object),
+            _ => Found::warn(object),
+        };
         found.push(words.says(what, why, fix));
     }
     found

@@ -100,6 +100,8 @@ fn unavailable(scene: &Scene<'_>) -> Vec<Found> {
         }
         let template = model(&asking(body, revision));
         let asked = Asking { revision, flavor: Some(Flavor::Injected), template: &template };
+        let side = if which == "new" { &scene.seen.to } else { &scene.seen.from };
+        let plane = if side.namespace.is_empty() { "istio-system" } else { &side.namespace };
         let Err(why) = injects(scene.raw, &scene.fresh, &asked) else { continue };
         let consequence = match which {
             "new" => "new pods would be refused, or come without a proxy.",
@@ -109,8 +111,10 @@ fn unavailable(scene: &Scene<'_>) -> Vec<Found> {
             format!("proxies of {which} pods (revision {revision}) cannot be made: {why}."),
             consequence,
             format!(
-                "kubectl get mutatingwebhookconfigurations -l app=sidecar-injector --show-labels\n\
-                 revguard resolve --kubeconfig ~/.kube/config  # who injects every pod template",
+                "kubectl get mutatingwebhookconfigurations -l istio.io/rev={revision}\n\
+                 kubectl logs -n {plane} deployment/{} | grep -i webhook\n\
+                 (the control plane's installation makes its injector, and its istiod fills in the certificate)",
+                name.istiod()
             ),
         ));
     }

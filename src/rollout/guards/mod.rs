@@ -42,6 +42,34 @@ pub struct Guard {
     check: fn(&Scene<'_>) -> Vec<Found>,
 }
 
+impl Guard {
+    /// What `revguard explain` prints.
+    pub fn doc(&self) -> String {
+        let says = match (self.worst, self.acknowledge) {
+            (Severity::Warn, _) => "It warns, and never holds a rollout.".to_owned(),
+            (Severity::Block, true) => {
+                format!(
+                    "It holds a rollout in Preflight until it is gone, or accepted: `spec.acknowledge: [{}]`.",
+                    self.name
+                )
+            }
+            (Severity::Block, false) => {
+                "It holds a rollout in Preflight until it is gone; it cannot be accepted.".to_owned()
+            }
+        };
+        format!(
+            "# Guard {}\n\n{}.\n\n{says}\n\n`revguard plan -f FILE` and `status.preflight` tell what it finds, and the fix.",
+            self.name,
+            capitalised(self.summary)
+        )
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// What a guard has found, without its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {

@@ -70,9 +70,9 @@ fn taken(scene: &Scene<'_>) -> Vec<Found> {
         let (kind, name) = (listed.row().kind, object.name());
         let whose = match object.label(key::ROLLOUT) {
             Some(uid) => format!("of an earlier rollout (uid {uid})"),
-            None => "nobody's of revguard".to_owned(),
+            None => "not made by any rollout".to_owned(),
         };
-        let serves = if object["spec"].count("replicas").unwrap_or(1) > 0 { "; it has replicas" } else { "" };
+        let serves = if object["spec"].count("replicas").is_some_and(|n| n > 0) { "; it has replicas" } else { "" };
         found.push(Found::block(scene.object(kind, name)).says(
             format!("{kind} {}/{name} is there already, {whose}{serves}.", scene.namespace()),
             "the rollout would make an object of that name, and never overwrites what is not its own.",

@@ -75,9 +75,10 @@ fn unknown(scene: &Scene<'_>) -> Vec<Found> {
     if !scene.seen.to.installed && !is_tag(scene) {
         let to = scene.to();
         let offer = crate::rules::names::offer(scene.known, to);
-        let meant = offer.map(|name| {
-            let revision =
-                scene.known.revision_behind(&name).ok().flatten().map_or(name.to_string(), |r| r.to_string());
+        let leads =
+            |name: &str| scene.known.revision_behind(name).ok().flatten().map_or(name.to_owned(), |r| r.to_string());
+        let other = offer.map(|name| leads(&name)).filter(|r| Some(r) != scene.from.as_ref());
+        let meant = other.map(|revision| {
             format!(
                 "\n(or was another one meant? {})",
                 scene.anew(&format!("toRevision: {to}"), &format!("toRevision: {revision}"))
@@ -86,7 +87,7 @@ fn unknown(scene: &Scene<'_>) -> Vec<Found> {
         found.push(Found::block(scene.rollout()).says(
             format!("no control plane of revision {to} is installed {}.", scene.known.name_list()),
             "new pods would wait for a configuration that never comes.",
-            format!("istioctl install --set revision={to} --set profile=minimal{}", meant.unwrap_or_default()),
+            format!("istioctl install --revision {to} --set profile=minimal{}", meant.unwrap_or_default()),
         ));
     }
     if scene.plan.is_some() && scene.from.is_none() {

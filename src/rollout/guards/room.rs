@@ -86,7 +86,7 @@ fn quotas(scene: &Scene<'_>, extra: u32) -> Vec<Found> {
                 format!(
                     "kubectl describe resourcequota {name} -n {}\n(raise it, or: {})",
                     scene.namespace(),
-                    scene.anew("mode: FullSurge", "mode: Constrained, maxSurge: 1")
+                    scene.respec("{\"strategy\":{\"capacity\":{\"mode\":\"Constrained\",\"maxSurge\":1}}}")
                 ),
             ));
         }

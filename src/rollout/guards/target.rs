@@ -79,7 +79,7 @@ fn unsupported(scene: &Scene<'_>) -> Vec<Found> {
         found.push(Found::block(scene.named()).says(
             format!("pods of {namespace}/{name} use the network of their node (hostNetwork)."),
             "two of them cannot listen on one node, nothing injects them, and no Service lets go of them one by one.",
-            format!("kubectl patch deployment {name} -n {namespace} -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"hostNetwork\":false}}}}}}}}'"),
+            format!("kubectl patch deployment {name} -n {namespace} -p '{{\"spec\":{{\"template\":{{\"spec\":{{\"hostNetwork\":false}}}}}}}}'\n(this restarts its pods; what reaches them by their nodes' addresses has to go through a Service then)"),
         ));
     }
     if !deployment["spec"]["selector"].list("matchExpressions").is_empty() {

@@ -1,7 +1,7 @@
 //! What could not be looked at, and names that accept nothing.
 
 use super::{Found, GUARDS as ALL, Guard, Scene};
-use crate::rollout::read::TABLE;
+use crate::rollout::read::{Listed, Row, TABLE};
 use crate::rollout::seen::Severity;
 
 pub(super) const GUARDS: &[Guard] = &[
@@ -22,18 +22,46 @@ pub(super) const GUARDS: &[Guard] = &[
 ];
 
 fn unread(scene: &Scene<'_>) -> Vec<Found> {
-    let missing = TABLE.iter().filter_map(|row| Some((row, scene.raw.unread(row.listed)?)));
+    let missing: Vec<(&Row, &str)> =
+        TABLE.iter().filter_map(|row| Some((row, scene.raw.unread(row.listed)?))).collect();
+    if scene.raw.is_of_manifests() {
+        return not_given(scene, &missing).into_iter().collect();
+    }
     missing
+        .into_iter()
         .map(|(row, why)| {
-            let plural = if row.group.is_empty() { row.plural.to_owned() } else { format!("{}.{}", row.plural, row.group) };
-            let fix = if scene.raw.is_of_manifests() {
-                format!("kubectl get {plural} -A -o yaml >> cluster.yaml\n(not needed if the cluster has none)")
-            } else {
-                format!("kubectl auth can-i list {plural} --as=system:serviceaccount:revguard:revguard-controller\n(docs/access.md)")
-            };
-            Found::warn(scene.rollout()).says(format!("{plural} were not read: {why}."), format!("{}: that is not known now.", row.why), fix)
+            Found::warn(scene.rollout()).says(
+                format!("{} were not read: {why}.", plural(row)),
+                format!("{}: that is not known now.", row.why),
+                format!(
+                    "kubectl auth can-i list {} -A\n(what the controller may read stands in docs/access.md)",
+                    plural(row)
+                ),
+            )
         })
         .collect()
+}
+
+/// Kinds that manifests hold nothing of, in one finding: most clusters have none of most of them.
+fn not_given(scene: &Scene<'_>, missing: &[(&Row, &str)]) -> Option<Found> {
+    // The rollout itself comes from elsewhere.
+    let kinds: Vec<String> =
+        missing.iter().filter(|(row, _)| row.listed != Listed::Rollouts).map(|(row, _)| plural(row)).collect();
+    (!kinds.is_empty()).then(|| {
+        Found::warn(scene.rollout()).says(
+            format!("the manifests hold no {}.", kinds.join(", ")),
+            "they are taken as absent; what selects pods, limits them or scales them would be missed.",
+            format!(
+                "kubectl get {} -A -o yaml > more.yaml\n(and --cluster more.yaml; nothing if the cluster has none)",
+                kinds.join(",")
+            ),
+        )
+    })
+}
+
+/// As kubectl names it, also where two groups have the same.
+fn plural(row: &Row) -> String {
+    if row.group.is_empty() { row.plural.to_owned() } else { format!("{}.{}", row.plural, row.group) }
 }
 
 fn nothing(scene: &Scene<'_>) -> Vec<Found> {

@@ -7,7 +7,7 @@ use crate::rules::{Check, Flaw, Level, Policy};
 pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "TwoDefaultValidators",
-        summary: "several control planes judge Istio's configuration: what the new one needs, the old one may refuse (VW001)",
+        summary: "several validators judge Istio's configuration: what the new control plane needs, another may refuse (VW001, VW006)",
         worst: Severity::Block,
         acknowledge: true,
         check: two,
@@ -44,7 +44,9 @@ fn found(flaw: Flaw, code: &str, why: &str) -> Found {
 
 fn two(scene: &Scene<'_>) -> Vec<Found> {
     let why = "Configuration that the new gateway needs could not be written while both run.";
-    audited(scene, "VW001", Level::Error).into_iter().map(|flaw| found(flaw, "VW001", why)).collect()
+    let of =
+        |code: &'static str| audited(scene, code, Level::Error).into_iter().map(move |flaw| found(flaw, code, why));
+    of("VW001").chain(of("VW006")).collect()
 }
 
 fn dangling(scene: &Scene<'_>) -> Vec<Found> {

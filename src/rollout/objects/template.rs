@@ -205,14 +205,16 @@ impl Move<'_> {
         });
     }
 
-    /// The mesh configuration that the proxies read: of the other revision, and not optional, so that pods without it never start instead of
-    /// dialling somebody else.
+    /// The mesh configuration that the proxies read: of the other revision, and in a Deployment of ours not optional, so that pods without it
+    /// never start instead of dialling somebody else.
     fn mounts(&self, spec: &mut Value) {
         let name = mesh_config(self.to);
         each(spec, "volumes", |volume| {
             if let Some(source) = volume.get_mut("configMap").filter(|c| ConfigMap::is_mesh_config(c.text("name"))) {
                 put(source, "name", json!(name));
-                put(source, "optional", json!(false));
+                if self.instance.is_some() {
+                    put(source, "optional", json!(false));
+                }
             }
         });
     }

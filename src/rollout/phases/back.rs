@@ -68,11 +68,6 @@ pub fn rolling_back(look: &Look) -> Go {
     if !look.is_in_place() {
         look.restore_autoscaler(Which::Source)?;
     }
-    if look.is_locked()
-        && let Some(source) = &look.seen.source
-    {
-        return look.act(Step::Unlock { held: source.held.clone() });
-    }
     look.remember(|m| end(look, m))
 }
 
@@ -141,21 +136,26 @@ fn parallel(look: &Look) -> Go {
     }
     let ours_to_patch = look.promotion() != Promotion::AwaitExternal;
     if source.replicas == 0 && ours_to_patch {
+        look.await_still()?;
         let Some(from) = &look.memory.from else {
             return look.slow("the old revision's name, which was lost".to_owned());
         };
         return look.act(Step::Retemplate { held: source.held.clone(), revision: Arc::clone(from) });
     }
-    // Old pods where the old template was kept; else the new ones stay where they are until the original is back.
+    // Old pods where the old template is kept; else the new ones stay where they are until the original is back.
     if look.deployment(Which::Standby).is_some() {
         look.turn(Which::Standby)?;
+    } else if look.foreign(Which::Standby).is_none() {
+        return look.act(Step::CreateStandby);
     } else if ours_to_patch && look.deployment(Which::Canary).is_some() {
         look.turn(Which::Canary)?;
-    } else if ours_to_patch {
-        return look.slow(format!(
-            "a second Deployment: without one Deployment {} cannot be changed while it serves",
-            source.name
-        ));
+    } else {
+        return look.slow(
+            "a Deployment for old pods: one of its name is there that is not of this rollout (NameTaken)".to_owned(),
+        );
+    }
+    if ours_to_patch {
+        return look.slow(format!("Deployment {} to be without pods", source.name));
     }
     let on = format!("whoever owns Deployment {} to move its template back", source.name);
     look.wait_as("AwaitingExternal", on, None)

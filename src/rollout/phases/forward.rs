@@ -50,6 +50,7 @@ pub fn handing_over(look: &Look) -> Go {
 }
 
 pub fn draining(look: &Look) -> Go {
+    keep(look)?;
     look.batch_first()?;
     stages(look, |look, targets| look.shift(targets.new, targets.old))
 }
@@ -232,16 +233,19 @@ fn measured(look: &Look, step: &StepMemory) -> Go {
 }
 
 pub fn promoting(look: &Look) -> Go {
+    keep(look)?;
     look.batch_first()?;
     look.hold()?;
-    keep(look)?;
     copy_config(look)?;
     if look.spec().standby.keep && look.deployment(Which::Standby).is_none() {
         return look.act(Step::CreateStandby);
     }
     let Some(source) = &look.seen.source else { return GO };
     if !look.is_source_new() {
+        // Until the original can take over, the second Deployment carries everything.
+        look.grow(Which::Canary, look.floor())?;
         look.shrink(Which::Source, 0)?;
+        look.await_still()?;
         look.may_move()?;
         if look.promotion() == Promotion::AwaitExternal {
             return await_external(look);
@@ -277,11 +281,6 @@ pub fn finalizing(look: &Look) -> Go {
         look.restore_autoscaler(look.active())?
     }
     relabel(look)?;
-    if look.is_locked()
-        && let Some(source) = &look.seen.source
-    {
-        return look.act(Step::Unlock { held: source.held.clone() });
-    }
     look.remember(|m| {
         look.enter(m, Phase::Completed);
         (m.completion, m.finished) = (Some(Completion::Completed), Some(look.now));

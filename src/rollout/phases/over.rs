@@ -13,6 +13,7 @@ pub fn completed(look: &Look) -> Go {
     if look.spec().abort && way_back(look).is_ok() {
         return look.back(Reason::Aborted, "spec.abort is set".to_owned());
     }
+    unlock(look)?;
     copy_config(look)?;
     leftover(look)?;
     if let Some(standby) = look.deployment(Which::Standby).filter(|_| is_standby_over(look)) {
@@ -81,6 +82,7 @@ pub fn way_back(look: &Look) -> Result<(), (&'static str, String)> {
 }
 
 pub fn rolled_back(look: &Look) -> Go {
+    unlock(look)?;
     // A late write may have made it anew.
     if look.memory.baseline.is_some() && look.deployment(Which::Canary).is_none_or(|d| d.replicas == 0) {
         remove(look)?;
@@ -120,6 +122,12 @@ fn rest(look: &Look, until: Option<jiff::Timestamp>) -> Go {
         None if standby => look.wait("the old revision to be removed".to_owned(), None),
         None => GO,
     }
+}
+
+/// The gateway is in nobody's hands any more. After the end and not before it, so that nobody takes it in between.
+fn unlock(look: &Look) -> Go {
+    let Some(source) = look.seen.source.as_ref().filter(|_| look.is_locked()) else { return GO };
+    look.act(Step::Unlock { held: source.held.clone() })
 }
 
 /// The object may go whenever somebody wants it to.
@@ -162,10 +170,6 @@ pub fn deleting(look: &Look) -> Go {
         let on = format!("{} pods set apart to finish what they have", look.apart);
         return look.wait_as("Deleting", on, look.apart_until());
     }
-    if look.is_locked()
-        && let Some(source) = &look.seen.source
-    {
-        return look.act(Step::Unlock { held: source.held.clone() });
-    }
+    unlock(look)?;
     look.act(Step::Release { held: look.seen.rollout.held.clone() })
 }

@@ -82,7 +82,7 @@ fn run(look: &Look, source: &Deployment) -> Go {
         return GO;
     }
     // While it soaks nothing moves; what a pod lost meanwhile is made up for at the end.
-    if look.memory.step.as_ref().is_some_and(|s| s.stage == Stage::Soaking) {
+    if !look.is_back() && look.memory.step.as_ref().is_some_and(|s| s.stage == Stage::Soaking) {
         return look.slow("the end of the soak".to_owned());
     }
     if !look.is_back() {

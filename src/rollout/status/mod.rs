@@ -117,7 +117,7 @@ fn approval(of: &ApprovalRecord) -> Option<(Arc<str>, Arc<str>, Timestamp)> {
 fn batch(of: &BatchStatus) -> Option<Batch> {
     let which = Which::ALL.into_iter().find(|w| w.as_str() == of.of)?;
     let pods = of.pods.iter().map(|p| Arc::from(p.as_str())).collect();
-    Some(Batch { which, to: of.to, pods, over: of.over })
+    Some(Batch { which, to: of.to, pods, spared: of.spared, over: of.over })
 }
 
 fn rollback(of: &Rollback, status: &GatewayRolloutStatus) -> RollbackMemory {
@@ -190,6 +190,7 @@ fn remembered(m: &Memory) -> GatewayRolloutStatus {
             of: b.which.as_str().to_owned(),
             to: b.to,
             pods: b.pods.iter().map(ToString::to_string).collect(),
+            spared: b.spared,
             over: b.over,
         }),
         unrouted_connections: m.unrouted,

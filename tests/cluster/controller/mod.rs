@@ -228,7 +228,13 @@ impl Env {
     }
 
     /// Waits until the object at `path` is as `is` says; the error is the object.
-    pub(crate) async fn until(&self, limit: Duration, path: &str, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) async fn until(
+        &self,
+        limit: Duration,
+        path: &str,
+        what: &str,
+        is: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         wait_until(limit, what, || async {
             let answer = self.ask(Method::GET, path, None).await.map_err(|e| format!("{e:#}"))?;
             if answer.ok() && is(&answer.body) { Ok(answer.body) } else { Err(answer.body.to_string()) }

@@ -9,6 +9,7 @@ mod certificates;
 mod life;
 mod load;
 mod outage;
+mod plan;
 mod rotation;
 mod serving;
 mod verbs;
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Trial> {
         verbs::tests(),
         life::tests(),
         outage::tests(),
+        plan::tests(),
         rotation::tests(),
         certificates::tests(),
         serving::tests(),

@@ -28,6 +28,9 @@ rules:
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     pub verb: String,
+    /// Path and query.
+    #[serde(default, rename = "requestURI")]
+    pub request_uri: String,
     pub user: User,
     #[serde(default)]
     pub impersonated_user: Option<User>,

@@ -1,109 +1,233 @@
 //! Gateway rollouts on the real API server, with the real controllers of Deployments, ReplicaSets, budgets and owners, and the real
 //! binary with the roles that the chart gives it. What there is no kubelet, no scheduler and no traffic for is `node`'s to do.
+//!
+//! Most tests share one control plane and one `revguard controller`, each with a gateway in a namespace of its own: rollouts go on
+//! beside each other, as they do in a cluster. A test that ends something has its own.
 
+mod back;
+mod crash;
 mod forward;
+mod held;
 mod node;
+mod refused;
+mod watch;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use http::Method;
+use anyhow::{Context, Result, anyhow};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::sync::Mutex;
 
-use crate::controller::{Controller, Env};
+use crate::controller::{Controller, Env, SOON};
 use crate::harness::Options;
-use crate::harness::raw::{As, send};
 use node::Node;
 
 pub fn tests() -> Vec<Trial> {
-    [forward::tests()].into_iter().flatten().collect()
+    [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests()].into_iter().flatten().collect()
 }
 
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const GATEWAY: &str = include_str!("gateway.yaml");
-const NAMESPACE: &str = "custom";
 const GW: &str = "custom-gw";
+const CANARY: &str = "custom-gw-1-24";
+const OLD: &str = "custom-gw-1-23";
 
-/// A whole rollout: some forty looks and writes, on a loaded machine.
+/// A whole rollout is some forty looks and writes, and the machine may be busy with others.
 const WHOLE: Duration = Duration::from_secs(90);
 
-/// A mesh with a gateway on 1-23, the pods of which run.
-struct Stage {
+/// A mesh, and what the chart installs.
+struct World {
+    /// The one that most tests share has a controller. It ends before its API server does.
+    controller: Option<Controller>,
     env: Env,
-    node: Node,
 }
 
-impl Stage {
-    async fn start() -> Result<Stage> {
-        let controllers = [
-            "deployment-controller",
-            "replicaset-controller",
-            "disruption-controller",
-            "garbage-collector-controller",
-        ];
+static SHARED: Mutex<Option<Result<Arc<World>, String>>> = Mutex::const_new(None);
+
+/// Ends the shared world. No test runs any more.
+pub fn end_shared() {
+    drop(SHARED.blocking_lock().take());
+}
+
+impl World {
+    async fn shared() -> Result<Arc<World>> {
+        let mut shared = SHARED.lock().await;
+        if shared.is_none() {
+            let started = async {
+                let mut world = World::start().await?;
+                world.controller = Some(world.controller(&[]).await?);
+                anyhow::Ok(Arc::new(world))
+            };
+            *shared = Some(started.await.map_err(|error| format!("{error:#}")));
+        }
+        match shared.as_ref() {
+            Some(Ok(world)) => Ok(Arc::clone(world)),
+            Some(Err(error)) => Err(anyhow!("the shared world did not start: {error}")),
+            None => unreachable!("it was set above"),
+        }
+    }
+
+    /// One of its own, with nobody who acts.
+    async fn start() -> Result<World> {
+        let controllers =
+            ["deployment-controller", "replicaset-controller", "disruption-controller", "garbage-collector-controller"];
         let env = Env::start_without("", Options::with_controllers(&controllers)).await?;
-        Stage::over(env).await
+        // Nobody runs the istiods that would judge Gateways.
+        for name in
+            ["istiod-default-validator", "istio-validator-1-23-istio-system", "istio-validator-1-24-istio-system"]
+        {
+            let change = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
+            env.patch(&format!("{VALIDATORS}/{name}"), change).await?;
+        }
+        Ok(World { env, controller: None })
     }
 
-    async fn over(env: Env) -> Result<Stage> {
-        // Nobody runs the istiods that would judge the Gateway.
-        let validators = ["istiod-default-validator", "istio-validator-1-23-istio-system", "istio-validator-1-24-istio-system"];
-        let policy = async |policy: &str| {
-            for name in validators {
-                let change = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": policy}]);
-                env.patch(&format!("{VALIDATORS}/{name}"), change).await?;
-            }
-            anyhow::Ok(())
-        };
-        policy("Ignore").await?;
-        env.apply(GATEWAY).await?;
-        policy("Fail").await?;
-        let node = Node::start(env.plane.client(), NAMESPACE);
-        let stage = Stage { env, node };
-        stage.ready(GW, 2).await?;
-        Ok(stage)
-    }
-
-    /// A controller that leads.
+    /// A controller that leads, five times as fast as it is otherwise.
     async fn controller(&self, more: &[&str]) -> Result<Controller> {
-        let arguments = [&["--certificates", "external", "--rollout-pace", "200ms"], more].concat();
-        let controller = self.env.controller("", &arguments).await?;
+        let controller = self.candidate(more).await?;
         controller.leads().await?;
         Ok(controller)
     }
 
-    async fn ready(&self, deployment: &str, replicas: u64) -> Result<()> {
-        let what = format!("{replicas} ready pods of {deployment}");
-        let is = |d: &Value| d["status"]["readyReplicas"].as_u64().unwrap_or(0) == replicas;
-        self.env.until(crate::controller::SOON, &deployment_path(deployment), &what, is).await.map(drop)
+    /// One that may have to wait.
+    async fn candidate(&self, more: &[&str]) -> Result<Controller> {
+        let arguments = [&["--certificates", "external", "--rollout-pace", "200ms"], more].concat();
+        self.env.controller("", &arguments).await
+    }
+}
+
+/// A gateway on 1-23 with two pods, in a namespace of its own.
+struct Stage {
+    world: Arc<World>,
+    node: Node,
+    /// The namespace, and the name of its rollout.
+    ns: String,
+}
+
+impl Stage {
+    /// In the shared world.
+    async fn here(ns: &str) -> Result<Stage> {
+        Stage::of(World::shared().await?, ns).await
     }
 
-    /// Creates a rollout `move` of the gateway, with what differs from [`spec`].
-    async fn rollout(&self, change: Value) -> Result<Value> {
+    async fn of(world: Arc<World>, ns: &str) -> Result<Stage> {
+        world.env.apply(&GATEWAY.replace("HERE", ns)).await?;
+        let node = Node::start(world.env.plane.client(), ns);
+        let stage = Stage { world, node, ns: ns.to_owned() };
+        stage.has_ready(GW, 2).await?;
+        Ok(stage)
+    }
+
+    fn env(&self) -> &Env {
+        &self.world.env
+    }
+
+    fn controller(&self) -> Result<&Controller> {
+        self.world.controller.as_ref().context("a controller")
+    }
+
+    fn path(&self, group: &str, plural: &str, name: &str) -> String {
+        format!("{group}/namespaces/{}/{plural}/{name}", self.ns)
+    }
+
+    fn rollout(&self) -> String {
+        self.path("/apis/revguard.dev/v1alpha1", "gatewayrollouts", &self.ns)
+    }
+
+    fn deployment(&self, name: &str) -> String {
+        self.path("/apis/apps/v1", "deployments", name)
+    }
+
+    fn core(&self, plural: &str, name: &str) -> String {
+        self.path("/api/v1", plural, name)
+    }
+
+    fn hpa(&self) -> String {
+        self.path("/apis/autoscaling/v2", "horizontalpodautoscalers", GW)
+    }
+
+    async fn has_ready(&self, deployment: &str, replicas: u64) -> Result<()> {
+        let what = format!("{replicas} ready pods of {deployment}");
+        let is = |d: &Value| {
+            d["status"]["readyReplicas"].as_u64().unwrap_or(0) == replicas
+                && d["status"]["replicas"].as_u64().unwrap_or(0) == replicas
+        };
+        self.env().until(SOON, &self.deployment(deployment), &what, is).await.map(drop)
+    }
+
+    /// Creates the rollout of the gateway, with what differs from [`spec`].
+    async fn begin(&self, change: Value) -> Result<Value> {
         let mut spec = spec();
         merge(&mut spec, &change);
         let object = json!({
             "apiVersion": "revguard.dev/v1alpha1", "kind": "GatewayRollout",
-            "metadata": {"name": "move", "namespace": NAMESPACE}, "spec": spec,
+            "metadata": {"name": self.ns, "namespace": self.ns}, "spec": spec,
         });
-        self.env.create(&rollouts(), object).await
+        let path = self.rollout();
+        self.env().create(path.trim_end_matches(&format!("/{}", self.ns)), object).await
     }
 
+    /// Waits until the rollout is as `is` says.
     async fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
-        let found = self.env.until(WHOLE, &rollout(), what, is).await;
-        found.with_context(|| format!("the rollout did not come to {what}"))
+        let found = self.env().until(WHOLE, &self.rollout(), what, is).await;
+        found.with_context(|| format!("{}: the rollout did not come to {what}", self.ns))
     }
 
     async fn phase(&self, phase: &str) -> Result<Value> {
         self.until(&format!("phase {phase}"), |r| r["status"]["phase"] == phase).await
     }
 
+    /// Waits for a pause of this reason.
+    async fn paused(&self, reason: &str) -> Result<Value> {
+        self.until(&format!("a pause: {reason}"), |r| r["status"]["pause"]["reason"] == reason).await
+    }
+
+    async fn set(&self, spec: Value) -> Result<Value> {
+        self.env().merge(&self.rollout(), json!({"spec": spec})).await
+    }
+
     async fn get(&self, path: &str) -> Result<Value> {
-        self.env.get(path).await
+        self.env().get(path).await
+    }
+
+    async fn is_gone(&self, path: &str) -> Result<bool> {
+        Ok(self.env().ask(http::Method::GET, path, None).await?.status == 404)
+    }
+
+    /// Events of the rollout, without their notes.
+    async fn reasons(&self) -> Result<Vec<String>> {
+        let events = self.env().events(&self.ns).await?;
+        Ok(events.iter().map(|e| e.split(':').next().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Says that somebody approves: what the webhook lets through and signs.
+    async fn approve(&self, step: &str) -> Result<()> {
+        let uid = self.get(&self.rollout()).await?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let annotations = json!({"revguard.dev/approve": format!("{uid}/{step}"), "revguard.dev/approved-by": "jane"});
+        self.env().merge(&self.rollout(), json!({"metadata": {"annotations": annotations}})).await.map(drop)
+    }
+
+    /// The gateway is as it was before its rollout.
+    async fn is_as_before(&self) -> Result<()> {
+        self.has_ready(GW, 2).await?;
+        let source = self.get(&self.deployment(GW)).await?;
+        let template = &source["spec"]["template"];
+        anyhow::ensure!(template["metadata"]["labels"]["istio.io/rev"] == "1-23", "{template}");
+        for key in ["revguard.dev/active-rollout", "revguard.dev/baseline"] {
+            anyhow::ensure!(source["metadata"]["annotations"][key].is_null(), "{source}");
+        }
+        let hpa = self.get(&self.hpa()).await?;
+        anyhow::ensure!(hpa["spec"]["scaleTargetRef"]["name"] == GW && hpa["spec"]["minReplicas"] == 1, "{hpa}");
+        for path in [self.deployment(CANARY), self.deployment(OLD), self.core("configmaps", "istio-1-24")] {
+            anyhow::ensure!(self.is_gone(&path).await?, "{path} was left behind");
+        }
+        let pods = self.get(&self.core("pods", "")).await?;
+        let ours = |pod: &&Value| !pod["metadata"]["labels"]["revguard.dev/rollout"].is_null();
+        let left: Vec<&Value> = pods["items"].as_array().into_iter().flatten().filter(ours).collect();
+        anyhow::ensure!(left.is_empty(), "pods that nobody ends: {left:?}");
+        Ok(())
     }
 }
 
@@ -134,101 +258,4 @@ fn merge(into: &mut Value, from: &Value) {
         }
         _ => *into = from.clone(),
     }
-}
-
-fn rollouts() -> String {
-    format!("/apis/revguard.dev/v1alpha1/namespaces/{NAMESPACE}/gatewayrollouts")
-}
-
-fn rollout() -> String {
-    format!("{}/move", rollouts())
-}
-
-fn deployment_path(name: &str) -> String {
-    format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}")
-}
-
-fn core(plural: &str, name: &str) -> String {
-    format!("/api/v1/namespaces/{NAMESPACE}/{plural}/{name}")
-}
-
-fn hpa_path() -> String {
-    format!("/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers/{GW}")
-}
-
-/// What somebody who watches the gateway sees of it, a few dozen times a second.
-#[derive(Clone, Debug, Default)]
-struct Watched {
-    /// Each new pair of phase and state, in order.
-    story: Vec<(String, String)>,
-    /// The fewest ready pods behind the Service.
-    fewest: Option<usize>,
-    /// The most autoscalers and budgets.
-    hpas: usize,
-    pdbs: usize,
-}
-
-struct Watch {
-    seen: Arc<Mutex<Watched>>,
-    task: JoinHandle<()>,
-}
-
-impl Watch {
-    fn start(stage: &Stage) -> Watch {
-        let (client, seen) = (stage.env.plane.client(), Arc::<Mutex<Watched>>::default());
-        let to = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            loop {
-                let _ = watch(&client, &to).await;
-                tokio::time::sleep(Duration::from_millis(25)).await;
-            }
-        });
-        Watch { seen, task }
-    }
-
-    fn end(self) -> Watched {
-        self.task.abort();
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-async fn watch(client: &kube::Client, to: &Mutex<Watched>) -> Result<()> {
-    let get = async |path: String| send(client, Method::GET, &path, None, &As::default()).await?.expect(&path);
-    let object = get(rollout()).await.unwrap_or_default();
-    let pods = get(format!("/api/v1/namespaces/{NAMESPACE}/pods")).await?;
-    let hpas = get(format!("/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers")).await?;
-    let pdbs = get(format!("/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets")).await?;
-    let count = |list: &Value| list["items"].as_array().map_or(0, Vec::len);
-    let serving = pods["items"].as_array().into_iter().flatten().filter(|pod| {
-        let labels = &pod["metadata"]["labels"];
-        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-        labels["app"] == GW
-            && pod["metadata"]["deletionTimestamp"].is_null()
-            && { conditions }.any(|c| c["type"] == "Ready" && c["status"] == "True")
-    });
-    let serving = serving.count();
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let mut seen = to.lock().unwrap();
-    let now = (text(&object["status"]["phase"]), text(&object["status"]["state"]));
-    if seen.story.last() != Some(&now) && !now.0.is_empty() {
-        seen.story.push(now);
-    }
-    seen.fewest = Some(seen.fewest.map_or(serving, |fewest| fewest.min(serving)));
-    seen.hpas = seen.hpas.max(count(&hpas));
-    seen.pdbs = seen.pdbs.max(count(&pdbs));
-    Ok(())
-}
-
-impl Watched {
-    /// The phases in their order, each once in a row.
-    fn phases(&self) -> Vec<&str> {
-        let mut all: Vec<&str> = self.story.iter().map(|(phase, _)| phase.as_str()).collect();
-        all.dedup();
-        all
-    }
-}
-
-/// Labels of an object.
-fn labels(object: &Value) -> BTreeMap<String, String> {
-    serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
 }

@@ -30,12 +30,12 @@ pub struct Manners {
     pub rejecting: BTreeSet<String>,
     /// Revisions whose pods answer on no port but that of the statistics.
     pub deaf: BTreeSet<String>,
-    /// Open connections of a pod, by its name; 0 for all others.
-    pub connections: BTreeMap<String, u64>,
+    /// Pods that start from now on are not ready for as long as this is set.
+    pub starting_unready: bool,
+    /// Revisions whose pods have connections open that do not end.
+    pub busy: Vec<String>,
     /// From the end that is asked for to the end.
     pub linger: Duration,
-    /// Autoscalers that scale nothing.
-    pub idle_autoscalers: bool,
 }
 
 /// One pod that runs.
@@ -152,7 +152,7 @@ impl Play {
         if !self.running.contains_key(uid) {
             let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let address = address(number);
-            let mut servers = vec![statistics(address, name.to_owned(), revision.clone(), Arc::clone(&self.manners)).await?];
+            let mut servers = vec![statistics(address, revision.clone(), Arc::clone(&self.manners)).await?];
             if !manners.deaf.contains(&revision) {
                 for port in ports(pod) {
                     servers.push(accepting(address, port).await?);
@@ -171,7 +171,8 @@ impl Play {
             }
             return Ok(());
         }
-        let containers = !manners.unready.contains(&revision);
+        let late = manners.starting_unready && running.ready != Some(true);
+        let containers = !late && !manners.unready.contains(&revision);
         let gates = pod["spec"]["readinessGates"].as_array().is_some_and(|g| !g.is_empty());
         if running.ready != Some(containers) {
             running.ready = Some(containers);
@@ -188,7 +189,9 @@ impl Play {
             let selects = |pod: &Value| selector.iter().all(|(k, v)| pod["metadata"]["labels"][k] == *v);
             let mut endpoints = Vec::new();
             for pod in pods {
-                let Some(running) = pod["metadata"]["uid"].as_str().and_then(|uid| self.running.get(uid)) else { continue };
+                let Some(running) = pod["metadata"]["uid"].as_str().and_then(|uid| self.running.get(uid)) else {
+                    continue;
+                };
                 if !selects(pod) || running.ready.is_none() {
                     continue;
                 }
@@ -219,9 +222,6 @@ impl Play {
 
     /// An autoscaler that sees no load: what it scales gets its minimum at least, unless that is at 0.
     async fn autoscalers(&mut self) -> Result<()> {
-        if self.manners.lock().unwrap().idle_autoscalers {
-            return Ok(());
-        }
         for hpa in self.list("/apis/autoscaling/v2", "horizontalpodautoscalers").await? {
             let name = hpa["metadata"]["name"].as_str().context("a name")?;
             let target = hpa["spec"]["scaleTargetRef"]["name"].as_str().context("a target")?;
@@ -242,10 +242,8 @@ impl Play {
                     {"type": "AbleToScale", "status": "True", "reason": "ReadyForNewScale", "lastTransitionTime": "2026-01-01T00:00:00Z"},
                 ],
             }});
-            let path = format!(
-                "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{name}/status",
-                self.namespace
-            );
+            let path =
+                format!("/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{name}/status", self.namespace);
             if self.written.get(&path) != Some(&status) {
                 self.ask(Method::PATCH, &path, Some((MERGE, &status))).await?;
                 self.written.insert(path, status);
@@ -280,9 +278,7 @@ fn ports(pod: &Value) -> Vec<u16> {
 
 fn status(pod: &Value, address: Ipv4Addr, containers: bool, gates: bool) -> Value {
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let one = |of: &str, is: bool| {
-        json!({"type": of, "status": if is { "True" } else { "False" }, "lastTransitionTime": now})
-    };
+    let one = |of: &str, is: bool| json!({"type": of, "status": if is { "True" } else { "False" }, "lastTransitionTime": now});
     let image = &pod["spec"]["containers"][0]["image"];
     json!({
         "phase": "Running", "podIP": address.to_string(), "podIPs": [{"ip": address.to_string()}],
@@ -305,7 +301,8 @@ async fn accepting(address: Ipv4Addr, port: u16) -> Result<JoinHandle<()>> {
             tokio::spawn(async move {
                 let mut asked = [0; 2048];
                 if stream.read(&mut asked).await.is_ok_and(|n| n > 0) {
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
                 }
             });
         }
@@ -313,12 +310,7 @@ async fn accepting(address: Ipv4Addr, port: u16) -> Result<JoinHandle<()>> {
 }
 
 /// Envoy's statistics, as it writes them.
-async fn statistics(
-    address: Ipv4Addr,
-    name: String,
-    revision: String,
-    manners: Arc<Mutex<Manners>>,
-) -> Result<JoinHandle<()>> {
+async fn statistics(address: Ipv4Addr, revision: String, manners: Arc<Mutex<Manners>>) -> Result<JoinHandle<()>> {
     let listener = TcpListener::bind((address, 15090)).await.with_context(|| format!("{address}:15090"))?;
     Ok(tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -326,7 +318,7 @@ async fn statistics(
             let _ = stream.read(&mut asked).await;
             let (rejects, connections) = {
                 let manners = manners.lock().unwrap();
-                (manners.rejecting.contains(&revision), manners.connections.get(&name).copied().unwrap_or(0))
+                (manners.rejecting.contains(&revision), if manners.busy.contains(&revision) { 7 } else { 0 })
             };
             let (good, bad) = if rejects { (0, 2) } else { (2, 0) };
             let page = format!(

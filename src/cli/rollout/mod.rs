@@ -1,0 +1,265 @@
+//! `revguard rollout`: how gateway rollouts stand, and what a person says to them. Every word to them is a patch that kubectl could
+//! send as well, and is printed as that.
+
+mod draw;
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::paint::Paint;
+use super::{Failure, Live, Plain, table};
+use crate::api::GatewayRollout;
+use crate::api::gateway_rollout::Approval;
+use crate::api::rollout_status::Phase;
+use crate::cluster;
+use crate::model::key;
+
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 done or told, 2 bad input or usage, or not allowed.")]
+pub struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Show rollouts as a table, or one of them whole
+    Get(Get),
+    /// Let the step pass that waits for an approval
+    Approve(Approve),
+    /// Hold a rollout at its next safe point
+    Pause(One),
+    /// Let a held rollout go on, also one that waits for a human
+    Resume(One),
+    /// Go back to the old revision, also after completion while that lives. Cannot be withdrawn
+    Abort(One),
+}
+
+/// Where, as kubectl says it.
+#[derive(Args)]
+struct Place {
+    /// The namespace; default: the context's own
+    #[arg(short, long, value_name = "NAME", global = true)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    live: Live,
+}
+
+#[derive(Args)]
+struct Get {
+    name: Option<String>,
+    #[command(flatten)]
+    place: Place,
+    /// Rollouts of every namespace
+    #[arg(short = 'A', long, conflicts_with_all = ["name", "namespace"])]
+    all_namespaces: bool,
+    /// Look again all the time, and show what has changed
+    #[arg(short, long)]
+    watch: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Plain,
+}
+
+#[derive(Args)]
+struct One {
+    name: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct Approve {
+    name: String,
+    /// The step; default: the one that waits
+    #[arg(long, value_name = "STEP")]
+    step: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Between two looks of `--watch`: a rollout takes minutes, its pods seconds.
+const EVERY: Duration = Duration::from_secs(1);
+
+pub fn run(options: &Options) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match &options.action {
+            Action::Get(get) => shown(get).await,
+            Action::Approve(approve) => approved(approve).await,
+            Action::Pause(one) => {
+                said(&one.place, &one.name, json!({"spec": {"paused": true}}), "holds at its next safe point").await
+            }
+            Action::Resume(one) => resumed(one).await,
+            Action::Abort(one) => {
+                // A rollout that is paused would not be let go back: abort does not wait.
+                let patch = json!({"spec": {"abort": true, "paused": false}});
+                said(&one.place, &one.name, patch, "goes back to the old revision").await
+            }
+        }
+    })
+}
+
+async fn api(place: &Place) -> Result<(Client, String), Failure> {
+    let access = cluster::Access { kubeconfig: place.live.kubeconfig.clone(), context: place.live.context.clone() };
+    let client = cluster::connect_as_kubectl(&access).await?;
+    let namespace = place.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    Ok((client, namespace))
+}
+
+async fn one(api: &Api<GatewayRollout>, namespace: &str, name: &str) -> Result<GatewayRollout, Failure> {
+    match api.get_opt(name).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => anyhow::bail!(
+            "there is no GatewayRollout {name} in namespace {namespace}; `kubectl get gatewayrollouts -A` lists them"
+        ),
+        Err(error) => Err(explained(error).context(format!("GatewayRollout {namespace}/{name}"))),
+    }
+}
+
+/// A cluster without our definition answers 404 to whoever lists.
+fn explained(error: kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            anyhow::anyhow!("this cluster has no GatewayRollouts: `helm install revguard` brings their definition")
+        }
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => other.into(),
+    }
+}
+
+async fn shown(get: &Get) -> Result<ExitCode, Failure> {
+    let (client, namespace) = api(&get.place).await?;
+    let api: Api<GatewayRollout> =
+        if get.all_namespaces { Api::all(client) } else { Api::namespaced(client, &namespace) };
+    let out = std::io::stdout();
+    let paint = Paint::of(&out);
+    // A screen is drawn over; a file or a pipe gets what has changed, one after the other.
+    let over = get.watch && out.is_terminal() && get.output == Plain::Text;
+    let mut last = String::new();
+    loop {
+        let told = match told(get, &api, &namespace, paint).await {
+            Ok(told) => told,
+            Err(error) if last.is_empty() => return Err(error),
+            // A watch outlives a restart of the API server.
+            Err(error) => {
+                eprintln!("warning: {error:#}");
+                last.clone()
+            }
+        };
+        if told != last {
+            let before = match (over, last.is_empty()) {
+                (true, _) => "\x1b[H\x1b[2J".to_owned(),
+                (false, false) if get.output == Plain::Text => format!("\n--- {:.0}\n", Timestamp::now()),
+                _ => String::new(),
+            };
+            super::print(format!("{before}{told}").as_bytes())?;
+            let _ = std::io::stdout().flush();
+            last = told;
+        }
+        if !get.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Paint) -> Result<String, Failure> {
+    let now = Timestamp::now();
+    if let Some(name) = &get.name {
+        let rollout = one(api, namespace, name).await?;
+        return Ok(match get.output {
+            Plain::Json => format!("{}\n", serde_json::to_string_pretty(&rollout)?),
+            Plain::Text => draw::whole(&rollout, now, paint),
+        });
+    }
+    let all = api.list(&ListParams::default()).await.map_err(explained)?;
+    if get.output == Plain::Json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&all.items)?));
+    }
+    if all.items.is_empty() {
+        let place = if get.all_namespaces { "this cluster".to_owned() } else { format!("namespace {namespace}") };
+        return Ok(format!("no GatewayRollout in {place}\n"));
+    }
+    let rows = all.items.iter().map(|r| draw::row(r, get.all_namespaces, now)).collect();
+    Ok(table::render(&draw::heads(get.all_namespaces), rows))
+}
+
+/// The step that waits for an approval now, or the next one that will.
+fn waiting(rollout: &GatewayRollout) -> Option<&str> {
+    let index = rollout.status.as_ref().and_then(|s| s.step.as_ref()).map_or(0, |step| step.index as usize);
+    let steps = rollout.spec.strategy.steps.iter().skip(index);
+    steps.into_iter().find(|step| step.approval == Approval::Required).map(|step| step.name.as_str())
+}
+
+async fn approved(approve: &Approve) -> Result<ExitCode, Failure> {
+    let (client, namespace) = api(&approve.place).await?;
+    let api: Api<GatewayRollout> = Api::namespaced(client, &namespace);
+    let rollout = one(&api, &namespace, &approve.name).await?;
+    let steps: Vec<&str> = rollout.spec.strategy.steps.iter().map(|s| s.name.as_str()).collect();
+    let step = match &approve.step {
+        Some(step) if steps.contains(&step.as_str()) => step.as_str(),
+        Some(step) => anyhow::bail!("{} has no step {step:?} (steps: {})", approve.name, steps.join(", ")),
+        None => waiting(&rollout).with_context(|| format!("no step of {} waits for an approval", approve.name))?,
+    };
+    let uid = rollout.uid().unwrap_or_default();
+    annotated(&api, &namespace, &approve.name, &format!("{uid}/{step}")).await?;
+    super::print(format!("gatewayrollout.revguard.dev/{} step {step} approved\n", approve.name).as_bytes())
+}
+
+async fn resumed(one_: &One) -> Result<ExitCode, Failure> {
+    let (client, namespace) = api(&one_.place).await?;
+    let api: Api<GatewayRollout> = Api::namespaced(client, &namespace);
+    let rollout = one(&api, &namespace, &one_.name).await?;
+    let pause = rollout.status.as_ref().and_then(|s| s.pause.as_ref());
+    if rollout.spec.paused {
+        patched(&api, &namespace, &one_.name, &json!({"spec": {"paused": false}})).await?;
+    }
+    match pause {
+        Some(pause) if pause.needs_human => {
+            let uid = rollout.uid().unwrap_or_default();
+            annotated(&api, &namespace, &one_.name, &format!("{uid}/resume")).await?;
+        }
+        Some(pause) if !rollout.spec.paused => {
+            anyhow::bail!("{} is held by {}, which ends by itself: {}", one_.name, pause.reason, pause.message)
+        }
+        None if !rollout.spec.paused => anyhow::bail!("{} is not held", one_.name),
+        _ => {}
+    }
+    super::print(format!("gatewayrollout.revguard.dev/{} goes on\n", one_.name).as_bytes())
+}
+
+async fn annotated(api: &Api<GatewayRollout>, namespace: &str, name: &str, value: &str) -> Result<(), Failure> {
+    let annotations = BTreeMap::from([(key::APPROVE, value)]);
+    patched(api, namespace, name, &json!({"metadata": {"annotations": annotations}})).await
+}
+
+async fn patched(api: &Api<GatewayRollout>, namespace: &str, name: &str, patch: &Value) -> Result<(), Failure> {
+    let parameters = PatchParams { field_manager: Some("revguard-cli".to_owned()), ..PatchParams::default() };
+    match api.patch(name, &parameters, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        // What the API server says against it is meant for a person: our own webhook and the definition's validations.
+        Err(kube::Error::Api(status)) => anyhow::bail!("{}", status.message),
+        Err(other) => Err(Failure::from(other).context(format!("GatewayRollout {namespace}/{name}"))),
+    }
+}
+
+async fn said(place: &Place, name: &str, patch: Value, what: &str) -> Result<ExitCode, Failure> {
+    let (client, namespace) = api(place).await?;
+    let api: Api<GatewayRollout> = Api::namespaced(client, &namespace);
+    let rollout = one(&api, &namespace, name).await?;
+    let phase = rollout.status.as_ref().map(|s| s.phase).unwrap_or_default();
+    if matches!(phase, Phase::RolledBack | Phase::Failed) {
+        anyhow::bail!("{name} is over ({}): nothing that is said to it has an effect", phase.as_str());
+    }
+    patched(&api, &namespace, name, &patch).await?;
+    super::print(format!("gatewayrollout.revguard.dev/{name} {what}\n").as_bytes())
+}

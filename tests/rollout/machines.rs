@@ -1,0 +1,96 @@
+//! The controllers of Kubernetes, as far as a gateway meets them: Deployments that roll, ReplicaSets that replace and choose whom to
+//! delete, an autoscaler that keeps its bounds.
+
+use revguard::rollout::step::Which;
+
+use super::config::Rev;
+use super::world::{Deployment, World};
+
+impl World {
+    fn of_set(&self, which: Which, rev: Rev) -> usize {
+        self.alive(which).filter(|p| p.rev == rev).count()
+    }
+
+    /// The Deployment's controller, or one of its ReplicaSets, has something to do.
+    pub fn is_behind(&self, which: Which, d: &Deployment) -> bool {
+        d.observed < d.generation
+            || self.rolled(which, d) != d.sets
+            || Rev::ALL.into_iter().any(|rev| self.of_set(which, rev) != usize::from(d.sets[rev as usize]))
+    }
+
+    /// What the Deployment's controller wants of its ReplicaSets next.
+    fn rolled(&self, which: Which, d: &Deployment) -> [u8; 3] {
+        let mut sets = d.sets;
+        let now = d.rev as usize;
+        let all: u8 = sets.iter().sum();
+        let others = all - sets[now];
+        if others == 0 {
+            // A paused Deployment makes no ReplicaSet for a new template, and scales the one that it has.
+            sets[now] = d.replicas;
+            return sets;
+        }
+        if d.paused {
+            // It scales what it has: in proportion, which for one pod more or less is the largest.
+            let largest = (0..3).max_by_key(|i| sets[*i]).expect("three");
+            let surge = u8::from(d.paced);
+            if all < d.replicas {
+                sets[largest] += d.replicas - all;
+            } else if all > d.replicas + surge {
+                sets[largest] -= all - d.replicas - surge;
+            }
+            return sets;
+        }
+        // One more, and none less.
+        let ready = self.alive(which).filter(|p| p.ready).count();
+        if all < d.replicas + 1 && sets[now] < d.replicas {
+            sets[now] += 1;
+            return sets;
+        }
+        let other = (0..3).find(|i| *i != now && sets[*i] > 0).expect("others");
+        let unready = self.alive(which).any(|p| p.rev as usize == other && !p.ready);
+        // Pods that never served are removed first; one that serves only when enough others do.
+        if unready || ready > usize::from(d.replicas) {
+            sets[other] -= 1;
+        }
+        sets
+    }
+
+    /// Their next step.
+    pub fn roll(&mut self, which: Which) {
+        let d = self.deployment(which).expect("it is there").clone();
+        let rolled = self.rolled(which, &d);
+        let deployment = self.deployments[which as usize].as_mut().expect("it is there");
+        deployment.observed = deployment.generation;
+        deployment.sets = rolled;
+        for rev in Rev::ALL {
+            let (is, wanted) = (self.of_set(which, rev), usize::from(rolled[rev as usize]));
+            if is < wanted {
+                self.start(which.pods(), rev);
+                return;
+            }
+            if is > wanted {
+                let victim = self.alive(which).filter(|p| p.rev == rev);
+                let victim =
+                    victim.min_by_key(|p| (p.ready, p.pinned, std::cmp::Reverse((p.since, p.id)))).expect("one").id;
+                let pod = self.pods.iter_mut().find(|p| p.id == victim).expect("one");
+                (pod.deleting, pod.endpoint, pod.version) = (true, false, pod.version + 1);
+                return;
+            }
+        }
+    }
+
+    /// What the autoscaler makes of its Deployment's replicas.
+    pub fn scaled(&self) -> Option<u8> {
+        let hpa = self.hpa.as_ref()?;
+        let replicas = self.deployment(hpa.target)?.replicas;
+        let wanted = hpa.desired.max(hpa.min);
+        (replicas > 0 && replicas != wanted).then_some(wanted)
+    }
+
+    pub fn scale(&mut self) {
+        let Some(wanted) = self.scaled() else { return };
+        let target = self.hpa.as_ref().expect("it scales").target;
+        let d = self.deployments[target as usize].as_mut().expect("it is there");
+        (d.replicas, d.version, d.generation) = (wanted, d.version + 1, d.generation + 1);
+    }
+}

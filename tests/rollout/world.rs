@@ -1,0 +1,495 @@
+//! The model of a cluster with one gateway in it: Deployments, their ReplicaSets' behaviour, pods, an autoscaler, endpoints, and the
+//! GatewayRollout with what its status remembers. Everything happens in no time, in any order; time passes when nothing else is left.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use revguard::api::rollout_status::Phase;
+use revguard::rollout::Memory;
+use revguard::rollout::seen::Of;
+use revguard::rollout::step::{Next, Step, Which};
+
+use super::config::{Broken, Config, Rev, TICK};
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pod {
+    pub id: u16,
+    pub version: u16,
+    pub of: Of,
+    pub rev: Rev,
+    pub ready: bool,
+    pub endpoint: bool,
+    pub deleting: bool,
+    pub pinned: bool,
+    /// Since when.
+    pub apart: Option<u32>,
+    /// Requests are on their way through it.
+    pub busy: bool,
+    pub since: u32,
+    /// It was set apart, and nothing on it says so.
+    pub lost: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Deployment {
+    pub uid: u16,
+    pub version: u16,
+    pub generation: u16,
+    pub observed: u16,
+    pub replicas: u8,
+    pub rev: Rev,
+    pub paused: bool,
+    pub paced: bool,
+    pub ours: bool,
+    /// Replicas of its ReplicaSets, by template.
+    pub sets: [u8; 3],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hpa {
+    pub version: u16,
+    pub target: Which,
+    pub min: u8,
+    pub desired: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Copy {
+    pub version: u16,
+    pub hash: u8,
+}
+
+/// The object.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    pub version: u16,
+    pub generation: u16,
+    pub deleting: bool,
+    pub finalizer: bool,
+    pub bits: u8,
+    pub approval: Option<Say>,
+    pub memory: Arc<Memory>,
+}
+
+/// What somebody approves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Say {
+    Resume,
+    /// The first step.
+    Step,
+    Nonsense,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    Off,
+    Quiet,
+    Firing,
+    Unknown,
+}
+
+/// Decided, and not yet written.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    pub next: Next,
+    /// Of the GatewayRollout, when it was decided.
+    pub version: u16,
+    /// Pods were taken by somebody else since.
+    pub tainted: bool,
+    /// It was decided on the way back.
+    pub back: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub config: Arc<Config>,
+    pub clock: u32,
+    pub rollout: Option<Rollout>,
+    pub deployments: [Option<Deployment>; 3],
+    pub lock: bool,
+    pub pods: Vec<Pod>,
+    pub hpa: Option<Hpa>,
+    pub original: u8,
+    pub copy: Option<Copy>,
+    pub from_ready: bool,
+    pub from_installed: bool,
+    pub to_ready: bool,
+    pub gate: Gate,
+    /// When it became quiet.
+    pub quiet: u32,
+    pub sick: bool,
+    pub rejects: bool,
+    pub narrowed: bool,
+    pub key_lost: bool,
+    pub blocked: bool,
+    pub refused: bool,
+    /// What the metric says, if there is one.
+    pub metric: u8,
+    /// Names of pods that were served and are gone by other hands: fewer may serve for a while.
+    pub harmed: bool,
+    pub late: Option<Pending>,
+    pub late_left: u8,
+    pub budget: u8,
+    pub next_pod: u16,
+    pub next_uid: u16,
+    /// Writes that came too late.
+    pub refusals: u32,
+}
+
+pub fn at(clock: u32) -> Timestamp {
+    Timestamp::from_second(1_772_000_000 + i64::from(clock) * TICK).expect("a time")
+}
+
+pub fn ticks(time: Timestamp) -> i64 {
+    (time.as_second() - 1_772_000_000) / TICK
+}
+
+impl World {
+    pub fn new(config: &Arc<Config>) -> World {
+        let n = config.pods;
+        let source = Deployment {
+            uid: 1,
+            version: 1,
+            generation: 1,
+            observed: 1,
+            replicas: n,
+            rev: Rev::Old,
+            paused: false,
+            paced: false,
+            ours: false,
+            sets: [n, 0, 0],
+        };
+        let memory = Arc::new(Memory::default());
+        let rollout = Rollout {
+            version: 1,
+            generation: 1,
+            deleting: false,
+            finalizer: false,
+            bits: config.bits,
+            approval: None,
+            memory,
+        };
+        let mut world = World {
+            config: Arc::clone(config),
+            clock: 0,
+            rollout: Some(rollout),
+            deployments: [Some(source), None, None],
+            lock: false,
+            pods: Vec::new(),
+            hpa: config.hpa.then_some(Hpa { version: 1, target: Which::Source, min: 1, desired: n }),
+            original: 1,
+            copy: None,
+            from_ready: true,
+            from_installed: true,
+            to_ready: true,
+            gate: if config.spec["guardrails"]["alerts"].is_null() { Gate::Off } else { Gate::Quiet },
+            quiet: 0,
+            sick: false,
+            rejects: false,
+            narrowed: false,
+            key_lost: false,
+            blocked: false,
+            refused: false,
+            metric: 0,
+            harmed: false,
+            late: None,
+            late_left: config.late,
+            budget: config.budget,
+            next_pod: 0,
+            next_uid: 2,
+            refusals: 0,
+        };
+        for _ in 0..n {
+            world.start(Of::Source, Rev::Old);
+        }
+        for pod in &mut world.pods {
+            (pod.ready, pod.endpoint) = (true, true);
+        }
+        world
+    }
+
+    pub fn now(&self) -> Timestamp {
+        at(self.clock)
+    }
+
+    pub fn start(&mut self, of: Of, rev: Rev) {
+        let (id, since, busy) = (self.next_pod, self.clock, self.config.busy);
+        self.next_pod += 1;
+        self.pods.push(Pod {
+            id,
+            version: 1,
+            of,
+            rev,
+            ready: false,
+            endpoint: false,
+            deleting: false,
+            pinned: false,
+            apart: None,
+            busy,
+            since,
+            lost: false,
+        });
+    }
+
+    pub fn deployment(&self, which: Which) -> Option<&Deployment> {
+        self.deployments[which as usize].as_ref()
+    }
+
+    pub fn alive(&self, which: Which) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(move |p| p.of == which.pods() && !p.deleting)
+    }
+
+    /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.
+    pub fn serving(&self) -> usize {
+        let of = |which: Which| {
+            let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
+            let (mut alive, mut unready, mut serving) = (0_usize, 0_usize, 0_usize);
+            for pod in self.alive(which) {
+                alive += 1;
+                unready += usize::from(!pod.ready);
+                serving += usize::from(pod.ready && pod.endpoint);
+            }
+            let surge = usize::from(self.deployment(which).is_some_and(|d| d.paced));
+            serving.saturating_sub(alive.saturating_sub(replicas + surge).saturating_sub(unready))
+        };
+        Which::ALL.into_iter().map(of).sum()
+    }
+
+    pub fn memory(&self) -> Option<&Memory> {
+        self.rollout.as_ref().map(|r| &*r.memory)
+    }
+
+    fn held(&self, version: &str, is: Option<u16>) -> bool {
+        self.config.broken == Broken::NoPrecondition && is.is_some() || is.is_some_and(|v| v.to_string() == version)
+    }
+
+    /// Whether this write would be refused by now.
+    pub fn is_refused(&self, pending: &Pending) -> bool {
+        let rollout = self.rollout.as_ref();
+        let of = |which: Which| self.deployment(which).map(|d| d.version);
+        let pod = |name: &str| {
+            let id: Option<u16> = name.strip_prefix('p').and_then(|n| n.parse().ok());
+            self.pods.iter().find(|p| Some(p.id) == id && !p.deleting).map(|p| p.version)
+        };
+        let Next::Do(step) = &pending.next else {
+            let same = rollout.is_some_and(|r| r.version == pending.version);
+            return !(same || self.config.broken == Broken::NoPrecondition && rollout.is_some());
+        };
+        !match step {
+            Step::Hold { held } | Step::Release { held } | Step::Consume { held } | Step::DropRollout { held } => {
+                self.held(&held.version, rollout.map(|r| r.version))
+            }
+            Step::Lock { held, .. } => self.held(&held.version, of(Which::Source)),
+            Step::Unlock { held } | Step::Retemplate { held, .. } | Step::Pace { held, .. } => {
+                self.held(&held.version, of(Which::Source))
+            }
+            Step::CopyConfig { held: None, .. } => self.copy.is_none(),
+            Step::CopyConfig { held: Some(held), .. } | Step::DropConfig { held, .. } => {
+                self.held(&held.version, self.copy.as_ref().map(|c| c.version))
+            }
+            Step::CreateCanary => self.deployment(Which::Canary).is_none(),
+            Step::CreateStandby => self.deployment(Which::Standby).is_none(),
+            Step::DropDeployment { which, held } | Step::Scale { which, held, .. } => {
+                self.held(&held.version, of(*which))
+            }
+            Step::CreateProbe => !self.pods.iter().any(|p| p.of == Of::Probe),
+            Step::DropProbe { pod: name, held }
+            | Step::Pin { pod: name, held }
+            | Step::SetApart { pod: name, held, .. }
+            | Step::DropApart { pod: name, held, .. } => self.held(&held.version, pod(name)),
+            Step::Autoscale { held, .. } => self.held(&held.version, self.hpa.as_ref().map(|h| h.version)),
+            Step::Relabel { .. } => false,
+        }
+    }
+
+    /// Carries a write out; the promise that it breaks, if it does.
+    pub fn write(&mut self, pending: Pending) -> Result<(), String> {
+        if self.is_refused(&pending) {
+            self.refusals += 1;
+            return Ok(());
+        }
+        match pending.next {
+            Next::Remember(memory) => {
+                let rollout = self.rollout.as_mut().expect("not refused");
+                rollout.version += 1;
+                rollout.memory = Arc::new(*memory);
+                Ok(())
+            }
+            Next::Do(step) => self.step(&step),
+            Next::Wait(_) | Next::Done => Ok(()),
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        let rollout = |world: &mut World, change: fn(&mut Rollout)| {
+            let rollout = world.rollout.as_mut().expect("not refused");
+            rollout.version += 1;
+            change(rollout);
+        };
+        match step {
+            Step::Hold { .. } => rollout(self, |r| r.finalizer = true),
+            Step::Consume { .. } => rollout(self, |r| r.approval = None),
+            Step::Release { .. } => {
+                rollout(self, |r| r.finalizer = false);
+                self.collect();
+            }
+            Step::DropRollout { .. } => {
+                rollout(self, |r| r.deleting = true);
+                self.collect();
+            }
+            Step::Lock { .. } => {
+                self.source().version += 1;
+                self.lock = true;
+            }
+            Step::Unlock { .. } => {
+                self.source().version += 1;
+                self.lock = false;
+            }
+            Step::CopyConfig { hash, .. } => {
+                let version = self.copy.as_ref().map_or(1, |c| c.version + 1);
+                self.copy = Some(Copy { version, hash: hash.parse().expect("a number") });
+            }
+            Step::DropConfig { .. } => self.copy = None,
+            Step::CreateCanary => self.create(Which::Canary, Rev::New),
+            Step::CreateStandby => self.create(Which::Standby, Rev::Old),
+            Step::DropDeployment { which, .. } => self.drop_deployment(*which),
+            Step::Scale { which, to, .. } => {
+                let deployment = self.deployments[*which as usize].as_mut().expect("not refused");
+                deployment.replicas = u8::try_from(*to).expect("few");
+                (deployment.version, deployment.generation) = (deployment.version + 1, deployment.generation + 1);
+            }
+            Step::Retemplate { revision, .. } => {
+                let rev = if &**revision == "new" { Rev::New } else { Rev::Old };
+                self.retemplate(rev);
+            }
+            Step::Pace { paused, .. } => {
+                let source = self.source();
+                (source.version, source.generation) = (source.version + 1, source.generation + 1);
+                (source.paused, source.paced) = paused.map_or((false, false), |p| (p, true));
+            }
+            Step::CreateProbe => self.start(Of::Probe, Rev::New),
+            Step::DropProbe { pod, .. } => self.pods.retain(|p| format!("p{}", p.id) != **pod),
+            Step::Pin { pod, .. } => {
+                let pod = self.pod(pod);
+                (pod.pinned, pod.version) = (true, pod.version + 1);
+            }
+            Step::SetApart { pod, .. } => self.set_apart(pod),
+            Step::DropApart { pod, .. } => return self.drop_apart(pod),
+            Step::Autoscale { target, min, .. } => {
+                let stays = self.config.broken == Broken::HpaStays;
+                let target = if stays { Which::Source } else { which(target) };
+                let hpa = self.hpa.as_mut().expect("not refused");
+                (hpa.target, hpa.min, hpa.version) = (target, u8::try_from(*min).expect("few"), hpa.version + 1);
+            }
+            Step::Relabel { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn source(&mut self) -> &mut Deployment {
+        self.deployments[0].as_mut().expect("not refused")
+    }
+
+    fn pod(&mut self, name: &str) -> &mut Pod {
+        self.pods.iter_mut().find(|p| format!("p{}", p.id) == name).expect("not refused")
+    }
+
+    /// An object that is deleted goes once nobody holds it.
+    pub fn collect(&mut self) {
+        if self.rollout.as_ref().is_some_and(|r| r.deleting && !r.finalizer) {
+            self.rollout = None;
+            // Its probe is owned by it, and so are pods set apart: they are cut.
+            self.pods.retain(|p| p.of != Of::Probe);
+        }
+    }
+
+    pub fn create(&mut self, which: Which, rev: Rev) {
+        let uid = self.next_uid;
+        self.next_uid += 1;
+        self.deployments[which as usize] = Some(Deployment {
+            uid,
+            version: 1,
+            generation: 1,
+            observed: 0,
+            replicas: 0,
+            rev,
+            paused: false,
+            paced: false,
+            ours: true,
+            sets: [0; 3],
+        });
+    }
+
+    pub fn drop_deployment(&mut self, which: Which) {
+        self.deployments[which as usize] = None;
+        for pod in self.pods.iter_mut().filter(|p| p.of == which.pods()) {
+            (pod.deleting, pod.endpoint) = (true, false);
+        }
+    }
+
+    pub fn retemplate(&mut self, rev: Rev) {
+        let source = self.source();
+        (source.rev, source.version, source.generation) = (rev, source.version + 1, source.generation + 1);
+    }
+
+    fn set_apart(&mut self, name: &str) {
+        let (clock, broken) = (self.clock, self.config.broken);
+        let mut id = self.pod(name).id;
+        if broken == Broken::OwnChoice {
+            // Whoever is late takes another: the last one instead of the first.
+            let of = self.pod(name).of;
+            let other = self.pods.iter().filter(|p| p.of == of && p.ready && !p.deleting).map(|p| p.id).max();
+            id = other.unwrap_or(id);
+        }
+        let pod = self.pods.iter_mut().find(|p| p.id == id).expect("it is there");
+        pod.version += 1;
+        (pod.endpoint, pod.apart, pod.of) = (false, Some(clock), Of::Apart);
+        if broken == Broken::ApartNotRecorded {
+            (pod.of, pod.lost) = (Of::Other, true);
+        }
+    }
+
+    fn drop_apart(&mut self, name: &str) -> Result<(), String> {
+        let wait = self.config.spec["strategy"]["drain"]["maxWait"].as_str().expect("a duration");
+        let wait: u32 = wait.trim_end_matches('m').parse().expect("minutes");
+        let (clock, pod) = (self.clock, self.pod(name));
+        let early = pod.busy && pod.apart.is_none_or(|since| clock < since + wait);
+        let id = pod.id;
+        self.pods.retain(|p| p.id != id);
+        if early { Err(format!("p{id} was deleted with its requests still open, before its time")) } else { Ok(()) }
+    }
+
+    /// Drops what was decided and would be refused.
+    pub fn settle(&mut self) {
+        let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
+        if let Some(pending) = &self.late
+            // A lease ends long before a way turns round: raising the other side takes longer than any request.
+            && (self.is_refused(pending) || pending.back != back)
+        {
+            self.late = None;
+            self.refusals += 1;
+        }
+    }
+
+    pub fn later(&mut self, time: SignedDuration) {
+        let seconds = time.as_secs().max(1);
+        self.clock += u32::try_from((seconds + TICK - 1) / TICK).expect("soon");
+    }
+}
+
+/// Deployments by their names.
+pub fn which(name: &str) -> Which {
+    match name {
+        "gw" => Which::Source,
+        "gw-new" => Which::Canary,
+        _ => Which::Standby,
+    }
+}
+
+pub const fn name(which: Which) -> &'static str {
+    match which {
+        Which::Source => "gw",
+        Which::Canary => "gw-new",
+        Which::Standby => "gw-old",
+    }
+}
