@@ -12,6 +12,7 @@ mod forward;
 mod held;
 mod node;
 mod refused;
+mod rights;
 mod watch;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::Mutex;
 
 use crate::controller::{Controller, Env, SOON};
 use crate::harness::Options;
+use crate::harness::wait::wait_until;
 use crate::trial::trial;
 use node::Node;
 
@@ -32,7 +34,8 @@ pub fn tests() -> Vec<Trial> {
         trial!(ApiServer, crd::the_definition_refuses_what_cannot_be_carried_out),
         trial!(Helm, approvals::only_who_may_approves_and_nobody_in_anothers_name),
     ];
-    let controller = [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests()];
+    let controller =
+        [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests(), rights::tests()];
     controller.into_iter().flatten().chain(admission).collect()
 }
 
@@ -177,10 +180,13 @@ impl Stage {
         self.env().create(path.trim_end_matches(&format!("/{}", self.ns)), object).await
     }
 
-    /// Waits until the rollout is as `is` says.
+    /// Waits until the rollout is as `is` says; the error is its status.
     async fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
-        let found = self.env().until(WHOLE, &self.rollout(), what, is).await;
-        found.with_context(|| format!("{}: the rollout did not come to {what}", self.ns))
+        let found = wait_until(WHOLE, what, || async {
+            let answer = self.env().ask(http::Method::GET, &self.rollout(), None).await.map_err(|e| format!("{e:#}"))?;
+            if answer.ok() && is(&answer.body) { Ok(answer.body) } else { Err(brief(&answer.body)) }
+        });
+        found.await.with_context(|| format!("{}: the rollout did not come to {what}", self.ns))
     }
 
     async fn phase(&self, phase: &str) -> Result<Value> {
@@ -237,6 +243,20 @@ impl Stage {
         anyhow::ensure!(left.is_empty(), "pods that nobody ends: {left:?}");
         Ok(())
     }
+}
+
+/// What a person needs to see of a status.
+fn brief(object: &Value) -> String {
+    let status = &object["status"];
+    let conditions: Vec<String> = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|c| format!("{}={} {} {}", c["type"], c["status"], c["reason"], c["message"]))
+        .collect();
+    let keys = ["phase", "state", "step", "pods", "pause", "rollback", "batch", "apart", "preflight"];
+    let shown: Vec<String> = keys.iter().map(|key| format!("{key}: {}", status[*key])).collect();
+    format!("{}\n{}", shown.join("\n"), conditions.join("\n"))
 }
 
 /// With durations that a test can wait for.
