@@ -27,7 +27,10 @@ use crate::harness::wait::wait_until;
 use node::Node;
 
 pub fn tests() -> Vec<Trial> {
-    [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests(), rights::tests()].into_iter().flatten().collect()
+    [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests(), rights::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
@@ -174,7 +177,8 @@ impl Stage {
     /// Waits until the rollout is as `is` says; the error is its status.
     async fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
         let found = wait_until(WHOLE, what, || async {
-            let answer = self.env().ask(http::Method::GET, &self.rollout(), None).await.map_err(|e| format!("{e:#}"))?;
+            let answer =
+                self.env().ask(http::Method::GET, &self.rollout(), None).await.map_err(|e| format!("{e:#}"))?;
             if answer.ok() && is(&answer.body) { Ok(answer.body) } else { Err(brief(&answer.body)) }
         });
         found.await.with_context(|| format!("{}: the rollout did not come to {what}", self.ns))
