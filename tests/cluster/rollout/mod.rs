@@ -46,7 +46,7 @@ const CANARY: &str = "custom-gw-1-24";
 const OLD: &str = "custom-gw-1-23";
 
 /// A whole rollout is some forty looks and writes, and the machine may be busy with others.
-const WHOLE: Duration = Duration::from_secs(90);
+const WHOLE: Duration = Duration::from_secs(240);
 
 /// A mesh, and what the chart installs.
 struct World {
@@ -183,7 +183,8 @@ impl Stage {
     /// Waits until the rollout is as `is` says; the error is its status.
     async fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
         let found = wait_until(WHOLE, what, || async {
-            let answer = self.env().ask(http::Method::GET, &self.rollout(), None).await.map_err(|e| format!("{e:#}"))?;
+            let answer =
+                self.env().ask(http::Method::GET, &self.rollout(), None).await.map_err(|e| format!("{e:#}"))?;
             if answer.ok() && is(&answer.body) { Ok(answer.body) } else { Err(brief(&answer.body)) }
         });
         found.await.with_context(|| format!("{}: the rollout did not come to {what}", self.ns))

@@ -162,7 +162,8 @@ impl Play {
                     servers.push(accepting(address, port).await?);
                 }
             }
-            let running = Running { name: name.to_owned(), address, servers, began: Instant::now(), ready: None, ending: None };
+            let running =
+                Running { name: name.to_owned(), address, servers, began: Instant::now(), ready: None, ending: None };
             self.running.insert(uid.to_owned(), running);
         }
         let running = self.running.get_mut(uid).context("it runs")?;
