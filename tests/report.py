@@ -28,11 +28,13 @@ def number(value):
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-def holds(lost, control=None):
+def holds(lost, control):
     """A count of losses counts only if the same load finds some where there must be some."""
     if lost:
         return "**no**"
-    return "yes" if control is None or control > 0 else "**void**: the control lost nothing"
+    if control is None:
+        return "**void**: it has no control"
+    return "yes" if control > 0 else "**void**: the control lost nothing"
 
 
 def losses(name, title, what, extra):
@@ -79,9 +81,9 @@ def main():
     ]
     parts += losses("node-disruption", "Rolling restarts and evictions", LOAD + " Meanwhile the webhook's Deployment is restarted and its pods are evicted as `kubectl drain` does. Control: the same restarts without a drain.", [
         ("rolling_restarts", "rolling restarts"), ("calls_during_restarts", "calls during those"), ("evictions", "evictions"), ("smallest_share", "smallest share that one replica answered")])
-    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA. Control: a serving certificate that the API server has no reason to believe.", [
-        ("leaves", "serving certificates"), ("authorities", "CAs")])
-    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back. The control is that of the first section: the same load loses calls where pods do not drain.", [
+    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA; then `helm upgrade` gives it other durations, with an overlap longer than anything that is served will live. Control: a serving certificate that the API server has no reason to believe, while no controller runs; the next one puts it right.", [
+        ("leaves", "serving certificates"), ("authorities", "CAs"), ("mended_seconds", "control: seconds from the controller's return to a certificate that is believed")])
+    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back. Control: `helm upgrade` of pods that do not drain.", [
         ("calls_until_upgraded", "calls until upgraded")])
     parts += plain("node-cold-start", "Start from nothing", "Every pod is gone, the power is cut, etcd stays; every webhook fails closed. The node, DNS and revguard come back by themselves.", [
         ("pods_lost", "pods lost"), ("node_and_dns_seconds", "seconds until the node and DNS are ready"), ("guard_seconds", "seconds until revguard is ready")])

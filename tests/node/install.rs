@@ -59,12 +59,15 @@ async fn helm_install_gives_a_working_guard(machine: &'static Machine) -> Result
     // Life goes on, with pods that really start.
     let passed = machine.kubectl(&["apply", "-f", "-"], ORDINARY).await?.passed()?;
     println!("passed:\n{passed}");
-    machine.kubectl(&["rollout", "status", "deployment/web", "-n", "ordinary", "--timeout=60s"], "").await?.passed()?;
+    machine
+        .kubectl(&["rollout", "status", "deployment/web", "-n", "ordinary", "--timeout=120s"], "")
+        .await?
+        .passed()?;
     machine
         .kubectl(&["label", "namespace", "ordinary", "istio.io/rev=prod", "istio-injection=enabled"], "")
         .await?
         .refused(&["[NS001 ", "has both istio-injection=enabled and istio.io/rev=prod"])?;
-    machine.kubectl(&["delete", "namespace", "ordinary", "--timeout=60s"], "").await?.passed()?;
+    machine.kubectl(&["delete", "namespace", "ordinary", "--timeout=120s"], "").await?.passed()?;
     Ok(())
 }
 
@@ -107,7 +110,7 @@ async fn the_static_binary_resolves_names_through_the_clusters_dns(machine: &'st
     let manifest =
         BY_NAME.replace("NAMESPACE", NAMESPACE).replace("SERVICE_ACCOUNT", WEBHOOK).replace("IMAGE", &image());
     machine.kubectl(&["apply", "-f", "-"], &manifest).await?.passed()?;
-    let phase = wait_until(Duration::from_secs(60), "the end of a pod", || async {
+    let phase = wait_until(Duration::from_secs(120), "the end of a pod", || async {
         let pod = guard.pods().get("by-name").await.map_err(|error| error.to_string())?;
         let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();
         if ["Succeeded", "Failed"].contains(&phase.as_str()) { Ok(phase) } else { Err(phase) }

@@ -26,10 +26,12 @@ fn main() -> ExitCode {
         // more until it is restarted (kubernetes/kubernetes#130887).
         mesh::tests(),
         disruption::tests(),
+        // Its control begins with the pods that the one before it ends with.
+        lifecycle::upgrade(),
         certificates::tests(),
         leader::tests(),
         cold_start::tests(),
-        lifecycle::tests(),
+        lifecycle::uninstall(),
     ]
     .into_iter()
     .flatten()

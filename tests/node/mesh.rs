@@ -6,6 +6,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Api;
+use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -122,7 +125,31 @@ async fn stage(machine: &Machine) -> Result<()> {
         said.map_err(|error| format!("{error:#}"))
     })
     .await?;
-    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed().map(drop)
+    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=120s"], "")
+        .await?
+        .passed()
+        .map(drop)
+}
+
+/// Waits until everybody who has a say knows who uses the revision: each replica, and the admission policy over webhook configurations,
+/// whose parameters the controller writes.
+async fn known(guard: &Guard, machine: &Machine, revision: &str) -> Result<()> {
+    let client = || guard.client.clone();
+    let shop = Api::<Namespace>::all(client()).get("shop").await?;
+    guard.seen("Namespace", &[shop.metadata]).await?;
+    let pods = Api::<Pod>::namespaced(client(), "shop").list(&ListParams::default()).await?;
+    guard.seen("Pod", &pods.into_iter().map(|pod| pod.metadata).collect::<Vec<_>>()).await?;
+    for (kind, name) in [
+        ("validatingwebhookconfiguration", format!("istio-validator-{revision}-{SYSTEM}")),
+        ("mutatingwebhookconfiguration", format!("istio-sidecar-injector-{revision}")),
+    ] {
+        wait_until(Duration::from_secs(30), "a policy that knows of the revision's users", || async {
+            let said = jane(machine, &["delete", kind, &name, "--dry-run=server"], "").await;
+            said.and_then(|said| said.refused(&["[VW011 "])).map_err(|error| format!("{error:#}"))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn clear(machine: &Machine) -> Result<()> {
@@ -152,12 +179,16 @@ async fn there(machine: &Machine, release: &str) -> Result<Vec<String>> {
 /// Pods of the namespace really start, with the injector asked.
 async fn restarts(machine: &Machine) -> Result<()> {
     jane(machine, &["rollout", "restart", "-n", "shop", "deployment/web"], "").await?.passed()?;
-    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed().map(drop)
+    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=120s"], "")
+        .await?
+        .passed()
+        .map(drop)
 }
 
 async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'static Machine) -> Result<()> {
-    Guard::installed(machine, &[]).await?;
+    let guard = Guard::installed(machine, &[]).await?;
     stage(machine).await?;
+    known(&guard, machine, "1-23").await?;
     let before = there(machine, "istiod-1-23").await?;
     ensure!(before.len() >= 13, "the stand-in is not whole: {before:?}");
 
@@ -230,11 +261,14 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     glass.extend(patch);
     machine.kubectl(&glass, "").await?.passed()?;
     let began = Instant::now();
-    // It is really broken: the API server cannot ask, and refuses.
+    // It is really broken: the API server cannot ask, and refuses, as soon as it has heard. A repair comes after a grace of 20 s.
     let change = ["annotate", "sidecar", "default", "--overwrite"];
-    jane(machine, &[&change[..], &["round=1"]].concat(), "")
-        .await?
-        .refused(&["failed calling webhook", "istiod-gone"])?;
+    wait_until(Duration::from_secs(18), "a write that cannot be validated", || async {
+        let said = jane(machine, &[&change[..], &["round=1"]].concat(), "").await;
+        said.and_then(|said| said.refused(&["failed calling webhook", "istiod-gone"]))
+            .map_err(|error| format!("{error:#}"))
+    })
+    .await?;
     let mended = wait_until(Duration::from_secs(60), "a mended validator", || async {
         let found = validator(machine).await.map_err(|error| format!("{error:#}"))?;
         if leads_to(&found) == "istiod-1-23" { Ok(found) } else { Err(leads_to(&found).to_owned()) }
@@ -242,7 +276,7 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     .await?;
     let took = began.elapsed();
     ensure!(mended["metadata"]["annotations"]["revguard.dev/repaired"].is_string(), "{mended}");
-    wait_until(Duration::from_secs(10), "a write that is validated", || async {
+    wait_until(Duration::from_secs(30), "a write that is validated", || async {
         let said = jane(machine, &[&change[..], &["round=2"]].concat(), "").await.and_then(Said::passed);
         said.map_err(|error| format!("{error:#}"))
     })
