@@ -149,9 +149,9 @@ async fn in_force(machine: &Machine) -> Result<()> {
 async fn known(guard: &Guard, machine: &Machine, revision: &str) -> Result<()> {
     let client = || guard.client.clone();
     let shop = Api::<Namespace>::all(client()).get("shop").await?;
-    guard.seen("Namespace", &[shop.metadata]).await?;
+    guard.seen("namespaces", &[shop.metadata]).await?;
     let pods = Api::<Pod>::namespaced(client(), "shop").list(&ListParams::default()).await?;
-    guard.seen("Pod", &pods.into_iter().map(|pod| pod.metadata).collect::<Vec<_>>()).await?;
+    guard.seen("pods", &pods.into_iter().map(|pod| pod.metadata).collect::<Vec<_>>()).await?;
     for (kind, name) in [
         ("validatingwebhookconfiguration", format!("istio-validator-{revision}-{SYSTEM}")),
         ("mutatingwebhookconfiguration", format!("istio-sidecar-injector-{revision}")),

@@ -155,7 +155,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Waits until every replica judges by everything that is there now of what it holds about these objects.
+    /// Waits until every replica judges by these objects as they are now, or later. The kind is called as the API server calls it in paths.
     pub async fn seen(&self, kind: &str, objects: &[ObjectMeta]) -> Result<()> {
         let versions = objects.iter().filter_map(|object| object.resource_version.as_ref()?.parse::<u64>().ok());
         let version = versions.max().with_context(|| format!("no {kind}"))?;
