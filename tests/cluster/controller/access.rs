@@ -75,6 +75,23 @@ webhooks:
   rules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [namespaces]}]
 ";
 
+/// A rollout that is only looked at, and what guards it. Nobody answers there.
+const ROLLOUT: &str = "
+apiVersion: revguard.dev/v1alpha1
+kind: PrometheusSource
+metadata: {name: here}
+spec: {url: 'https://127.0.0.1:9', bearerTokenKey: token}
+---
+apiVersion: revguard.dev/v1alpha1
+kind: GatewayRollout
+metadata: {name: edge, namespace: edge}
+spec:
+  target: {deployment: {name: custom-gw}}
+  toRevision: 1-24
+  dryRun: true
+  guardrails: {source: {prometheusRef: {name: here}}, alerts: {}}
+";
+
 fn path(service: &str) -> String {
     format!("/api/v1/namespaces/istio-system/services/{service}")
 }
@@ -103,6 +120,8 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
         json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "istio/pilot:1.24.1"}]);
     env.patch("/apis/apps/v1/namespaces/istio-system/deployments/istiod-1-24", image).await?;
     env.apply(BROKEN).await?;
+    env.apply(&crate::rollout::GATEWAY.replace("HERE", "edge")).await?;
+    env.apply(ROLLOUT).await?;
     tag(&env, "nowhere", "1-77").await?;
     // The webhooks of prod carry a label that no istiod knows, and lead to 1-23 as its Service does.
     let prod = format!("{INJECTORS}/istio-revision-tag-prod");

@@ -40,7 +40,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-const GATEWAY: &str = include_str!("gateway.yaml");
+pub(crate) const GATEWAY: &str = include_str!("gateway.yaml");
 const GW: &str = "custom-gw";
 const CANARY: &str = "custom-gw-1-24";
 const OLD: &str = "custom-gw-1-23";
