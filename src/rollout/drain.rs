@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 
 use super::look::{GO, Go, Look, after, pods};
 use super::memory::Batch;
-use super::seen::{Of, Pod};
+use super::seen::Pod;
 use super::step::{Step, Which};
 use crate::api::gateway_rollout::DrainMode;
 
@@ -198,6 +198,6 @@ impl Look<'_> {
     }
 
     fn serves(&self, pod: &Pod) -> bool {
-        matches!(pod.of, Of::Source | Of::Canary | Of::Standby) && self.is_endpoint(pod)
+        self.whose(pod).is_some() && self.is_endpoint(pod)
     }
 }

@@ -165,7 +165,12 @@ impl Look<'_> {
     /// Why this cause holds now, if it does.
     fn present(&self, cause: Cause) -> Option<String> {
         match cause {
-            Cause::User => self.spec().paused.then(|| "spec.paused is set; unset it to go on".to_owned()),
+            Cause::User if self.spec().paused => Some("spec.paused is set; unset it to go on".to_owned()),
+            // Preflight has its own word for it; later it can only mean this.
+            Cause::User => {
+                let begun = self.spec().dry_run && self.memory.phase.is_forward();
+                begun.then(|| "spec.dryRun was set when it had begun; unset it to go on".to_owned())
+            }
             Cause::AlertFiring => self.alert(),
             Cause::MetricFailed => self.failed_metric(Reaction::Pause),
             Cause::MetricInconclusive => self.inconclusive_metric(),
@@ -393,7 +398,7 @@ impl Look<'_> {
         if self.spec().abort {
             return self.back(Reason::Aborted, "spec.abort is set".to_owned());
         }
-        if self.spec().paused {
+        if self.spec().paused || self.spec().dry_run {
             // Hold everything as it is.
             return GO;
         }

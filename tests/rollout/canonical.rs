@@ -87,7 +87,18 @@ impl World {
         (self.lock, self.original, self.copy.as_ref().map(|c| c.hash)).hash(s);
         (self.from_ready, self.from_installed, self.to_ready, self.gate).hash(s);
         (i64::from(self.clock) - i64::from(self.quiet)).min(OLD).hash(s);
-        (self.sick, self.rejects, self.narrowed, self.key_lost, self.blocked, self.refused, self.metric).hash(s);
+        (
+            self.sick,
+            self.sick_old,
+            self.rejects,
+            self.narrowed,
+            self.key_lost,
+            self.blocked,
+            self.refused,
+            self.metric,
+            self.pruned,
+        )
+            .hash(s);
         (self.harmed, self.forced, self.late_left, self.budget).hash(s);
         if let Some(late) = &self.late {
             late.tainted.hash(s);

@@ -1,13 +1,14 @@
 //! What can happen in the model world.
 
+use revguard::api::rollout_status::{Phase, Stage};
 use revguard::rollout::invariants::broken;
-use revguard::rollout::memory::Memory;
+use revguard::rollout::memory::{Cause, Memory};
 use revguard::rollout::plan;
 use revguard::rollout::seen::{Of, Seen};
 use revguard::rollout::step::{Next, Plan, Which};
 use std::sync::Arc;
 
-use super::config::{Broken, Config, Fault, Rev, bit};
+use super::config::{Broken, Fault, Rev, bit};
 use super::world::{Gate, Pending, Say, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +60,20 @@ impl World {
                 return Some(Err(format!("{step:?} breaks {:?}: {}", first.promise, first.how)));
             }
         }
+        if let Next::Remember(after) = &plan.next
+            && self.trusts_rejected(&memory, after)
+        {
+            return Some(Err("rejected listeners count as verified".to_owned()));
+        }
         Some(Ok(Decision { plan, memory }))
+    }
+
+    /// It goes on from looking at new pods, and all of them reject what they were sent.
+    fn trusts_rejected(&self, before: &Memory, after: &Memory) -> bool {
+        let verifying = |m: &Memory| m.step.as_ref().is_some_and(|s| s.stage == Stage::Verifying);
+        let on = after.phase == Phase::HandingOver || after.step.as_ref().is_some_and(|s| s.stage == Stage::Soaking);
+        let forward = after.phase.is_forward() && before.phase.is_forward();
+        self.rejects && forward && verifying(before) && on
     }
 
     /// What the plan gets instead, where something is broken on purpose.
@@ -152,7 +166,7 @@ impl World {
         for pod in &self.pods {
             if pod.deleting {
                 all.push(Event::Ends(pod.id));
-            } else if !pod.ready && !(self.sick && pod.rev == Rev::New) {
+            } else if !pod.ready && !(if pod.rev == Rev::New { self.sick } else { self.sick_old }) {
                 all.push(Event::Starts(pod.id));
             } else if pod.ready
                 && !pod.endpoint
@@ -175,9 +189,9 @@ impl World {
         {
             let memory = self.memory().expect("it waits");
             let back = memory.rollback.is_some();
-            let standby = self.deployment(Which::Standby).is_some();
+            let waits = memory.phase == Phase::Promoting;
             match (back, source.rev) {
-                (false, Rev::Old) if standby => all.push(Event::External(Rev::New)),
+                (false, Rev::Old) if waits => all.push(Event::External(Rev::New)),
                 (true, Rev::New) => all.push(Event::External(Rev::Old)),
                 _ => {}
             }
@@ -188,6 +202,7 @@ impl World {
         let pause = self.rollout.as_ref().is_some_and(|r| r.bits & bit::PAUSED != 0);
         let on = [
             (self.sick, Fault::Sick),
+            (self.sick_old, Fault::SickOld),
             (self.rejects, Fault::Rejects),
             (!self.to_ready, Fault::ToGone),
             (!self.from_ready, Fault::FromGone),
@@ -207,8 +222,6 @@ impl World {
         if rollout.approval.is_some() || rollout.memory.spent {
             return;
         }
-        use revguard::api::rollout_status::Phase;
-        use revguard::rollout::memory::Cause;
         match rollout.memory.pause.as_ref().map(|p| p.cause) {
             Some(Cause::Approval) => all.push(Event::Says(Say::Step)),
             Some(cause) if cause.needs_human() => all.push(Event::Says(Say::Resume)),
@@ -238,6 +251,8 @@ impl World {
             Fault::EvictOld | Fault::UnreadyOld => self.serving_of(true).is_some(),
             Fault::EvictNew | Fault::UnreadyNew => self.serving_of(false).is_some(),
             Fault::Sick => !self.sick,
+            Fault::SickOld => !self.sick_old,
+            Fault::DryRun => bits(bit::DRY_RUN),
             Fault::Rejects => !self.rejects,
             Fault::ToGone => self.to_ready,
             Fault::FromGone => self.from_ready,
@@ -271,15 +286,15 @@ impl World {
     }
 
     /// Happens; the promise that it breaks, if it does.
-    pub fn happen(&mut self, event: Event, decision: Option<Decision>) -> Result<(), String> {
+    pub fn happen(&mut self, event: Event, decision: Option<&Decision>) -> Result<(), String> {
         match event {
             Event::Acts => {
                 let pending = self.pending(decision);
                 self.write(pending)?;
             }
             Event::TimePasses => {
-                let plan = decision.expect("what it waits for").plan;
-                let Next::Wait(waiting) = plan.next else { return Ok(()) };
+                let plan = &decision.expect("what it waits for").plan;
+                let Next::Wait(waiting) = &plan.next else { return Ok(()) };
                 let until = waiting.until.expect("until when");
                 self.later(until.duration_since(self.now()));
             }
@@ -326,10 +341,10 @@ impl World {
         self.pods.iter_mut().find(|p| p.id == id).expect("it is there")
     }
 
-    fn pending(&self, decision: Option<Decision>) -> Pending {
-        let next = decision.expect("something to do").plan.next;
+    fn pending(&self, decision: Option<&Decision>) -> Pending {
+        let next = decision.expect("something to do").plan.next.clone();
         let version = self.rollout.as_ref().map_or(0, |r| r.version);
-        let back = self.memory().is_some_and(|m| m.phase == revguard::api::rollout_status::Phase::RollingBack);
+        let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
         Pending { next, version, tainted: false, back }
     }
 
@@ -337,14 +352,18 @@ impl World {
     fn promise(&mut self) -> Result<(), String> {
         let floor = usize::from(self.config.pods);
         let serving = self.serving();
-        if self.harmed {
+        if self.narrowed {
+            // Who lets the Service select less has said so.
+            self.harmed = true;
+        } else if self.harmed {
             if serving >= floor && self.late.as_ref().is_none_or(|p| !p.tainted) {
                 self.harmed = false;
             }
         } else if serving < floor {
             return Err(format!("{serving} of {floor} pods serve, and nobody else took any"));
         }
-        if self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
+        let known = self.config.broken == Broken::Nothing;
+        if known && self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
             return Err("the baseline knows of fewer pods".to_owned());
         }
         if self.pods.iter().any(|p| p.lost) && self.rollout.is_none() {
@@ -379,6 +398,7 @@ impl World {
                 self.harm();
             }
             Fault::Sick => self.sick = true,
+            Fault::SickOld => self.sick_old = true,
             Fault::Rejects => self.rejects = true,
             Fault::ToGone => self.to_ready = false,
             Fault::FromGone => self.from_ready = false,
@@ -396,7 +416,8 @@ impl World {
             }
             Fault::Foreign => {
                 self.create(Which::Canary, Rev::Old);
-                self.deployments[1].as_mut().expect("made").ours = false;
+                let foreign = self.deployments[1].as_mut().expect("made");
+                (foreign.ours, foreign.replicas) = (false, 1);
             }
             Fault::ServiceNarrowed => self.narrowed = true,
             Fault::ConfigChanged => self.original += 1,
@@ -424,6 +445,7 @@ impl World {
         };
         match fault {
             Fault::Paused => set(rollout, bit::PAUSED),
+            Fault::DryRun => set(rollout, bit::DRY_RUN),
             Fault::Abort => {
                 rollout.bits &= !bit::PAUSED;
                 set(rollout, bit::ABORT);
@@ -447,6 +469,7 @@ impl World {
     fn heal(&mut self, fault: Fault) {
         match fault {
             Fault::Sick => self.sick = false,
+            Fault::SickOld => self.sick_old = false,
             Fault::Rejects => self.rejects = false,
             Fault::ToGone => self.to_ready = true,
             Fault::FromGone => self.from_ready = true,
@@ -465,9 +488,4 @@ impl World {
             other => unreachable!("{other:?}"),
         }
     }
-}
-
-/// Every fault that a config may name.
-pub fn plain(config: &Config) -> bool {
-    config.broken == Broken::Nothing
 }

@@ -4,7 +4,7 @@
 use revguard::rollout::step::Which;
 
 use super::config::Rev;
-use super::world::{Deployment, World};
+use super::world::{Deployment, Pod, World, of};
 
 impl World {
     fn of_set(&self, which: Which, rev: Rev) -> usize {
@@ -41,13 +41,14 @@ impl World {
             return sets;
         }
         // One more, and none less.
-        let ready = self.alive(which).filter(|p| p.ready).count();
+        let ready = self.alive(which).filter(|p| self.is_available(p)).count();
         if all < d.replicas + 1 && sets[now] < d.replicas {
             sets[now] += 1;
             return sets;
         }
         // As its controller counts: what is wanted of all, less what must be available, less what the new one still lacks.
-        let available = |rev: usize| self.alive(which).filter(|p| p.rev as usize == rev && p.ready).count();
+        let available =
+            |rev: usize| self.alive(which).filter(|p| p.rev as usize == rev && self.is_available(p)).count();
         let lacking = usize::from(sets[now]).saturating_sub(available(now));
         let spare = usize::from(all).saturating_sub(usize::from(d.replicas) + lacking);
         let other = (0..3).find(|i| *i != now && sets[*i] > 0).expect("others");
@@ -56,6 +57,11 @@ impl World {
             sets[other] -= 1;
         }
         sets
+    }
+
+    /// With the seconds that it has to be ready for before it counts.
+    fn is_available(&self, pod: &Pod) -> bool {
+        pod.ready && (pod.endpoint || self.narrowed)
     }
 
     /// Their next step.
@@ -68,7 +74,7 @@ impl World {
         for rev in Rev::ALL {
             let (is, wanted) = (self.of_set(which, rev), usize::from(rolled[rev as usize]));
             if is < wanted {
-                self.start(which.pods(), rev);
+                self.start(of(which), rev);
                 return;
             }
             if is > wanted {

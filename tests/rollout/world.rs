@@ -118,6 +118,7 @@ pub struct World {
     /// When it became quiet.
     pub quiet: u32,
     pub sick: bool,
+    pub sick_old: bool,
     pub rejects: bool,
     pub narrowed: bool,
     pub key_lost: bool,
@@ -125,6 +126,8 @@ pub struct World {
     pub refused: bool,
     /// What the metric says, if there is one.
     pub metric: u8,
+    /// The Service still has the old revision's label.
+    pub pruned: bool,
     /// Names of pods that were served and are gone by other hands: fewer may serve for a while.
     pub harmed: bool,
     /// The finalizer was taken off by hand: what follows is theirs.
@@ -187,12 +190,14 @@ impl World {
             gate: if config.spec["guardrails"]["alerts"].is_null() { Gate::Off } else { Gate::Quiet },
             quiet: 0,
             sick: false,
+            sick_old: false,
             rejects: false,
             narrowed: false,
             key_lost: false,
             blocked: false,
             refused: false,
             metric: 0,
+            pruned: config.pruned,
             harmed: false,
             forced: false,
             late: None,
@@ -239,12 +244,15 @@ impl World {
     }
 
     pub fn alive(&self, which: Which) -> impl Iterator<Item = &Pod> {
-        self.pods.iter().filter(move |p| p.of == which.pods() && !p.deleting)
+        self.pods.iter().filter(move |p| p.of == of(which) && !p.deleting)
     }
 
     /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.
     pub fn serving(&self) -> usize {
         let of = |which: Which| {
+            if self.deployment(which).is_some_and(|d| !d.ours && which != Which::Source) {
+                return 0;
+            }
             let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
             let (mut alive, mut unready, mut serving) = (0_usize, 0_usize, 0_usize);
             for pod in self.alive(which) {
@@ -252,7 +260,9 @@ impl World {
                 unready += usize::from(!pod.ready);
                 serving += usize::from(pod.ready && pod.endpoint);
             }
-            let surge = usize::from(self.deployment(which).is_some_and(|d| d.paced));
+            // A Deployment that rolls has one more.
+            let rolls = |d: &Deployment| d.paced || d.sets.iter().filter(|n| **n > 0).count() > 1;
+            let surge = usize::from(self.deployment(which).is_some_and(rolls));
             let lowered = alive.saturating_sub(replicas + surge).saturating_sub(unready);
             // ReplicaSets that were lowered already take their own.
             let beyond = |rev: Rev| {
@@ -308,7 +318,7 @@ impl World {
             | Step::SetApart { pod: name, held, .. }
             | Step::DropApart { pod: name, held, .. } => self.held(&held.version, pod(name)),
             Step::Autoscale { held, .. } => self.held(&held.version, self.hpa.as_ref().map(|h| h.version)),
-            Step::Relabel { .. } => false,
+            Step::Relabel { .. } => self.pruned,
         }
     }
 
@@ -391,7 +401,7 @@ impl World {
                 let hpa = self.hpa.as_mut().expect("not refused");
                 (hpa.target, hpa.min, hpa.version) = (target, u8::try_from(*min).expect("few"), hpa.version + 1);
             }
-            Step::Relabel { .. } => {}
+            Step::Relabel { .. } => self.pruned = false,
         }
         Ok(())
     }
@@ -435,7 +445,7 @@ impl World {
 
     pub fn drop_deployment(&mut self, which: Which) {
         self.deployments[which as usize] = None;
-        for pod in self.pods.iter_mut().filter(|p| p.of == which.pods()) {
+        for pod in self.pods.iter_mut().filter(|p| p.of == of(which)) {
             (pod.deleting, pod.endpoint) = (true, false);
         }
     }
@@ -487,6 +497,15 @@ impl World {
     pub fn later(&mut self, time: SignedDuration) {
         let seconds = time.as_secs().max(1);
         self.clock += u32::try_from((seconds + TICK - 1) / TICK).expect("soon");
+    }
+}
+
+/// Whose pods.
+pub const fn of(which: Which) -> Of {
+    match which {
+        Which::Source => Of::Source,
+        Which::Canary => Of::Canary,
+        Which::Standby => Of::Standby,
     }
 }
 
