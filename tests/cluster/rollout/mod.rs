@@ -224,10 +224,16 @@ impl Stage {
         self.env().merge(&self.rollout(), json!({"metadata": {"annotations": annotations}})).await.map(drop)
     }
 
+    /// Waits until the gateway is in nobody's hands: the lock is given back after the end, so that nobody takes it in between.
+    async fn is_given_back(&self) -> Result<Value> {
+        let free = |d: &Value| d["metadata"]["annotations"]["revguard.dev/active-rollout"].is_null();
+        self.env().until(SOON, &self.deployment(GW), "a lock that is given back", free).await
+    }
+
     /// The gateway is as it was before its rollout.
     async fn is_as_before(&self) -> Result<()> {
         self.has_ready(GW, 2).await?;
-        let source = self.get(&self.deployment(GW)).await?;
+        let source = self.is_given_back().await?;
         let template = &source["spec"]["template"];
         anyhow::ensure!(template["metadata"]["labels"]["istio.io/rev"] == "1-23", "{template}");
         for key in ["revguard.dev/active-rollout", "revguard.dev/baseline"] {

@@ -16,6 +16,10 @@ mod watch;
 
 use libtest_mimic::Trial;
 
+use crate::trial::prove;
+
+/// What the controller does under load takes a quarter of an hour, so that it belongs to the full length.
 pub fn tests() -> Vec<Trial> {
-    [by_hand::tests(), moves::tests(), hands::tests()].into_iter().flatten().collect()
+    let long = || [moves::tests(), hands::tests()].into_iter().flatten();
+    by_hand::tests().into_iter().chain(if prove() { long().collect() } else { Vec::new() }).collect()
 }
