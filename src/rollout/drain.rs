@@ -161,8 +161,13 @@ impl Look<'_> {
         if self.now < next { self.wait("the next batch of pods".to_owned(), Some(next)) } else { GO }
     }
 
-    /// Before a batch is chosen, every pod that is there is told from a replacement.
+    /// Before a batch is chosen, every pod that is there is told from a replacement. One that is about to be removed is not: of two equals
+    /// a ReplicaSet takes whichever it likes.
     fn pin(&self, which: Which) -> Go {
+        let surplus = self.count(which).alive.saturating_sub(self.replicas(which));
+        if surplus > 0 {
+            return self.slow(format!("{} of the {} to be removed", pods(surplus), which.as_str()));
+        }
         let loose = self.pods(which).find(|p| p.deletion_cost.is_none_or(|cost| cost < PINNED));
         let Some(pod) = loose else { return GO };
         self.act(Step::Pin { pod: Arc::clone(&pod.name), held: pod.held.clone() })

@@ -1,5 +1,6 @@
 //! What can happen in the model world.
 
+use revguard::api::gateway_rollout::DrainMode;
 use revguard::api::rollout_status::{Phase, Stage};
 use revguard::rollout::invariants::broken;
 use revguard::rollout::memory::{Cause, Memory};
@@ -55,7 +56,13 @@ impl World {
         };
         if let Next::Do(step) = &plan.next {
             // What the world takes away from the plan it does not take away from the promises.
-            let promises = broken(&self.whole(seen), &memory, step);
+            let mut whole = (*memory).clone();
+            if self.config.broken == Broken::ReadyTerminated
+                && let Some(drain) = &mut whole.drain
+            {
+                drain.0 = DrainMode::SetApart;
+            }
+            let promises = broken(&self.whole(seen), &whole, step);
             if let Some(first) = promises.first() {
                 return Some(Err(format!("{step:?} breaks {:?}: {}", first.promise, first.how)));
             }
@@ -97,7 +104,7 @@ impl World {
             }
             Broken::ReadyTerminated => {
                 if let Some(drain) = &mut memory.drain {
-                    drain.0 = revguard::api::gateway_rollout::DrainMode::Terminate;
+                    drain.0 = DrainMode::Terminate;
                 }
             }
             _ => return None,
@@ -188,7 +195,7 @@ impl World {
             let back = memory.rollback.is_some();
             let waits = memory.phase == Phase::Promoting;
             match (back, source.rev) {
-                (false, Rev::Old) if waits => all.push(Event::External(Rev::New)),
+                (false, Rev::Old | Rev::Other) if waits => all.push(Event::External(Rev::New)),
                 (true, Rev::New) => all.push(Event::External(Rev::Old)),
                 _ => {}
             }
@@ -297,7 +304,11 @@ impl World {
             }
             Event::LateDecides => {
                 self.late_left -= 1;
-                self.late = Some(self.pending(decision));
+                let mut pending = self.pending(decision);
+                if self.config.broken == Broken::OwnChoice {
+                    self.choose_anew(&mut pending);
+                }
+                self.late = Some(pending);
             }
             Event::LateWrites => {
                 let pending = self.late.take().expect("decided");

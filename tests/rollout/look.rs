@@ -196,6 +196,9 @@ impl World {
         let mut annotations = Map::new();
         if which == Which::Source && self.lock {
             annotations.insert(key::ACTIVE_ROLLOUT.to_owned(), "rollout".to_owned());
+            if let Some(kept) = self.kept.as_ref().filter(|_| self.memory().is_some_and(|m| m.baseline.is_none())) {
+                annotations.insert(key::BASELINE.to_owned(), kept.to_string());
+            }
         }
         let count =
             |f: fn(&&super::world::Pod) -> bool| u32::try_from(self.alive(which).filter(f).count()).expect("few");

@@ -78,9 +78,7 @@ impl World {
                 return;
             }
             if is > wanted {
-                let victim = self.alive(which).filter(|p| p.rev == rev);
-                let victim =
-                    victim.min_by_key(|p| (p.ready, p.pinned, std::cmp::Reverse((p.since, p.id)))).expect("one").id;
+                let victim = self.alive(which).filter(|p| p.rev == rev).min_by_key(|p| p.worth()).expect("one").id;
                 let pod = self.pods.iter_mut().find(|p| p.id == victim).expect("one");
                 (pod.deleting, pod.endpoint, pod.version) = (true, false, pod.version + 1);
                 return;

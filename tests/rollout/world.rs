@@ -9,7 +9,7 @@ use revguard::rollout::Memory;
 use revguard::rollout::seen::Of;
 use revguard::rollout::step::{Next, Step, Which};
 
-use super::config::{Broken, Config, Rev, TICK};
+use super::config::{Broken, Config, Fault, Rev, TICK};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pod {
@@ -28,6 +28,13 @@ pub struct Pod {
     pub since: u32,
     /// It was set apart, and nothing on it says so.
     pub lost: bool,
+}
+
+impl Pod {
+    /// In which order a ReplicaSet removes pods: those first that are not ready, that are not pinned, that are youngest.
+    pub fn worth(&self) -> (bool, bool, std::cmp::Reverse<(u32, u16)>) {
+        (self.ready, self.pinned, std::cmp::Reverse((self.since, self.id)))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +114,8 @@ pub struct World {
     pub rollout: Option<Rollout>,
     pub deployments: [Option<Deployment>; 3],
     pub lock: bool,
+    /// The baseline that stands beside the lock.
+    pub kept: Option<Arc<str>>,
     pub pods: Vec<Pod>,
     pub hpa: Option<Hpa>,
     pub original: u8,
@@ -180,6 +189,7 @@ impl World {
             rollout: Some(rollout),
             deployments: [Some(source), None, None],
             lock: false,
+            kept: None,
             pods: Vec::new(),
             hpa: config.hpa.then_some(Hpa { version: 1, target: Which::Source, min: 1, desired: n }),
             original: 1,
@@ -254,25 +264,25 @@ impl World {
                 return 0;
             }
             let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
-            let (mut alive, mut unready, mut serving) = (0_usize, 0_usize, 0_usize);
-            for pod in self.alive(which) {
-                alive += 1;
-                unready += usize::from(!pod.ready);
-                serving += usize::from(pod.ready && pod.endpoint);
-            }
             // A Deployment that rolls has one more.
             let rolls = |d: &Deployment| d.paced || d.sets.iter().filter(|n| **n > 0).count() > 1;
             let surge = usize::from(self.deployment(which).is_some_and(rolls));
-            let lowered = alive.saturating_sub(replicas + surge).saturating_sub(unready);
+            let lowered = self.taken(which, None, replicas + surge);
             // ReplicaSets that were lowered already take their own.
-            let beyond = |rev: Rev| {
-                let wanted = self.deployment(which).map_or(0, |d| usize::from(d.sets[rev as usize]));
-                let of_rev = || self.alive(which).filter(|p| p.rev == rev);
-                of_rev().count().saturating_sub(wanted).saturating_sub(of_rev().filter(|p| !p.ready).count())
-            };
-            serving.saturating_sub(lowered.max(Rev::ALL.into_iter().map(beyond).sum()))
+            let wanted = |rev: Rev| self.deployment(which).map_or(0, |d| usize::from(d.sets[rev as usize]));
+            let beyond: usize = Rev::ALL.into_iter().map(|rev| self.taken(which, Some(rev), wanted(rev))).sum();
+            let serving = self.alive(which).filter(|p| p.ready && p.endpoint).count();
+            serving.saturating_sub(lowered.max(beyond))
         };
         Which::ALL.into_iter().map(of).sum()
+    }
+
+    /// Endpoints that go when only so many pods of a Deployment, or of one of its ReplicaSets, are wanted.
+    fn taken(&self, which: Which, rev: Option<Rev>, wanted: usize) -> usize {
+        let mut all: Vec<&Pod> = self.alive(which).filter(|p| rev.is_none_or(|rev| p.rev == rev)).collect();
+        all.sort_by_key(|p| p.worth());
+        let surplus = all.len().saturating_sub(wanted);
+        all.into_iter().take(surplus).filter(|p| p.ready && p.endpoint).count()
     }
 
     pub fn memory(&self) -> Option<&Memory> {
@@ -357,13 +367,17 @@ impl World {
                 rollout(self, |r| r.deleting = true);
                 self.collect();
             }
-            Step::Lock { .. } => {
+            Step::Lock { baseline, .. } => {
                 self.source().version += 1;
                 self.lock = true;
+                if self.config.faults.contains(&Fault::StatusLost) {
+                    self.kept = Some(serde_json::to_string(&**baseline).expect("plain data").into());
+                }
             }
             Step::Unlock { .. } => {
                 self.source().version += 1;
                 self.lock = false;
+                self.kept = None;
             }
             Step::CopyConfig { hash, .. } => {
                 let version = self.copy.as_ref().map_or(1, |c| c.version + 1);
@@ -457,18 +471,22 @@ impl World {
 
     fn set_apart(&mut self, name: &str) {
         let (clock, broken) = (self.clock, self.config.broken);
-        let mut id = self.pod(name).id;
-        if broken == Broken::OwnChoice {
-            // Whoever is late takes another: the last one instead of the first.
-            let of = self.pod(name).of;
-            let other = self.pods.iter().filter(|p| p.of == of && p.ready && !p.deleting).map(|p| p.id).max();
-            id = other.unwrap_or(id);
-        }
-        let pod = self.pods.iter_mut().find(|p| p.id == id).expect("it is there");
+        let pod = self.pod(name);
         pod.version += 1;
         (pod.endpoint, pod.apart, pod.of) = (false, Some(clock), Of::Apart);
         if broken == Broken::ApartNotRecorded {
             (pod.of, pod.lost) = (Of::Other, true);
+        }
+    }
+
+    /// Whoever is late chooses anew, what it can.
+    pub fn choose_anew(&self, pending: &mut Pending) {
+        let Next::Do(Step::SetApart { pod: name, held, .. }) = &mut pending.next else { return };
+        let Some(named) = self.pods.iter().find(|p| format!("p{}", p.id) == **name) else { return };
+        let other = self.alive(Which::Source).filter(|p| p.id != named.id && p.ready && named.of == p.of).max();
+        if let Some(other) = other {
+            *name = Arc::from(format!("p{}", other.id));
+            held.version = Arc::from(other.version.to_string());
         }
     }
 
