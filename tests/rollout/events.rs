@@ -135,14 +135,11 @@ impl World {
     /// What may happen next. `decision` is what the leader would do.
     pub fn events(&self, decision: Option<&Decision>) -> Vec<Event> {
         let mut all = Vec::new();
-        match decision.map(|d| &d.plan.next) {
-            Some(Next::Do(_) | Next::Remember(_)) => {
-                all.push(Event::Acts);
-                if self.late.is_none() && self.late_left > 0 {
-                    all.push(Event::LateDecides);
-                }
+        if let Some(Next::Do(_) | Next::Remember(_)) = decision.map(|d| &d.plan.next) {
+            all.push(Event::Acts);
+            if self.late.is_none() && self.late_left > 0 {
+                all.push(Event::LateDecides);
             }
-            _ => {}
         }
         if self.late.is_some() {
             all.push(Event::LateWrites);

@@ -119,7 +119,7 @@ fn turn_taken(look: &Look) -> Go {
 }
 
 /// The first thing that stands against it.
-fn blocked(look: &Look) -> Option<String> {
+pub fn blocked(look: &Look) -> Option<String> {
     let (Some(findings), Some(dry_runs)) = (&look.seen.findings, &look.seen.dry_runs) else {
         return Some("the guards to be asked".to_owned());
     };

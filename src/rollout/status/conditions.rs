@@ -4,6 +4,7 @@ use crate::api::mesh_state::Condition;
 use crate::api::rollout_status::Phase;
 use crate::rollout::look::Look;
 use crate::rollout::memory::Cause;
+use crate::rollout::phases::before::blocked;
 use crate::rollout::phases::over::way_back;
 use crate::rollout::seen::{Gate, Verified};
 use crate::rollout::step::{Next, Plan};
@@ -93,6 +94,13 @@ fn preflight(look: &Look, plan: &Plan) -> Said {
     match &plan.next {
         Next::Wait(waiting) if phase == Phase::Preflight || plan.state == "UnsupportedTarget" => {
             say("False", &plan.state, &waiting.on)
+        }
+        // Nothing is begun, and whoever asked for a plan wants to know whether it could be.
+        _ if phase == Phase::Planned && look.seen.findings.is_some() && look.seen.dry_runs.is_some() => {
+            match blocked(look) {
+                Some(why) => say("False", "PreflightFailed", &why),
+                None => say("True", "NoBlockingFindings", ""),
+            }
         }
         _ => say("Unknown", "NotAsked", "preflight has not begun"),
     }

@@ -20,6 +20,9 @@ pub fn tests() -> Vec<Trial> {
     vec![trial!(ApiServer, what_is_granted_is_what_is_used)]
 }
 
+/// What the chart passes.
+const MORE: [&str; 4] = ["--certificates", "own", "--admission-policy-interval", "5s"];
+
 /// Half-made tags, a leftover, a tag that leads nowhere: one for every write that a repair may make.
 const BROKEN: &str = "
 apiVersion: v1
@@ -72,6 +75,23 @@ webhooks:
   rules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [namespaces]}]
 ";
 
+/// A rollout that is only looked at, and what guards it. Nobody answers there.
+const ROLLOUT: &str = "
+apiVersion: revguard.dev/v1alpha1
+kind: PrometheusSource
+metadata: {name: here}
+spec: {url: 'https://127.0.0.1:9', bearerTokenKey: token}
+---
+apiVersion: revguard.dev/v1alpha1
+kind: GatewayRollout
+metadata: {name: edge, namespace: edge}
+spec:
+  target: {deployment: {name: custom-gw}}
+  toRevision: 1-24
+  dryRun: true
+  guardrails: {source: {prometheusRef: {name: here}}, alerts: {}}
+";
+
 fn path(service: &str) -> String {
     format!("/api/v1/namespaces/istio-system/services/{service}")
 }
@@ -100,6 +120,11 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
         json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "istio/pilot:1.24.1"}]);
     env.patch("/apis/apps/v1/namespaces/istio-system/deployments/istiod-1-24", image).await?;
     env.apply(BROKEN).await?;
+    // But for what an istiod would have to judge.
+    let gateway = crate::rollout::GATEWAY.replace("HERE", "edge");
+    let parts: Vec<&str> = gateway.split("\n---\n").filter(|part| !part.contains("networking.istio.io")).collect();
+    env.apply(&parts.join("\n---\n")).await?;
+    env.apply(ROLLOUT).await?;
     tag(&env, "nowhere", "1-77").await?;
     // The webhooks of prod carry a label that no istiod knows, and lead to 1-23 as its Service does.
     let prod = format!("{INJECTORS}/istio-revision-tag-prod");
@@ -111,7 +136,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
     let old = json!({"metadata": {"labels": {"istio.io/rev": "old"}}, "spec": {"selector": {"istio.io/rev": "old"}}});
     env.merge(&path("istiod-revision-tag-default"), old).await?;
 
-    let controller = env.controller("repair: all\n", &["--certificates", "own"]).await?;
+    let controller = env.controller("repair: all\n", &MORE).await?;
     controller.leads().await?;
     let webhook = webhook(&env).await?;
     webhook.ready().await?;
@@ -152,7 +177,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
         .await?;
     scope.leave();
     drop(controller);
-    let controller = env.controller("repair: all\n", &["--certificates", "own"]).await?;
+    let controller = env.controller("repair: all\n", &MORE).await?;
     controller.leads().await?;
     env.until(LATER, &path("istiod-revision-tag-green"), "a tag's Service", |_| true).await?;
     reports(&env, &controller, "openreports.io/v1alpha1", ["reports", "clusterreports"]).await?;

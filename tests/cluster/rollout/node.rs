@@ -43,9 +43,13 @@ struct Running {
     name: String,
     address: Ipv4Addr,
     servers: Vec<JoinHandle<()>>,
+    began: Instant,
     ready: Option<bool>,
     ending: Option<Instant>,
 }
+
+/// From a pod's start to its being ready. A real gateway takes seconds.
+const STARTS: Duration = Duration::from_millis(700);
 
 /// A running stand-in for one namespace.
 pub struct Node {
@@ -158,7 +162,8 @@ impl Play {
                     servers.push(accepting(address, port).await?);
                 }
             }
-            let running = Running { name: name.to_owned(), address, servers, ready: None, ending: None };
+            let running =
+                Running { name: name.to_owned(), address, servers, began: Instant::now(), ready: None, ending: None };
             self.running.insert(uid.to_owned(), running);
         }
         let running = self.running.get_mut(uid).context("it runs")?;
@@ -171,7 +176,8 @@ impl Play {
             }
             return Ok(());
         }
-        let late = manners.starting_unready && running.ready != Some(true);
+        let slow = running.began.elapsed() < STARTS;
+        let late = (slow || manners.starting_unready) && running.ready != Some(true);
         let containers = !late && !manners.unready.contains(&revision);
         let gates = pod["spec"]["readinessGates"].as_array().is_some_and(|g| !g.is_empty());
         if running.ready != Some(containers) {

@@ -32,10 +32,11 @@ async fn somebody_elses_deployment_is_never_touched() -> Result<()> {
     let held = stage
         .until("a finding", |r| {
             let findings = r["status"]["preflight"].as_array().into_iter().flatten();
-            r["status"]["phase"] == "Preflight" && { findings }.any(|f| f["guard"] == "NameTaken")
+            let found = { findings }.any(|f| f["guard"] == "NameTaken");
+            r["status"]["state"] == "PreflightFailed" && found && condition(r, "PreflightPassed") == "False"
         })
         .await?;
-    ensure!(condition(&held, "PreflightPassed") == "False" && condition(&held, "Stalled") == "True", "{held}");
+    ensure!(condition(&held, "Stalled") == "True", "{held}");
     let now = stage.get(&path).await?;
     ensure!(now["metadata"]["generation"] == made["metadata"]["generation"], "{now}");
     // It goes on by itself.
@@ -48,12 +49,10 @@ async fn planned_only_nothing_is_written() -> Result<()> {
     let began = stage.env().plane.audit()?.len();
     stage.begin(json!({"dryRun": true})).await?;
     let planned = stage
-        .until("a plan", |r| {
-            r["status"]["phase"] == "Planned" && r["status"]["plan"].as_array().is_some_and(|p| p.len() > 3)
-        })
+        .until("a plan", |r| r["status"]["phase"] == "Planned" && condition(r, "PreflightPassed") == "True")
         .await?;
+    ensure!(planned["status"]["plan"].as_array().is_some_and(|p| p.len() > 8), "{planned}");
     println!("the plan: {}", planned["status"]["plan"]);
-    ensure!(condition(&planned, "PreflightPassed") == "True", "{planned}");
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let writes: Vec<String> = stage
         .env()
@@ -152,11 +151,7 @@ async fn an_istiod_that_is_gone_holds_it_and_ends_the_standby() -> Result<()> {
             {"name": "all", "weight": 100, "soak": "1s"},
         ]}}))
         .await?;
-    stage
-        .until("a wait for istiod", |r| {
-            r["status"]["phase"] == "Preflight" && r["status"]["state"] == "PreflightFailed"
-        })
-        .await?;
+    stage.until("a wait for istiod", |r| condition(r, "PreflightPassed") == "False").await?;
     ready("1-24", true).await?;
     stage.until("soaking", |r| r["status"]["step"]["stage"] == "Soaking").await?;
     ready("1-24", false).await?;
