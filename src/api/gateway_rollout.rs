@@ -279,8 +279,9 @@ impl Share {
         match self {
             Share::Count(n) => (*n).max(1),
             Share::Percent(text) => {
-                let percent: u32 = text.trim_end_matches('%').parse().unwrap_or(0);
-                let all = if text.ends_with('%') { (pods * percent.min(100)).div_ceil(100) } else { percent };
+                let number: u32 = text.trim_end_matches('%').parse().unwrap_or(0);
+                let part = || (u64::from(pods) * u64::from(number.min(100))).div_ceil(100);
+                let all = if text.ends_with('%') { u32::try_from(part()).unwrap_or(pods) } else { number };
                 all.max(1)
             }
         }

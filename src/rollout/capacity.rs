@@ -16,7 +16,7 @@ pub fn targets(n: u32, step: &Step, strategy: &Strategy) -> Targets {
         let new = step.replicas.unwrap_or(1).clamp(1, n);
         let old = match (strategy.type_, surge(n, strategy)) {
             (StrategyType::PausedRolling, _) => n - new,
-            (_, Some(surge)) => n.min(n + surge - new.min(n + surge)),
+            (_, Some(surge)) => n.min(n.saturating_add(surge) - new),
             (_, None) => n,
         };
         return Targets { new, old };

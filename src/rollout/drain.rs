@@ -37,7 +37,7 @@ impl Look<'_> {
         let Some(deployment) = self.deployment(batch.which) else { return GO };
         let left: Vec<&Pod> = self.pods(batch.which).filter(|p| batch.pods.contains(&p.name)).collect();
         // What was set apart is missed at once, so that its replacement never gets to serve.
-        let to = batch.to + u32::try_from(left.len()).unwrap_or(u32::MAX);
+        let to = batch.to.saturating_add(u32::try_from(left.len()).unwrap_or(u32::MAX));
         if deployment.replicas > to {
             self.spare_ready(batch, to)?;
             if !self.can_spare(self.count(batch.which).loss(to)) {
@@ -72,7 +72,7 @@ impl Look<'_> {
 
     /// So many pods that serve may go.
     fn can_spare(&self, n: u32) -> bool {
-        n == 0 || self.serving() >= self.floor() + n
+        n == 0 || self.serving() >= self.floor().saturating_add(n)
     }
 
     /// A replacement that is ready already (nobody led for a while) has traffic: it is set apart as well, and not terminated. The one
@@ -129,7 +129,7 @@ impl Look<'_> {
         }
         let count = self.count(which);
         // Those that are not ready cost nothing and go first, whether they were started yet or not.
-        let free = deployment.replicas.saturating_sub(count.alive) + count.unready;
+        let free = deployment.replicas.saturating_sub(count.alive).saturating_add(count.unready);
         let spare = self.serving().saturating_sub(self.floor());
         let batch = if back { u32::MAX } else { self.spec().strategy.drain.batch.of(self.floor()) };
         let most = (deployment.replicas - leave).min(batch);

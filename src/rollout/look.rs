@@ -194,9 +194,9 @@ impl<'a> Look<'a> {
     pub fn total(&self) -> u32 {
         let of = |which| {
             let count = self.count(which);
-            count.alive.max(self.replicas(which)) + count.deleting
+            count.alive.max(self.replicas(which)).saturating_add(count.deleting)
         };
-        Which::ALL.into_iter().map(of).sum::<u32>() + self.apart
+        Which::ALL.into_iter().map(of).fold(self.apart, u32::saturating_add)
     }
 
     /// A pod of the new revision's, whose Deployment it may be.

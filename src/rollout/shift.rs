@@ -17,7 +17,7 @@ const UNTIL_SCALED: SignedDuration = SignedDuration::from_secs(60);
 impl Look<'_> {
     /// Pods that may be added now; `None`: as many as it takes.
     fn room(&self) -> Option<u32> {
-        let most = self.floor() + surge(self.floor(), &self.spec().strategy)?;
+        let most = self.floor().saturating_add(surge(self.floor(), &self.spec().strategy)?);
         Some(most.saturating_sub(self.total()))
     }
 

@@ -123,7 +123,7 @@ pub enum Broken {
     Nothing,
     /// The plan believes that one pod is enough.
     NoFloor,
-    /// Writes go through whatever has become of the object.
+    /// Writes go through whatever has become of the object, but for the status.
     NoPrecondition,
     /// A pod that is set apart bears no mark of it.
     ApartNotRecorded,

@@ -320,8 +320,10 @@ pub fn walk(config: &Arc<Config>, dice: &mut Dice, events: usize) -> Result<Foun
         let decision = world.decide().transpose().map_err(|why| told(&trace, why))?;
         if let Some(decision) = &decision {
             found.note(decision);
-            status.tell(&world, decision).map_err(|why| told(&trace, why))?;
-            status.edit(&world, dice);
+            if dice.below(4) == 0 {
+                status.tell(&world, decision).map_err(|why| told(&trace, why))?;
+                status.edit(&world, dice);
+            }
         }
         let all = world.events(decision.as_ref());
         // Faults are rare, and leaders are quick.

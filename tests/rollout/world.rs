@@ -303,7 +303,7 @@ impl World {
         };
         let Next::Do(step) = &pending.next else {
             let same = rollout.is_some_and(|r| r.version == pending.version);
-            return !(same || self.config.broken == Broken::NoPrecondition && rollout.is_some());
+            return !same;
         };
         !match step {
             Step::Hold { held } | Step::Release { held } | Step::Consume { held } | Step::DropRollout { held } => {

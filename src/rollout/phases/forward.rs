@@ -195,7 +195,8 @@ fn measure(look: &Look) -> Go {
         match all.iter_mut().find(|m| *m.name == *result.name) {
             Some(known) if known.at >= result.at => {}
             Some(known) => {
-                (known.last, known.at, known.failures) = (result.outcome, result.at, known.failures + failed)
+                (known.last, known.at, known.failures) =
+                    (result.outcome, result.at, known.failures.saturating_add(failed))
             }
             None => {
                 let name = Arc::from(result.name.as_str());

@@ -76,7 +76,7 @@ fn counts(look: &Look) -> PodCounts {
                 open = open
                     .or(Some(0))
                     .filter(|_| connections.is_some() || open.is_some())
-                    .map(|n: u64| n + connections.unwrap_or(0));
+                    .map(|n: u64| n.saturating_add(connections.unwrap_or(0)));
                 continue;
             }
             _ if look.whose(pod).is_none() => continue,

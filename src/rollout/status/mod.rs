@@ -17,7 +17,9 @@ use super::seen::{Outcome, Seen};
 use super::step::{Plan, Which};
 use crate::api::GatewayRolloutStatus;
 use crate::api::gateway_rollout::DrainMode;
-use crate::api::rollout_status::{ApprovalRecord, BatchStatus, DrainStatus, MetricMemory, Pause, Rollback, StepStatus};
+use crate::api::rollout_status::{
+    ApprovalRecord, Baseline, BatchStatus, DrainStatus, MetricMemory, Pause, Rollback, StepStatus,
+};
 
 /// The status that the object has, and when it is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +28,8 @@ pub struct Before<'a> {
     pub now: Timestamp,
 }
 
+/// The most pods that are believed: more than Kubernetes runs in a cluster.
+const MOST_PODS: u32 = 200_000;
 /// The longest pause that is believed.
 const MOST_PAUSED: i64 = 10 * 365 * 24 * 3600;
 
@@ -64,7 +68,7 @@ pub fn memory(status: &GatewayRolloutStatus) -> Memory {
         flavor: status.flavor,
         promotion: status.promotion,
         drain: status.drain.as_ref().map(drain),
-        baseline: status.baseline.clone().map(Arc::new),
+        baseline: status.baseline.clone().map(baseline).map(Arc::new),
         step: status.step.as_ref().map(step),
         pause: status.pause.as_ref().map(|p| pause(p, status)),
         approvals: status.approvals.iter().filter_map(approval).collect(),
@@ -81,6 +85,12 @@ pub fn memory(status: &GatewayRolloutStatus) -> Memory {
 
 fn drain(of: &DrainStatus) -> (DrainMode, Option<Arc<str>>) {
     (of.mode, of.key.as_deref().map(Arc::from))
+}
+
+/// A number of pods that no cluster has would only overflow what is counted with it.
+fn baseline(mut of: Baseline) -> Baseline {
+    of.replicas = of.replicas.min(MOST_PODS);
+    of
 }
 
 fn step(of: &StepStatus) -> StepMemory {
@@ -117,7 +127,7 @@ fn approval(of: &ApprovalRecord) -> Option<(Arc<str>, Arc<str>, Timestamp)> {
 fn batch(of: &BatchStatus) -> Option<Batch> {
     let which = Which::ALL.into_iter().find(|w| w.as_str() == of.of)?;
     let pods = of.pods.iter().map(|p| Arc::from(p.as_str())).collect();
-    Some(Batch { which, to: of.to, pods, spared: of.spared, over: of.over })
+    Some(Batch { which, to: of.to.min(MOST_PODS), pods, spared: of.spared, over: of.over })
 }
 
 fn rollback(of: &Rollback, status: &GatewayRolloutStatus) -> RollbackMemory {
