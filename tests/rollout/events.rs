@@ -327,7 +327,16 @@ impl World {
             Event::Joins(id) => self.by_id(id).endpoint = true,
             Event::Ends(id) => self.pods.retain(|p| p.id != id),
             Event::Finishes(id) => self.by_id(id).busy = false,
-            Event::Scales => self.scale(),
+            Event::Scales => {
+                let of =
+                    |world: &World| world.hpa.as_ref().and_then(|h| world.deployment(h.target)).map(|d| d.replicas);
+                let before = of(self);
+                self.scale();
+                if of(self) < before {
+                    // What an autoscaler takes it answers for.
+                    self.harm();
+                }
+            }
             Event::Fault(fault) => {
                 self.budget -= 1;
                 self.fault(fault);

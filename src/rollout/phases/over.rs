@@ -7,6 +7,7 @@ use crate::rollout::memory::Reason;
 use crate::rollout::step::{Step, Which};
 
 use super::back::remove;
+use super::before::recover;
 use super::prepare::copy_config;
 
 pub fn completed(look: &Look) -> Go {
@@ -153,6 +154,10 @@ pub fn deleting(look: &Look) -> Go {
     if !look.seen.rollout.finalizer {
         // Nothing of it is left to be waited for, and nothing could be.
         return look.stop(crate::rollout::step::Next::Done, Some("Deleting"));
+    }
+    if look.memory.started.is_none() {
+        // Of a status that was lost nothing says that there is nothing to take back.
+        recover(look)?;
     }
     let phase = look.memory.phase;
     if phase == Phase::RollingBack {
