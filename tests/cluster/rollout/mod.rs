@@ -8,6 +8,7 @@ mod back;
 mod crash;
 mod forward;
 mod held;
+mod injected;
 mod node;
 mod refused;
 mod rights;
@@ -27,10 +28,18 @@ use crate::harness::wait::wait_until;
 use node::Node;
 
 pub fn tests() -> Vec<Trial> {
-    [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests(), rights::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        forward::tests(),
+        held::tests(),
+        back::tests(),
+        refused::tests(),
+        crash::tests(),
+        rights::tests(),
+        injected::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
@@ -118,7 +127,12 @@ impl Stage {
     }
 
     async fn of(world: Arc<World>, ns: &str) -> Result<Stage> {
-        world.env.apply(&GATEWAY.replace("HERE", ns)).await?;
+        Stage::with(world, ns, GATEWAY).await
+    }
+
+    /// With another gateway.
+    async fn with(world: Arc<World>, ns: &str, gateway: &str) -> Result<Stage> {
+        world.env.apply(&gateway.replace("HERE", ns)).await?;
         let node = Node::start(world.env.plane.client(), ns);
         let stage = Stage { world, node, ns: ns.to_owned() };
         stage.has_ready(GW, 2).await?;
