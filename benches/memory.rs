@@ -1,5 +1,6 @@
 //! Memory and time to ready of the live state: 10,000 namespaces, 50,000 Deployments and 200,000 pods, with 10,000
-//! distinct label sets and the annotations of a real cluster, come through the very list and watch that `serve` uses.
+//! distinct label sets and the annotations of a real cluster, come through the very list and watch that `serve` uses. With them come 70,000
+//! ConfigMaps and 60,000 objects of Istio's configuration, of which only metadata is asked for and little is kept.
 //!
 //! `cargo bench --bench memory` prints a line for people and leaves target/bench/memory.json. The API server is replayed here; the library
 //! runs in a process of its own, whose resident memory is what counts. `--pods N` and the like change the load.
@@ -31,6 +32,10 @@ struct Load {
     pods: usize,
     /// Deployments that are gateways, each in a namespace of its own.
     gateways: usize,
+    /// ConfigMaps of each namespace: what Kubernetes and istiod put into every one, and a team's own.
+    config_maps: usize,
+    /// Objects of each kind of [`CONFIG`] in each namespace.
+    config: usize,
     /// Pods that change after the first list.
     changes: usize,
 }
@@ -43,8 +48,22 @@ impl Load {
     }
 }
 
-const FULL: Load = Load { namespaces: 10_000, deployments: 50_000, pods: 200_000, gateways: 20, changes: 50_000 };
-const EMPTY: Load = Load { namespaces: 0, deployments: 0, pods: 0, gateways: 0, changes: 0 };
+const FULL: Load = Load {
+    namespaces: 10_000,
+    deployments: 50_000,
+    pods: 200_000,
+    gateways: 20,
+    config_maps: 7,
+    config: 2,
+    changes: 50_000,
+};
+const EMPTY: Load = Load { namespaces: 0, deployments: 0, pods: 0, gateways: 0, config_maps: 0, config: 0, changes: 0 };
+/// Kinds of Istio's configuration that the cluster has, group and plural.
+const CONFIG: [(&str, &str); 3] = [
+    ("networking.istio.io", "virtualservices"),
+    ("networking.istio.io", "destinationrules"),
+    ("security.istio.io", "authorizationpolicies"),
+];
 /// Version of the first list; changes count up from it.
 const LISTED: u64 = 1_000_000;
 
@@ -66,6 +85,8 @@ fn main() {
         deployments: number("--deployments", FULL.deployments),
         pods: number("--pods", FULL.pods),
         gateways: number("--gateways", FULL.gateways),
+        config_maps: number("--config-maps", FULL.config_maps),
+        config: number("--config", FULL.config),
         changes: number("--changes", FULL.changes),
     };
     let start = measure(EMPTY);
@@ -85,7 +106,8 @@ fn main() {
         "rss_start_bytes": bytes(&start, "ready_mb"), "rss_loaded_bytes": bytes(&loaded, "ready_mb"),
         "rss_changed_bytes": bytes(&loaded, "changed_mb"), "rss_peak_bytes": bytes(&loaded, "peak_mb"),
         "seconds_to_ready": loaded["seconds"], "namespaces": loaded["namespaces"], "deployments": loaded["deployments"],
-        "pods": loaded["pods"], "changes": full.changes,
+        "pods": loaded["pods"], "config_maps": full.namespaces * full.config_maps,
+        "config": loaded["config"], "changes": full.changes,
     });
     record::write("memory", "make bench-memory", figures);
 }
@@ -137,9 +159,12 @@ fn child(url: &str, changes: u64) {
         }
         let state = shared.state.load();
         let count = |kind| state.snapshot.len(kind);
+        let config = [Kind::VirtualService, Kind::DestinationRule, Kind::AuthorizationPolicy];
+        let config: usize = config.into_iter().map(count).sum();
         serde_json::json!({
             "ready_mb": ready, "changed_mb": status("VmRSS:"), "peak_mb": status("VmHWM:"), "seconds": seconds,
             "namespaces": count(Kind::Namespace), "deployments": count(Kind::Deployment), "pods": count(Kind::Pod),
+            "config": config,
             "runs": state.snapshot.runs("1-24").count(),
         })
     });
@@ -165,6 +190,8 @@ async fn answer(State(load): State<Load>, request: Request) -> Response {
         "/apis/discovery.k8s.io",
         "/apis/admissionregistration.k8s.io",
         "/apis/apiextensions.k8s.io",
+        "/apis/networking.istio.io",
+        "/apis/security.istio.io",
     ];
     let text = |text: &str| Response::new(Body::from(text.to_owned()));
     if built_in.iter().all(|b| !path.starts_with(b)) {
@@ -188,7 +215,8 @@ async fn answer(State(load): State<Load>, request: Request) -> Response {
             "validatingwebhookconfigurations",
             "customresourcedefinitions",
         ];
-        let all: Vec<String> = all.iter().map(|r| format!(r#"{{"name":"{r}"}}"#)).collect();
+        let config = CONFIG.iter().map(|(_, plural)| plural);
+        let all: Vec<String> = all.iter().chain(config).map(|r| format!(r#"{{"name":"{r}"}}"#)).collect();
         return text(&format!(r#"{{"resources":[{}]}}"#, all.join(",")));
     }
     let first = query.contains("sendInitialEvents");
@@ -258,6 +286,10 @@ impl Lines {
             "/api/v1/namespaces" => (i < load.namespaces).then(|| namespace(i, version)),
             "/apis/apps/v1/deployments" => (i < load.deployments).then(|| deployment(load, i, version)),
             "/api/v1/pods" => (i < load.pods).then(|| pod(load, i, version, false)),
+            "/api/v1/configmaps" => (i < load.namespaces * load.config_maps).then(|| config_map(load, i, version)),
+            path if CONFIG.iter().any(|(group, plural)| *path == format!("/apis/{group}/v1/{plural}")) => {
+                (i < load.namespaces * load.config).then(|| config(load, i, version))
+            }
             path => {
                 let of = path.strip_prefix("/api/v1/namespaces/ns-")?.strip_suffix("/pods")?;
                 let namespace: usize = of.parse().ok()?;
@@ -294,6 +326,28 @@ fn namespace(i: usize, version: u64) -> String {
         r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{{"name":"ns-{i}","uid":"00000000-0000-4000-8000-{i:012}","resourceVersion":"{version}","labels":{{"kubernetes.io/metadata.name":"ns-{i}","istio.io/rev":"prod","team":"team-{}"}},"annotations":{{"scheduler.alpha.kubernetes.io/node-selector":"pool=apps"}},"managedFields":[{}]}}}}"#,
         i % 300,
         managed_fields(1)
+    )
+}
+
+fn config_map(load: Load, i: usize, version: u64) -> String {
+    let (ns, nth) = (i / load.config_maps, i % load.config_maps);
+    let name = match nth {
+        0 => "kube-root-ca.crt".to_owned(),
+        1 => "istio-ca-root-cert".to_owned(),
+        nth => format!("app-{}-settings", ns * load.config_maps + nth),
+    };
+    metadata(&name, ns, version, &labels(ns))
+}
+
+fn config(load: Load, i: usize, version: u64) -> String {
+    metadata(&format!("app-{i}"), i / load.config, version, &labels(i))
+}
+
+fn metadata(name: &str, ns: usize, version: u64, labels: &str) -> String {
+    format!(
+        r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{{"name":"{name}","namespace":"ns-{ns}","uid":"00000000-0000-4000-8000-{ns:012}","resourceVersion":"{version}","generation":1,"labels":{{{labels}}},"annotations":{{"meta.helm.sh/release-name":"{name}","meta.helm.sh/release-namespace":"ns-{ns}","kubectl.kubernetes.io/last-applied-configuration":"{applied}"}},"managedFields":[{managed}]}}}}"#,
+        applied = "x".repeat(500),
+        managed = managed_fields(1),
     )
 }
 

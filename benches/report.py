@@ -12,6 +12,7 @@ MISSING = "not measured"
 # Goals: microseconds, ratios, MB.
 JUDGE_GOALS = {"deployment-create-10kB": 15, "deployment-create-30kB": 40}
 RATIO_GOALS = {("create", 10_000): 2.0, ("create", 30_000): 2.5}
+AUDIT_GOAL = 10  # seconds of one core for 50,000 workloads
 MEMORY_GOALS = {"rss_start_bytes": 20, "rss_loaded_bytes": 150}
 
 # CPU a review at 10 and 30 kB in microseconds, RSS in MB: known figures from before this bench was written, taken on two
@@ -131,13 +132,30 @@ def memory(record):
         mb = f[key] / 1e6
         rows.append([name, f"{mb:.1f} MB", f"< {MEMORY_GOALS[key]} MB", met(mb, MEMORY_GOALS[key])])
     rows.append(["time to ready", f"{f['seconds_to_ready']:.1f} s", "", ""])
-    return out + [f"{f['namespaces']:,} namespaces, {f['deployments']:,} Deployments, {f['pods']:,} pods through list and watch.\n", table(["", "measured", "goal", "met"], rows)]
+    load = f"{f['namespaces']:,} namespaces, {f['deployments']:,} Deployments, {f['pods']:,} pods"
+    # Figures of before did not have these.
+    if "config" in f:
+        load += f", {f['config_maps']:,} ConfigMaps, {f['config']:,} objects of Istio's configuration"
+    return out + [f"{load} through list and watch.\n", table(["", "measured", "goal", "met"], rows)]
+
+
+def audit(record):
+    out = ["## One audit of a large cluster\n", "Every object judged as if it were created now, on one core.\n", source(record, "`benches/audit.rs`")]
+    if record is None:
+        return out
+    f = record["figures"]
+    s = f["seconds"]
+    rows = [
+        [f"{f['workloads']:,} workloads, {f['entries']:,} findings", f"{spread(s, 2)} s", f"< {AUDIT_GOAL} s", met(s["median"], AUDIT_GOAL, s["most"])],
+        ["who uses which revision", f"{f['inventory_s']:.2f} s", "", ""],
+    ]
+    return out + [f"Median of {s['rounds']} rounds (least–most).\n", table(["", "measured", "goal", "met"], rows)]
 
 
 def main():
     server = read("server")
     parts = ["# Performance\n", "Written by `make bench` from the files that the benches leave under `target/bench`; not edited by hand.\n"]
-    for part in (judge(read("judge")), cost(server), others(server), saturation(server), memory(read("memory"))):
+    for part in (judge(read("judge")), cost(server), others(server), saturation(server), memory(read("memory")), audit(read("audit"))):
         parts += part
     page = ROOT / "docs" / "performance.md"
     page.write_text("\n".join(parts))

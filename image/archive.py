@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes an image archive without a container engine.
 
-    archive.py --name NAME:TAG --out FILE [options] FILE[=PATH]... -- ENTRYPOINT [ARGUMENT...]
+    archive.py --name NAME:TAG... --out FILE [options] FILE[=PATH]... -- ENTRYPOINT [ARGUMENT...]
 
 Each FILE becomes PATH in the image (by default /<its name>), owned by root, readable and executable by everybody, and nothing
 else is in it. The archive is an OCI layout with the `manifest.json` of `docker save` beside it, so that `docker load`, `podman
@@ -57,7 +57,7 @@ def pairs(items):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--name", required=True, help="repository:tag, with its registry")
+    parser.add_argument("--name", required=True, action="append", help="repository:tag, with its registry; one image may have several")
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--arch", default="amd64", choices=["amd64", "arm64"])
     parser.add_argument("--user", default="65532:65532", help="who runs in it; 65532 by default")
@@ -73,8 +73,9 @@ def arguments():
     given = parser.parse_args(ours)
     if not entrypoint:
         parser.error("no entrypoint: add `-- /program` at the end")
-    if ":" not in given.name.rsplit("/", 1)[-1]:
-        parser.error(f"{given.name} has no tag: add one, such as {given.name}:1")
+    for name in given.name:
+        if ":" not in name.rsplit("/", 1)[-1]:
+            parser.error(f"{name} has no tag: add one, such as {name}:1")
     return given, entrypoint
 
 
@@ -115,18 +116,22 @@ def main():
     if given.label:
         manifest["annotations"] = pairs(given.label)
     of_manifest = blob("manifest.v1+json", canonical(manifest))
+
     # containerd takes the whole name, others the tag.
-    names = {"io.containerd.image.name": given.name, "org.opencontainers.image.ref.name": given.name.rsplit(":", 1)[1]}
+    def named(name):
+        names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rsplit(":", 1)[1]}
+        return {**of_manifest, "platform": platform, "annotations": names}
+
     index = {
         "schemaVersion": 2,
         "mediaType": OCI + "index.v1+json",
-        "manifests": [{**of_manifest, "platform": platform, "annotations": names}],
+        "manifests": [named(name) for name in given.name],
     }
 
     def at(about):
         return "blobs/sha256/" + about["digest"].removeprefix("sha256:")
 
-    saved = [{"Config": at(of_image), "Layers": [at(of_layer)], "RepoTags": [given.name]}]
+    saved = [{"Config": at(of_image), "Layers": [at(of_layer)], "RepoTags": given.name}]
     parts = {
         "oci-layout": canonical({"imageLayoutVersion": "1.0.0"}),
         "index.json": canonical(index),
@@ -140,7 +145,7 @@ def main():
         for path, data in parts.items():
             tar.addfile(entry(path, data), io.BytesIO(data))
     part.replace(given.out)
-    print(f"{given.out}  {given.name}  {of_manifest['digest']}")
+    print(f"{given.out}  {' '.join(given.name)}  {of_manifest['digest']}")
 
 
 if __name__ == "__main__":

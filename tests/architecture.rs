@@ -31,8 +31,8 @@ fn code(text: &str) -> &str {
 /// From the bottom: a module uses only what stands before it, or its own room.
 const LAYERS: [&str; 13] = [
     "model",
-    "wire",
     "api",
+    "wire",
     "snapshot",
     "rules",
     "audit",

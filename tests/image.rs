@@ -50,7 +50,8 @@ fn the_archive_has_the_same_bytes_each_time_and_one_file_that_is_not_run_by_root
     let archive = |name: &str, arch: &str| {
         let out = folder.path().join(name);
         let mut command = image("archive.py");
-        command.args(["--name", "registry.example/revguard:1.2.3", "--arch", arch, "--label", "a=b", "--cmd", "serve"]);
+        command.args(["--name", "registry.example/revguard:1.2.3", "--name", "registry.example/guard:1"]);
+        command.args(["--arch", arch, "--label", "a=b", "--cmd", "serve"]);
         command.args(["--expose", "8443", "--out"]).arg(&out);
         command.arg(format!("{}=/revguard", program.display())).args(["--", "/revguard"]);
         passed(command.output().expect("archive.py"));
@@ -66,8 +67,11 @@ fn the_archive_has_the_same_bytes_each_time_and_one_file_that_is_not_run_by_root
     let saved = json(&one, "manifest.json");
     assert_eq!(saved[0]["Config"], blob(&manifest["config"]["digest"]));
     assert_eq!(saved[0]["Layers"][0], blob(&manifest["layers"][0]["digest"]));
-    assert_eq!(saved[0]["RepoTags"][0], "registry.example/revguard:1.2.3");
-    assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "registry.example/revguard:1.2.3");
+    for (n, name) in ["registry.example/revguard:1.2.3", "registry.example/guard:1"].into_iter().enumerate() {
+        assert_eq!(saved[0]["RepoTags"][n], name);
+        assert_eq!(index["manifests"][n]["annotations"]["io.containerd.image.name"], name);
+        assert_eq!(index["manifests"][n]["digest"], index["manifests"][0]["digest"]);
+    }
 
     let config = json(&one, &blob(&manifest["config"]["digest"]));
     assert_eq!(config["architecture"], "amd64");

@@ -7,8 +7,8 @@ mod manifests;
 mod world;
 
 use manifests::{
-    api_gateway, app, as_helm_installs, as_helm_uninstalls, as_istioctl_uninstalls, cni, config, definitions, deployed,
-    gateway, istiod, namespace, tag, validator,
+    api_gateway, app, as_helm_installs, as_helm_uninstalls, as_istioctl_uninstalls, beside, cni, config, definitions,
+    deployed, gateway, istiod, namespace, rollout, tag, validator,
 };
 use revguard::model::{Kind, Object};
 use world::World;
@@ -75,6 +75,65 @@ fn an_upgrade_by_revisions_and_the_proper_uninstall_of_the_old_one() {
         assert_eq!(world.said, [""; 0], "drains: {drains}");
         assert!(world.judged > 40, "{}", world.judged);
     }
+}
+
+/// What revguard's controller writes is not judged.
+fn controller(world: &mut World, objects: Vec<Object>) {
+    world.objects.extend(objects.into_iter().map(|object| (object.id(), object)));
+    world.settle();
+}
+
+const WAY_BACK: &str = "conditions: [{type: RollbackAvailable, status: 'True'}]";
+
+#[test]
+fn a_gateway_is_moved_by_a_rollout_while_life_goes_on() {
+    let mut world = mesh(true);
+    helm_install(&mut world, &istiod("1-24", "1.24.1", &[]));
+    apply(&mut world, &namespace("a", "istio.io/rev: 1-24"));
+    world.restart("a");
+    apply(&mut world, &tag("prod", "1-24"));
+    world.restart("b");
+    // A person asks for it; GitOps tools apply everything again and again meanwhile.
+    let around = |world: &mut World, revision: &str| {
+        helm_install(world, &gateway("ingress", revision));
+        helm_install(world, &istiod("1-23", "1.23.2", &[]));
+        helm_install(world, &app("b"));
+        apply(world, &config("ingress"));
+        apply(world, &namespace("ingress", ""));
+    };
+    apply(&mut world, &rollout("ingress", "1-23", "1-24", ""));
+    around(&mut world, "1-23");
+    for (phase, new) in [("Preparing", 0), ("Progressing", 1), ("Draining", 1)] {
+        controller(&mut world, rollout("ingress", "1-23", "1-24", &format!("phase: {phase}")));
+        controller(&mut world, beside("ingress", "1-24", new));
+        around(&mut world, "1-23");
+    }
+    // Whoever owns the gateway brings it to the new revision when that is waited for.
+    let waits = "phase: Promoting, promotion: AwaitExternal";
+    controller(&mut world, rollout("ingress", "1-23", "1-24", waits));
+    around(&mut world, "1-24");
+    let done = format!("phase: Completed, {WAY_BACK}");
+    controller(&mut world, rollout("ingress", "1-23", "1-24", &done));
+    controller(&mut world, beside("ingress", "1-23", 0));
+    for object in beside("ingress", "1-24", 0) {
+        world.objects.remove(&object.id());
+    }
+    around(&mut world, "1-24");
+    apply(&mut world, &tag("default", "1-24"));
+    apply(&mut world, &validator("1-24"));
+    world.restart("c");
+    assert_eq!(world.said, [""; 0]);
+    assert!(world.judged > 120, "{}", world.judged);
+    // The way back is open until somebody closes it; then the old control plane goes without a word.
+    let mut hasty = world.clone();
+    remove(&mut hasty, &as_helm_uninstalls(&istiod("1-23", "1.23.2", &[])));
+    assert!(hasty.said.iter().any(|s| s == "D CP002: Delete Deployment istio-system/istiod-1-23"), "{:?}", hasty.said);
+    remove(&mut world, &rollout("ingress", "1-23", "1-24", &done));
+    for object in beside("ingress", "1-23", 0) {
+        world.objects.remove(&object.id());
+    }
+    remove(&mut world, &as_helm_uninstalls(&istiod("1-23", "1.23.2", &[])));
+    assert_eq!(world.said, [""; 0]);
 }
 
 #[test]

@@ -28,11 +28,13 @@ def number(value):
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-def holds(lost, control=None):
+def holds(lost, control):
     """A count of losses counts only if the same load finds some where there must be some."""
     if lost:
         return "**no**"
-    return "yes" if control is None or control > 0 else "**void**: the control lost nothing"
+    if control is None:
+        return "**void**: it has no control"
+    return "yes" if control > 0 else "**void**: the control lost nothing"
 
 
 def losses(name, title, what, extra):
@@ -48,6 +50,25 @@ def losses(name, title, what, extra):
     if "control_lost" in f:
         rows.append([f"control: lost of {number(f['control_calls'])}", number(f["control_lost"])])
     rows.append(["holds", holds(f["lost"], f.get("control_lost"))])
+    return out + [source(record), table(["", "counted"], rows)]
+
+
+def rollouts(name, title, what, extra=()):
+    """Gateways that move under load, with what the same load loses over an update in place."""
+    record = read(name)
+    out = [f"### {title}\n", what + "\n"]
+    if record is None:
+        return out + [MISSING.capitalize() + ".\n"]
+    f = record["figures"]
+    rows = [["rollouts", number(f["rollouts"])]] if "rollouts" in f else []
+    rows += [[text, number(f[key])] for key, text in extra if key in f]
+    kinds = {"short": "requests on connections of their own", "kept": "requests on kept connections", "long": "requests that take 20 s"}
+    for kind, text in kinds.items():
+        if kind in f.get("streams", {}):
+            rows.append([f"{text}: lost of {number(f['streams'][kind]['sent'])}", number(f["streams"][kind]["lost"])])
+    rows.append([f"**lost** of {number(f['sent'])}", number(f["lost"])])
+    rows.append([f"control, in place: lost of {number(f['control_sent'])}", number(f["control_lost"])])
+    rows.append(["holds", holds(f["lost"], f["control_lost"])])
     return out + [source(record), table(["", "counted"], rows)]
 
 
@@ -71,6 +92,9 @@ def tests():
 LOAD = "Writes are sent to a real API server all the time, some of which must be refused and others must pass; each answer is compared by its text. Every webhook fails closed, the client does not try again."
 
 
+ROLLOUTS = "Two gateways with a real Envoy in each pod, in the shape of an IstioOperator file and of the Helm chart `gateway`, take 200 requests a second on connections of their own, 200 on kept ones, and 10 that take 20 s, each through the ClusterIP of its Service. Nothing is tried twice. Istio's own drain of 5 s is as it is. From outside it is watched that there are never fewer ready endpoints than before, that the Service's spec never changes, and that there is never a second autoscaler or budget."
+
+
 def main():
     parts = [
         "# Reliability\n",
@@ -79,10 +103,19 @@ def main():
     ]
     parts += losses("node-disruption", "Rolling restarts and evictions", LOAD + " Meanwhile the webhook's Deployment is restarted and its pods are evicted as `kubectl drain` does. Control: the same restarts without a drain.", [
         ("rolling_restarts", "rolling restarts"), ("calls_during_restarts", "calls during those"), ("evictions", "evictions"), ("smallest_share", "smallest share that one replica answered")])
-    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA. Control: a serving certificate that the API server has no reason to believe.", [
-        ("leaves", "serving certificates"), ("authorities", "CAs")])
-    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back. The control is that of the first section: the same load loses calls where pods do not drain.", [
+    parts += losses("node-certificates", "Rotation of certificates", LOAD + " Meanwhile the controller renews the serving certificate and changes its CA; then `helm upgrade` gives it other durations, with an overlap longer than anything that is served will live. Control: a serving certificate that the API server has no reason to believe, while no controller runs; the next one puts it right.", [
+        ("leaves", "serving certificates"), ("authorities", "CAs"), ("mended_seconds", "control: seconds from the controller's return to a certificate that is believed")])
+    parts += losses("node-upgrade", "Upgrade and rollback", LOAD + " Meanwhile `helm upgrade` brings another version, with its custom resource definitions, and `helm rollback` takes it back. Control: `helm upgrade` of pods that do not drain.", [
         ("calls_until_upgraded", "calls until upgraded")])
+    parts += ["## Gateway rollouts\n", ROLLOUTS + "\n"]
+    parts += rollouts("node-rollout-by-hand", "The bench itself, without revguard", "A second Deployment, and the old pods set apart with kubectl before they are deleted.", [("gateways", "gateways")])
+    parts += rollouts("node-rollout", "There and back", "Both gateways move to the other revision and back, by another rollout and by `abort` after completion. Meanwhile the controller is killed at write boundaries, a person pauses, and the API server is restarted; then the new revision has listeners that Envoy rejects, and then it never becomes ready.", [("killed", "places at which the controller was killed")])
+    parts += rollouts("node-rollout-killed", "A controller that dies at every write boundary", "The same, with the controller killed once before and once after each sort of write, and in the middle of batches.", [("killed", "places at which the controller was killed")])
+    parts += rollouts("node-rollout-api-server", "An API server that restarts", "It is killed in four phases of a rollout, and starts again.", [("restarts", "restarts")])
+    parts += rollouts("node-rollout-evicted", "Pods that are evicted", "A pod of the old revision and one of the new are evicted in the middle of a rollout. An eviction ends a pod within its own drain of 5 s, so that the long requests of these pods are lost by it; they are counted apart. Nothing else may be lost.", [("evictions", "evictions"), ("cut_by_evictions", "long requests that the evictions cut")])
+    parts += rollouts("node-rollout-hands", "Paused, aborted and deleted", "In Probing, Draining and Promoting and after completion, with both gateways.")
+    parts += rollouts("node-rollout-turns-bad", "A revision that turns bad once it serves", "Its pods are ready and stay so while Envoy rejects the listeners that it is then given. The rollout holds by itself, and is aborted.")
+    parts += rollouts("node-rollout-in-place", "In place, step by step", "`PausedRolling` promises nothing beyond the pods' own drain. Short requests are counted here; the control are the long ones of the same run.")
     parts += plain("node-cold-start", "Start from nothing", "Every pod is gone, the power is cut, etcd stays; every webhook fails closed. The node, DNS and revguard come back by themselves.", [
         ("pods_lost", "pods lost"), ("node_and_dns_seconds", "seconds until the node and DNS are ready"), ("guard_seconds", "seconds until revguard is ready")])
     parts += plain("node-leader", "The leader is lost", "Seconds until another controller leads: after the leading pod was deleted, and after the Lease was left behind by a holder that does not exist.", [

@@ -199,6 +199,7 @@ impl Service<Request<Incoming>> for Observed {
             }
             if activity.is_unread()
                 || activity.refused
+                || activity.is_old()
                 || activity.order() != Order::Serve
                 || shared.closing.load(Ordering::Acquire)
             {

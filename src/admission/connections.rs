@@ -6,6 +6,7 @@
 //! outside, by the bytes that go through it ([`Activity`]), and every timeout follows from that.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -69,6 +70,8 @@ pub(super) struct Activity {
     last: AtomicBool,
     /// Came over the limit: every request is answered 429.
     pub(super) refused: bool,
+    /// Old enough from then on: see [`Settings::connection_age`].
+    old: Option<Instant>,
     waker: AtomicWaker,
     epoch: Instant,
 }
@@ -76,13 +79,14 @@ pub(super) struct Activity {
 const TIME: u64 = (1 << 56) - 1;
 
 impl Activity {
-    fn new(epoch: Instant, refused: bool) -> Activity {
+    fn new(epoch: Instant, refused: bool, old: Option<Instant>) -> Activity {
         let activity = Activity {
             state: AtomicU64::new(0),
             order: AtomicU8::new(Order::Serve as u8),
             unread: AtomicBool::new(false),
             last: AtomicBool::new(false),
             refused,
+            old,
             waker: AtomicWaker::new(),
             epoch,
         };
@@ -162,6 +166,11 @@ impl Activity {
         self.last.load(Ordering::Acquire)
     }
 
+    /// The answer that is given now should be the last one.
+    pub(super) fn is_old(&self) -> bool {
+        self.old.is_some_and(|old| old <= Instant::now())
+    }
+
     /// When this connection must be closed if nothing happens until then, and why. `None` while
     /// a request is with the handler, which has its own deadline.
     pub(super) fn deadline(&self, settings: &Settings) -> Option<(Instant, Closed)> {
@@ -202,6 +211,8 @@ pub(super) struct Table {
     refusals: Arc<Semaphore>,
     open: Mutex<Open>,
     epoch: Instant,
+    age: Option<Duration>,
+    dice: RandomState,
     metrics: Arc<Metrics>,
     port: Port,
 }
@@ -223,12 +234,14 @@ pub(super) struct Place {
 }
 
 impl Table {
-    pub(super) fn new(port: Port, limit: usize, refusals: usize, metrics: Arc<Metrics>) -> Arc<Table> {
+    pub(super) fn new(port: Port, settings: &Settings, metrics: Arc<Metrics>) -> Arc<Table> {
         Arc::new(Table {
-            places: Arc::new(Semaphore::new(limit.max(1))),
-            refusals: Arc::new(Semaphore::new(refusals)),
+            places: Arc::new(Semaphore::new(settings.max_connections.max(1))),
+            refusals: Arc::new(Semaphore::new(settings.max_refusals)),
             open: Mutex::default(),
             epoch: Instant::now(),
+            age: settings.connection_age,
+            dice: RandomState::new(),
             metrics,
             port,
         })
@@ -258,12 +271,19 @@ impl Table {
     }
 
     fn enter(self: &Arc<Self>, permit: OwnedSemaphorePermit, refused: bool) -> Place {
-        let activity = Arc::new(Activity::new(self.epoch, refused));
         let mut open = self.lock();
         let id = open.next;
         open.next += 1;
+        let activity = Arc::new(Activity::new(self.epoch, refused, self.old(id)));
         open.connections.insert(id, Arc::clone(&activity));
         Place { activity, table: Arc::clone(self), id, reason: Closed::Cut, _permit: permit }
+    }
+
+    /// When a connection that begins now is old: a hash with a key of this process is as good as dice.
+    fn old(&self, id: u64) -> Option<Instant> {
+        let half = self.age? / 2;
+        let part = self.dice.hash_one(id) as f64 / u64::MAX as f64;
+        Some(Instant::now() + half + half.mul_f64(part))
     }
 
     /// Tells the longest idle connection to close; whether there was one.
@@ -335,7 +355,8 @@ mod tests {
     use super::*;
 
     fn table(limit: usize, refusals: usize) -> Arc<Table> {
-        Table::new(Port::Admission, limit, refusals, Arc::new(Metrics::new()))
+        let settings = Settings { max_connections: limit, max_refusals: refusals, ..Settings::default() };
+        Table::new(Port::Admission, &settings, Arc::new(Metrics::new()))
     }
 
     /// Puts a connection into a phase that began some time after the table was made.
@@ -384,6 +405,21 @@ mod tests {
         assert_eq!(stalled.activity.evictable(begun + STALLED), None);
         let later = begun + STALLED + Duration::from_millis(1);
         assert_eq!(stalled.activity.evictable(later), Some((1, begun)));
+    }
+
+    #[tokio::test]
+    async fn connections_grow_old_one_by_one() {
+        let age = Duration::from_secs(600);
+        let settings = |connection_age| Settings { connection_age, ..Settings::default() };
+        let table = |age| Table::new(Port::Admission, &settings(age), Arc::new(Metrics::new()));
+        let (aging, now) = (table(Some(age)), Instant::now());
+        let mut ages: Vec<Duration> = (0..100).map(|id| aging.old(id).unwrap() - now).collect();
+        ages.sort();
+        assert!(ages[0] >= age / 2 && ages[99] < age + Duration::from_secs(10), "{ages:?}");
+        assert!(ages[75] - ages[25] > age / 10, "all at once: {ages:?}");
+        assert!(!aging.admit().await.unwrap().activity.is_old());
+        assert!(table(Some(Duration::ZERO)).admit().await.unwrap().activity.is_old());
+        assert_eq!(table(None).old(1), None);
     }
 
     #[tokio::test]

@@ -44,13 +44,13 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let shared = Arc::new(Shared {
-        settings: Settings { max_connections: MAX_CONNECTIONS, ..Settings::default() },
+        // Nobody repeats a probe on 429, so there is no place to be refused in.
+        settings: Settings { max_connections: MAX_CONNECTIONS, max_refusals: 0, ..Settings::default() },
         router: router(Probed { health, metrics: Arc::clone(&metrics) }),
         closing: AtomicBool::new(false),
         metrics: Arc::clone(&metrics),
     });
-    // Nobody repeats a probe on 429, so there is no place to be refused in.
-    let table = Table::new(Port::Probes, MAX_CONNECTIONS, 0, metrics);
+    let table = Table::new(Port::Probes, &shared.settings, metrics);
     let mut tasks = JoinSet::new();
     let mut start = |tasks: &mut JoinSet<()>, stream: TcpStream, place: Place| {
         tasks.spawn(plain(stream, place, Arc::clone(&shared)));

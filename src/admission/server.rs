@@ -58,7 +58,7 @@ pub async fn serve(
 ) -> Result<Drained, rustls::Error> {
     let Serving { settings, certificates, callers, reviewer, metrics, health } = serving;
     let tls = TlsAcceptor::from(Arc::new(certificates.server_config(callers.as_ref())?));
-    let table = Table::new(Port::Admission, settings.max_connections, settings.max_refusals, Arc::clone(&metrics));
+    let table = Table::new(Port::Admission, &settings, Arc::clone(&metrics));
     let gate = Gate::new(concurrency(&settings));
     if let Err(error) = limit::oversee(&gate) {
         tracing::warn!(%error, "no thread to watch over slow reviews, one may delay others");

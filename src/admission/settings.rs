@@ -39,6 +39,11 @@ pub struct Settings {
     /// own after 90 s; whoever closes first risks a request that crosses, so it must be it. This
     /// also holds before the first request: Go's transport dials ahead and keeps the spare.
     pub idle_timeout: Duration,
+    /// Longest life of a connection; `None`: any. An answer of one that is old says `Connection: close`, so that no request can
+    /// cross with the end. The API server keeps 25 idle connections to a webhook and dials anew only beyond them: without an
+    /// age those that were dialled while one replica was alone would lead to it for days. Which answer it is, chance says, between half of the
+    /// age and all of it: what was dialled together shall not end together. A handshake every ten minutes costs nothing.
+    pub connection_age: Option<Duration>,
     /// After an answer that did not read the whole body: how long the rest is thrown away before
     /// the socket closes. Closing with unread bytes sends a reset, and a reset can overtake the
     /// answer.
@@ -69,6 +74,7 @@ impl Default for Settings {
             head_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
+            connection_age: Some(Duration::from_secs(600)),
             linger: Duration::from_secs(1),
             drain: Duration::from_secs(12),
             quiet: Duration::from_secs(1),

@@ -14,7 +14,7 @@ use super::review::{self, Unreadable};
 use super::{Endpoint, Reply, Reviewer, message};
 use crate::model::Kind;
 use crate::rules::allow::Standing;
-use crate::rules::{Action, Mode, Patch, Policy, Verdict, judge, judge::mend};
+use crate::rules::{Action, Patch, Policy, Verdict, judge, judge::mend};
 use crate::snapshot::{Snapshot, Unknown};
 use crate::wire::kinds::label;
 
@@ -97,13 +97,7 @@ impl Reviewer for Webhook {
         };
         let now = (self.clock)();
         if endpoint == Endpoint::Mutate {
-            // Nothing is changed where nothing would be enforced.
-            let patches = if policy.mode == Mode::Enforce {
-                mend(&policy, &request, &state.snapshot, now)
-            } else {
-                Ok(Vec::new())
-            };
-            return match patches {
+            return match mend(&policy, &request, &state.snapshot, now) {
                 Err(unknown) => {
                     see(Outcome::NotReady(&unknown));
                     not_ready(&unknown)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
 pub use super::guardrails::{Alerts, AtStart, Guardrails, Metric, OnPauseTimeout, OnUnavailable, Reaction, Source};
-pub use super::proof::{HttpProbe, Level, Probe, ProbeMode, Scheme, Verification};
+pub use super::probe::{HttpProbe, Level, Probe, ProbeMode, Scheme, Verification};
 use super::rollout_status::GatewayRolloutStatus;
 
 /// Moves one gateway to another revision of its control plane, without a dropped request.

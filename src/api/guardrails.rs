@@ -1,4 +1,4 @@
-//! What holds a rollout, or sends it back: alerts and metrics of Prometheus.
+//! What holds a rollout: alerts and metrics of a Prometheus, and what follows from them.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;

@@ -39,7 +39,7 @@ pub struct MeshStateSpec {}
 pub struct MeshStateStatus {
     /// The generation of this object that the conditions are about.
     pub observed_generation: i64,
-    /// `ValidatorSingle`, `InjectorsUnambiguous`, `AuditClean`.
+    /// `ValidatorSingle`, `InjectorsUnambiguous`, `AuditClean`, and `GuardInForce` where the admission policy is installed.
     pub conditions: Vec<Condition>,
     /// Names at a glance, for `kubectl get`.
     pub summary: Summary,

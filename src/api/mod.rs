@@ -4,16 +4,18 @@ pub mod duration;
 // Columns of one type repeat it, and the attributes of a derive are no duplicates.
 #[allow(clippy::duplicated_attributes)]
 pub mod gateway_rollout;
+pub mod guard_parameters;
 pub mod guardrails;
 #[allow(clippy::duplicated_attributes)]
 pub mod mesh_state;
+pub mod probe;
 #[allow(clippy::duplicated_attributes)]
 pub mod prometheus_source;
-pub mod proof;
 pub mod rollout_status;
 
 pub use duration::Duration;
 pub use gateway_rollout::{GatewayRollout, GatewayRolloutSpec};
+pub use guard_parameters::{GuardParameters, GuardParametersSpec};
 pub use mesh_state::{MeshState, MeshStateSpec, MeshStateStatus};
 pub use prometheus_source::{PrometheusSource, PrometheusSourceSpec};
 pub use rollout_status::GatewayRolloutStatus;
@@ -23,6 +25,7 @@ pub fn definitions() -> Vec<(&'static str, serde_json::Value)> {
     use kube::CustomResourceExt as _;
     [
         ("gatewayrollouts", GatewayRollout::crd()),
+        ("guardparameters", GuardParameters::crd()),
         ("meshstates", MeshState::crd()),
         ("prometheussources", PrometheusSource::crd()),
     ]

@@ -1,6 +1,6 @@
-//! What the admission policy over webhook configurations is told: the parameters that the controller keeps in a ConfigMap.
+//! What the admission policy over webhook configurations is told: the parameters that the controller keeps for it.
 //!
-//! The policy is CEL and can look at nothing but the object and these strings, so everything that needs the cluster is
+//! The policy is CEL and can look at nothing but the object and these words, so everything that needs the cluster is
 //! decided here: by the same rules, with the same words, as anything else. What is not known is left out, and what is left
 //! out is not refused.
 
@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::api::GuardParametersSpec;
+use crate::api::guard_parameters::Kept;
 use crate::model::{Backend, Kind, Meta, Object, key};
 use crate::rules::allow::{self, Standing};
 use crate::rules::request::LazyObject;
@@ -19,47 +21,32 @@ use crate::snapshot::mesh::Answers;
 /// The rules that the policy enforces.
 const CODES: [&str; 2] = ["VW010", "VW011"];
 
-/// Names of approved validators, separated by commas.
-pub const VALIDATORS: &str = "validators";
-/// `namespace/name` of the Services that answer, separated by commas. Missing: not known.
-pub const BACKENDS: &str = "backends";
-/// Prefix of the reasons why a configuration may not be deleted: `why.validating.NAME`, `why.mutating.NAME`.
-pub const WHY: &str = "why.";
-
 /// A reason longer than this is cut: the API server takes 5 kB in all, and nobody reads more.
 const LONGEST: usize = 1500;
-/// A key of a ConfigMap has at most 253 characters.
-const LONGEST_NAME: usize = 230;
 
-/// The data of the ConfigMap; `None` while what it rests on is not known.
-pub fn params(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Option<BTreeMap<String, String>> {
-    let mut data = BTreeMap::new();
+/// The parameters; `None` while what they rest on is not known.
+pub fn params(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Option<GuardParametersSpec> {
+    let mut spec = GuardParametersSpec::default();
     let enforced = |code| policy.action(code, crate::rules::Severity::Deny) == Some(crate::rules::Action::Deny);
     for kind in [Kind::MutatingWebhook, Kind::ValidatingWebhook, Kind::Service] {
         snapshot.knows(kind, None).ok()?;
     }
     if enforced("VW010") {
-        let approved: Vec<&str> = snapshot
+        spec.validators = snapshot
             .validators()
             .ok()?
             .filter(|config| crate::rules::is_approved_validator(config, snapshot))
             .filter(|config| !is_exempt(&config.meta, now))
-            .map(|config| config.meta.name.as_str())
+            .map(|config| config.meta.name.as_str().to_owned())
             .collect();
-        data.insert(VALIDATORS.to_owned(), approved.join(","));
-        data.insert(BACKENDS.to_owned(), backends(snapshot).into_iter().collect::<Vec<_>>().join(","));
+        spec.backends = Some(backends(snapshot).into_iter().collect());
     }
-    for (kind, word) in [(Kind::ValidatingWebhook, "validating"), (Kind::MutatingWebhook, "mutating")] {
-        for object in snapshot.raw(kind) {
-            let name = &object.meta().name;
-            if name.len() <= LONGEST_NAME
-                && let Some(why) = why_not_deleted(policy, object, snapshot, now)
-            {
-                data.insert(format!("{WHY}{word}.{name}"), why);
-            }
-        }
-    }
-    Some(data)
+    let kept = |kind| -> BTreeMap<String, String> {
+        let all = snapshot.raw(kind);
+        all.filter_map(|o| Some((o.meta().name.to_string(), why_not_deleted(policy, o, snapshot, now)?))).collect()
+    };
+    spec.kept = Kept { mutating: kept(Kind::MutatingWebhook), validating: kept(Kind::ValidatingWebhook) };
+    Some(spec)
 }
 
 /// Somebody wants it to be let go.
@@ -138,8 +125,8 @@ mod tests {
     fn what_is_not_known_protects_nothing() {
         assert_eq!(params(&Policy::default(), &Snapshot::live(), Timestamp::UNIX_EPOCH), None);
         let empty = params(&Policy::default(), &Snapshot::whole(), Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(empty, BTreeMap::from([(VALIDATORS.into(), String::new()), (BACKENDS.into(), String::new())]));
+        assert_eq!(empty, GuardParametersSpec { backends: Some(Vec::new()), ..GuardParametersSpec::default() });
         let warn = Policy::parse("mode: warn").unwrap();
-        assert_eq!(params(&warn, &Snapshot::whole(), Timestamp::UNIX_EPOCH), Some(BTreeMap::new()));
+        assert_eq!(params(&warn, &Snapshot::whole(), Timestamp::UNIX_EPOCH), Some(GuardParametersSpec::default()));
     }
 }

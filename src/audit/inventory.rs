@@ -185,7 +185,7 @@ fn revision(
                 if gateway { users.gateways.push(format!("{namespace}/{name}")) } else { users.templates += 1 }
             }
             Use::Config { .. } => users.config += 1,
-            Use::Pods { .. } | Use::Tag { .. } | Use::Validator { .. } | Use::ByDefault => {}
+            Use::Pods { .. } | Use::Tag { .. } | Use::Validator { .. } | Use::Rollout { .. } | Use::ByDefault => {}
         }
     }
     let gateways: BTreeSet<String> = snapshot

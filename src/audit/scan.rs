@@ -78,7 +78,14 @@ fn judged(object: &Object) -> Option<Object> {
     }
     let template = (**pod.template.as_ref()?).clone();
     let meta = pod.meta.clone();
-    let workload =
-        Workload { meta, replicas: None, selector: Default::default(), template, ready: None, max_unavailable: None };
+    let workload = Workload {
+        meta,
+        replicas: None,
+        selector: Default::default(),
+        template,
+        paused: false,
+        ready: None,
+        max_unavailable: None,
+    };
     Some(Object::Workload(Kind::Pod, Box::new(workload)))
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Failure;
 use crate::controller::Names;
 use crate::controller::certificates::plan::Timing;
-use crate::controller::certificates::{Mode, PAUSE, Settings};
+use crate::controller::certificates::{Mode, PAUSE, Settings, issue};
 
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
@@ -22,7 +22,8 @@ pub struct Options {
     /// How long a serving certificate lasts; it is renewed after two thirds
     #[arg(long, value_name = "DURATION", default_value = "2160h", value_parser = duration)]
     cert_validity: Duration,
-    /// How long a new CA is published before it signs, and an old one after it signed last
+    /// How long a new CA is published before it signs (less where what is served would expire before), and an old one after
+    /// it signed last
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     cert_overlap: Duration,
     /// A further name or address of the serving certificate, for webhooks that are registered by URL
@@ -41,7 +42,7 @@ impl Options {
     /// What the loop is told.
     ///
     /// # Errors
-    /// Durations with which no rotation could end in time.
+    /// Durations with which no rotation could end in time, or a name that no certificate can carry.
     pub fn settings(&self, names: Names) -> Result<Settings, Failure> {
         let signed = |d: Duration| SignedDuration::try_from(d).map_err(anyhow::Error::from);
         let timing = Timing {
@@ -50,6 +51,10 @@ impl Options {
             overlap: signed(self.cert_overlap)?,
         };
         timing.check().map_err(anyhow::Error::msg)?;
+        if let Some(name) = self.cert_name.iter().find(|name| !issue::carries(name, Timestamp::now())) {
+            let why = "a certificate cannot carry it; give one DNS name without a wildcard or port, or one address";
+            return Err(anyhow::anyhow!("--cert-name {name:?}: {why}"));
+        }
         let mode = match self.certificates {
             Keeper::Own => Mode::Own,
             Keeper::External => Mode::External,
@@ -112,5 +117,12 @@ mod tests {
         let needed = settings.needed();
         assert!(needed.contains(&"revguard-webhook.guard.svc".to_owned()), "{needed:?}");
         assert!(needed.contains(&"127.0.0.1".to_owned()));
+        for good in ["guard.example.org", "Guard.Example.org", "::1", "a_b.example.org", "localhost"] {
+            assert!(self::settings(&["--cert-name", good]).is_ok(), "{good}");
+        }
+        for bad in ["*.example.org", "guard.example.org:8443", "https://guard", "grün.example.org", "guard.", ""] {
+            let error = self::settings(&["--cert-name", bad]).unwrap_err();
+            assert!(error.contains(&format!("--cert-name {bad:?}: a certificate cannot carry it")), "{bad}: {error}");
+        }
     }
 }

@@ -41,6 +41,10 @@ pub struct Options {
     /// From one audit to the next; one also follows soon after webhook configurations change
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     audit_interval: Duration,
+    /// From one trial of the admission policy over webhook configurations to the next: a dry run of a write that it must
+    /// refuse. Without this it is not tried
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    admission_policy_interval: Option<Duration>,
     /// From one collection of what the webhooks counted to the next
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, hide = true)]
     tally_interval: Duration,
@@ -69,6 +73,10 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         options.audit_interval >= Duration::from_secs(1),
         "--audit-interval: at least 1s; an audit also follows soon after webhook configurations change"
     );
+    anyhow::ensure!(
+        options.admission_policy_interval.is_none_or(|every| every >= Duration::from_secs(1)),
+        "--admission-policy-interval: at least 1s; the API server counts every trial as a denial"
+    );
     let names = Names::new(&options.namespace, &options.release);
     let dead = crate::run::controller::run(Control {
         certificates: options.certificates.settings(names.clone())?,
@@ -78,6 +86,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         health_listen: options.health_listen,
         access: Access { kubeconfig: options.live.kubeconfig, context: options.live.context },
         pace: Pace { interval: options.audit_interval, ..Pace::default() },
+        policy_interval: options.admission_policy_interval,
         collect: options.tally_interval.max(Duration::from_millis(100)),
         lease: options.lease_duration,
         rollouts: options.rollout_pace.map_or_else(rollout::Pace::default, rollout::Pace::of),

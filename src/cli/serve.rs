@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::certificates::duration;
 use super::{Failure, Live, input};
 use crate::admission::Settings;
 use crate::admission::tls::Files;
@@ -67,6 +68,9 @@ pub struct Options {
     /// Most connections at a time; the longest idle is closed first
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
+    /// Longest life of a connection: an answer after half of it or later closes it, so that callers spread over all replicas. 0s: any
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    max_connection_age: Duration,
     /// Reviews at a time; more wait up to --queue-ms, then they are told to try again
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: Option<u32>,
@@ -107,6 +111,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     let mut settings = Settings {
         drain: Duration::from_secs(options.drain),
         max_connections: options.max_connections as usize,
+        connection_age: Some(options.max_connection_age).filter(|age| !age.is_zero()),
         queue: Duration::from_millis(options.queue_ms),
         ..Settings::default()
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::resource::{
-    CLUSTER_POLICY_REPORTS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, HPAS, LEASES, MESH_STATES, MUTATING,
+    CLUSTER_POLICY_REPORTS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, GUARD_PARAMETERS, HPAS, LEASES, MESH_STATES, MUTATING,
     OPEN_CLUSTER_REPORTS, OPEN_REPORTS, PDBS, PODS, POLICY_REPORTS, PROMETHEUS_SOURCES, ROLLOUTS, Resource, SECRETS,
     SERVICES, VALIDATING,
 };
@@ -138,9 +138,23 @@ pub fn grants() -> Vec<Grant> {
     all.push(grant(
         ControllerNamespace,
         &CONFIG_MAPS,
-        &["-guard", "-report", "-undo"],
+        &["-report", "-undo"],
         &["get", "patch"],
-        "parameters of the admission policy, the week's tally, copies of what repairs removed",
+        "the week's tally, copies of what repairs removed",
+    ));
+    all.push(grant(
+        ControllerNamespace,
+        &GUARD_PARAMETERS,
+        &[""],
+        &["get", "patch"],
+        "what the admission policy over webhook configurations is told",
+    ));
+    all.push(grant(
+        ControllerNamespace,
+        &GUARD_PARAMETERS,
+        &[],
+        &["create"],
+        "the same, when it is not there: Helm cannot make an object of a kind that comes with the same release",
     ));
     let why = "where alerts and metrics that guard a rollout are asked for";
     all.push(grant(Controller, &PROMETHEUS_SOURCES, &[], &["get"], why));

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::events::{Events, Word};
+use super::in_force::InForce;
 use super::names::Names;
 use super::repair::Repairs;
 use super::resource::At;
@@ -57,6 +58,8 @@ pub struct Auditor {
     ledger: Ledger,
     reports: reports::Keeper,
     mesh: mesh_state::Keeper,
+    /// What is known of the admission policy, where there is one.
+    in_force: Option<watch::Receiver<InForce>>,
     repairs: Repairs,
 }
 
@@ -100,8 +103,16 @@ impl Auditor {
             ledger: Ledger::default(),
             reports: reports::Keeper::default(),
             mesh: mesh_state::Keeper::default(),
+            in_force: None,
         };
         (auditor, exemptions)
+    }
+
+    /// Tells of the admission policy as well.
+    #[must_use]
+    pub fn with_policy(mut self, in_force: watch::Receiver<InForce>) -> Auditor {
+        self.in_force = Some(in_force);
+        self
     }
 
     /// Audits for as long as the process lives, whenever this replica leads.
@@ -166,7 +177,8 @@ impl Auditor {
         self.tell(&standing).await;
         let written = self.reports.keep(&self.writer, &audit::report::reports(&standing.entries)).await;
         failed(written, "policy reports");
-        let written = self.mesh.keep(&self.writer, &inventory, at).await;
+        let in_force = self.in_force.as_ref().map(|known| *known.borrow());
+        let written = self.mesh.keep(&self.writer, mesh_state::Seen { inventory: &inventory, in_force }, at).await;
         failed(written, "MeshState");
         let wrote = self.repairs.pass(&standing.entries, &snapshot, at).await > 0;
         After { wrote, pending }
@@ -198,8 +210,8 @@ impl Auditor {
 
     /// Whether our own webhook configurations are there. They are never made again by us; the alert asks a person.
     fn present(&self, snapshot: &Snapshot, policy: &Policy) {
-        // The mutating one is registered only where policy switches a mutation on.
-        let mutates = policy.mutations != Mutations::default();
+        // Whoever registers by hand needs the mutating one only where something is mended, or approved.
+        let mutates = policy.mutations != Mutations::default() || snapshot.len(Kind::GatewayRollout) > 0;
         for (kind, wanted) in [(Kind::ValidatingWebhook, true), (Kind::MutatingWebhook, mutates)] {
             if !wanted || snapshot.knows(kind, None).is_err() {
                 continue;

@@ -47,6 +47,7 @@ pub struct Events {
 }
 
 struct Said {
+    burst: u32,
     words: BTreeMap<(String, Word), Instant>,
     tokens: u32,
     refilled: Instant,
@@ -72,7 +73,7 @@ impl Said {
         let due = now.duration_since(self.refilled).as_millis() / REFILL.as_millis();
         let due = u32::try_from(due).unwrap_or(u32::MAX);
         if due > 0 {
-            self.tokens = self.tokens.saturating_add(due).min(BURST);
+            self.tokens = self.tokens.saturating_add(due).min(self.burst);
             self.refilled = now;
         }
         if self.tokens == 0 {
@@ -86,7 +87,16 @@ impl Said {
 
 impl Events {
     pub fn new(writer: Writer, instance: &str) -> Events {
-        let said = Said { words: BTreeMap::new(), tokens: BURST, refilled: Instant::now(), dropped: 0 };
+        Events::of(writer, instance, BURST)
+    }
+
+    /// For what is said a few times of each object that somebody has asked for: a rollout has some ten phases.
+    pub fn of_transitions(writer: Writer, instance: &str) -> Events {
+        Events::of(writer, instance, BURST * 10)
+    }
+
+    fn of(writer: Writer, instance: &str, burst: u32) -> Events {
+        let said = Said { burst, words: BTreeMap::new(), tokens: burst, refilled: Instant::now(), dropped: 0 };
         Events { writer, instance: instance.to_owned(), said: Mutex::new(said) }
     }
 
@@ -182,7 +192,7 @@ mod tests {
     #[test]
     fn the_same_is_said_once_an_hour_and_all_of_it_within_bounds() {
         let start = Instant::now();
-        let mut said = Said { words: BTreeMap::new(), tokens: BURST, refilled: start, dropped: 0 };
+        let mut said = Said { burst: BURST, words: BTreeMap::new(), tokens: BURST, refilled: start, dropped: 0 };
         assert!(said.may("a", &word("x"), start));
         assert!(!said.may("a", &word("x"), start + Duration::from_secs(3599)));
         assert!(said.may("a", &word("x"), start + SAME));

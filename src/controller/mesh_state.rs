@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::in_force::InForce;
 use super::resource::{At, MESH_STATES};
 use super::write::{Change, Held, Manager, Write, WriteError, Writer};
 use crate::api::mesh_state::{
@@ -14,8 +15,17 @@ use crate::telemetry::metrics::Loop;
 /// Entries of each list. More control planes than that are not one mesh; totals are in the metrics.
 const MOST: usize = 50;
 
-/// The status of an inventory. Conditions that did not change keep their time.
-pub fn status(inventory: &Inventory, before: &MeshStateStatus, generation: i64, now: Timestamp) -> MeshStateStatus {
+/// What a status is made of.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub inventory: &'a Inventory,
+    /// `None` where there is no admission policy.
+    pub in_force: Option<InForce>,
+}
+
+/// The status of what was seen. Conditions that did not change keep their time.
+pub fn status(seen: Seen<'_>, before: &MeshStateStatus, generation: i64, now: Timestamp) -> MeshStateStatus {
+    let inventory = seen.inventory;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let level = |name: &str| inventory.findings.get(name).copied().unwrap_or(0);
     let findings =
@@ -45,8 +55,14 @@ pub fn status(inventory: &Inventory, before: &MeshStateStatus, generation: i64, 
         failure_policy: v.failure_policy.to_owned(),
         dangling: v.dangling,
     });
-    let conditions = [validator_single(inventory), injectors_unambiguous(inventory), audit_clean(inventory, &findings)]
+    let of_mesh = [validator_single(inventory), injectors_unambiguous(inventory), audit_clean(inventory, &findings)];
+    let guard = seen.in_force.and_then(guard_in_force);
+    // A new leader has not asked yet: what the last one heard stands until then.
+    let waits = seen.in_force == Some(InForce::NotYet);
+    let kept = before.conditions.iter().filter(|c| waits && c.type_ == GUARD_IN_FORCE).cloned();
+    let conditions = of_mesh
         .into_iter()
+        .chain(guard)
         .map(|(type_, said)| {
             let was = before.conditions.iter().find(|c| c.type_ == type_ && c.status == said.status);
             Condition {
@@ -57,7 +73,8 @@ pub fn status(inventory: &Inventory, before: &MeshStateStatus, generation: i64, 
                 reason: said.reason.to_owned(),
                 message: said.message,
             }
-        });
+        })
+        .chain(kept);
     MeshStateStatus {
         observed_generation: generation,
         conditions: conditions.collect(),
@@ -143,6 +160,24 @@ fn audit_clean(inventory: &Inventory, findings: &Findings) -> (&'static str, Sai
     ("AuditClean", said)
 }
 
+const GUARD_IN_FORCE: &str = "GuardInForce";
+
+fn guard_in_force(is: InForce) -> Option<(&'static str, Said)> {
+    let said = match is {
+        InForce::NotYet => return None,
+        InForce::Yes => {
+            said("True", "Refuses", "the admission policy over webhook configurations refuses what it must")
+        }
+        InForce::No => said(
+            "False",
+            "Silent",
+            "the API server lets through what the admission policy over webhook configurations must refuse",
+        ),
+        InForce::Unknown => said("Unknown", "NotAsked", "there is no answer that tells, or nothing to try it on"),
+    };
+    Some((GUARD_IN_FORCE, said))
+}
+
 /// Keeps the object's status.
 #[derive(Default)]
 pub struct Keeper {
@@ -161,14 +196,14 @@ impl Keeper {
     ///
     /// # Errors
     /// Whatever kept it from being written.
-    pub async fn keep(&mut self, writer: &Writer, inventory: &Inventory, now: Timestamp) -> Result<(), WriteError> {
+    pub async fn keep(&mut self, writer: &Writer, seen: Seen<'_>, now: Timestamp) -> Result<(), WriteError> {
         let at = At::of(&MESH_STATES, "", NAME);
         if self.known.is_none() {
             self.known = self.find(writer, &at).await?;
         }
         let Some(known) = &self.known else { return Ok(()) };
         let before = known.status.clone().unwrap_or_default();
-        let status = status(inventory, &before, known.metadata.generation.unwrap_or(0), now);
+        let status = status(seen, &before, known.metadata.generation.unwrap_or(0), now);
         if known.status.as_ref() == Some(&status) {
             return Ok(());
         }
@@ -232,18 +267,41 @@ mod tests {
     fn a_condition_keeps_its_time_until_its_status_changes() {
         let mut mesh = Inventory { validators: vec![validator("a", false)], ..Inventory::default() };
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let first = status(&mesh, &MeshStateStatus::default(), 1, at("2026-01-01T00:00:00Z"));
+        let of = |mesh: &Inventory, before: &MeshStateStatus, now| {
+            status(Seen { inventory: mesh, in_force: None }, before, 1, at(now))
+        };
+        let first = of(&mesh, &MeshStateStatus::default(), "2026-01-01T00:00:00Z");
         assert_eq!(first.conditions[0].reason, "Single");
-        let again = status(&mesh, &first, 1, at("2026-01-02T00:00:00Z"));
+        let again = of(&mesh, &first, "2026-01-02T00:00:00Z");
         assert_eq!(first, again, "the same mesh is the same object");
         mesh.validators.push(validator("b", false));
-        let later = status(&mesh, &again, 1, at("2026-01-03T00:00:00Z"));
+        let later = of(&mesh, &again, "2026-01-03T00:00:00Z");
         assert_eq!((later.conditions[0].status.as_str(), later.conditions[0].reason.as_str()), ("False", "Several"));
         assert_eq!(later.conditions[0].last_transition_time, "2026-01-03T00:00:00Z");
         assert_eq!(later.conditions[1].last_transition_time, "2026-01-01T00:00:00Z");
         mesh.validators = vec![validator("a", true)];
-        let dangling = status(&mesh, &later, 1, at("2026-01-04T00:00:00Z"));
+        let dangling = of(&mesh, &later, "2026-01-04T00:00:00Z");
         assert_eq!(dangling.conditions[0].reason, "Dangling");
         assert_eq!(dangling.conditions[0].last_transition_time, "2026-01-03T00:00:00Z", "False it was before");
+    }
+    #[test]
+    fn what_the_last_leader_heard_of_the_policy_stands_until_it_is_asked_again() {
+        let mesh = Inventory::default();
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let of = |in_force, before: &MeshStateStatus, second| {
+            status(Seen { inventory: &mesh, in_force }, before, 1, at(second))
+        };
+        let guard = |status: &MeshStateStatus| {
+            let found = status.conditions.iter().find(|c| c.type_ == GUARD_IN_FORCE);
+            found.map(|c| (c.status.clone(), c.last_transition_time.clone()))
+        };
+        let first = of(Some(InForce::NotYet), &MeshStateStatus::default(), 1);
+        assert_eq!(guard(&first), None, "nobody has asked");
+        let yes = of(Some(InForce::Yes), &first, 2);
+        assert_eq!(guard(&yes), Some(("True".into(), "1970-01-01T00:00:02Z".into())));
+        assert_eq!(of(Some(InForce::NotYet), &yes, 3), yes, "another leads, and nothing is written");
+        let no = of(Some(InForce::No), &yes, 4);
+        assert_eq!(guard(&no), Some(("False".into(), "1970-01-01T00:00:04Z".into())));
+        assert_eq!(guard(&of(None, &no, 5)), None, "it is not installed any more");
     }
 }

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod certificates;
 pub mod events;
 pub mod guard;
+pub mod in_force;
 pub mod lease;
 pub mod mesh_state;
 pub mod names;

@@ -5,7 +5,7 @@
 pub struct Names {
     /// Where it is installed.
     pub namespace: String,
-    /// Full name of the release; the webhook configurations are called just that.
+    /// Full name of the release; the webhook configurations and the parameters of the admission policy are called just that.
     pub release: String,
 }
 
@@ -28,8 +28,8 @@ names! {
     tls = "-webhook-tls";
     /// Secret with the bearer tokens of PrometheusSources, made by whoever installs it.
     prometheus = "-prometheus";
-    /// ConfigMap with the parameters of the admission policy.
-    guard = "-guard";
+    /// The admission policy over webhook configurations, and its binding.
+    policy = "-webhook-configurations";
     /// ConfigMap with the week's tally.
     report = "-report";
     /// ConfigMap with copies of what repairs removed.

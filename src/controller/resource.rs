@@ -36,6 +36,7 @@ pub const VALIDATING: Resource =
     resource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration");
 pub const MESH_STATES: Resource = resource("revguard.dev", "v1alpha1", "meshstates", "MeshState");
 pub const PROMETHEUS_SOURCES: Resource = resource("revguard.dev", "v1alpha1", "prometheussources", "PrometheusSource");
+pub const GUARD_PARAMETERS: Resource = resource("revguard.dev", "v1alpha1", "guardparameters", "GuardParameters");
 pub const POLICY_REPORTS: Resource = resource("wgpolicyk8s.io", "v1alpha2", "policyreports", "PolicyReport");
 pub const CLUSTER_POLICY_REPORTS: Resource =
     resource("wgpolicyk8s.io", "v1alpha2", "clusterpolicyreports", "ClusterPolicyReport");

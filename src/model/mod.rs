@@ -9,6 +9,7 @@ pub mod labels;
 pub mod name;
 pub mod object;
 pub mod operator;
+pub mod rollout;
 pub mod selector;
 pub mod text;
 pub mod validator;
@@ -24,6 +25,7 @@ pub use object::{
     Owner, Pdb, Pod, Redirection, Sail, Service, ServicePort,
 };
 pub use operator::{ListMerge, Listed, Operator, Rendered};
+pub use rollout::{Role, Rollout, RolloutState, RolloutStep, RolloutTarget};
 pub use selector::{Selector, SelectorError};
 pub use text::Str;
 pub use validator::{Validator, ValidatorConfig};
@@ -72,6 +74,8 @@ pub mod key {
     pub const REPAIR: &str = "revguard.dev/repair";
     /// Set with every repair: which rule, when, and the patch that takes it back.
     pub const REPAIRED: &str = "revguard.dev/repaired";
+    /// On our own webhook configurations: the admission policy refuses whoever sets it, so that it is seen to be in force.
+    pub const REFUSE: &str = "revguard.dev/refuse";
     /// On an istiod Deployment: it is about to go, nothing new may move to it.
     pub const RETIRING: &str = "revguard.dev/retiring";
     /// On everything that a gateway rollout made or set apart: the uid of its GatewayRollout.

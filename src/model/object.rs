@@ -1,6 +1,6 @@
 //! The objects that rules judge or look up, each reduced to what a rule may read.
 
-use super::{InjectorConfig, Labels, Operator, Selector, Str, Template, ValidatorConfig, Workload, key};
+use super::{InjectorConfig, Labels, Operator, Rollout, Selector, Str, Template, ValidatorConfig, Workload, key};
 
 /// Kinds that have a meaning here. The table of `wire::kinds` says where each comes from and why it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,7 @@ pub enum Kind {
     WasmPlugin,
     ApiGateway,
     HttpRoute,
+    GatewayRollout,
     Crd,
 }
 
@@ -345,6 +346,7 @@ pub enum Object {
     Lifecycle(Kind, Box<Lifecycle>),
     Gateway(Kind, Box<GatewayConfig>),
     Config(Kind, IstioConfig),
+    Rollout(Box<Rollout>),
     Crd(Crd),
 }
 
@@ -361,6 +363,7 @@ impl Object {
             Object::Injector(_) => Kind::MutatingWebhook,
             Object::Validator(_) => Kind::ValidatingWebhook,
             Object::Operator(_) => Kind::IstioOperator,
+            Object::Rollout(_) => Kind::GatewayRollout,
             Object::Crd(_) => Kind::Crd,
             Object::Workload(k, _)
             | Object::Sail(k, _)
@@ -387,6 +390,7 @@ impl Object {
             Object::Lifecycle(_, o) => &o.meta,
             Object::Gateway(_, o) => &o.meta,
             Object::Config(_, o) => &o.meta,
+            Object::Rollout(o) => &o.meta,
             Object::Crd(o) => &o.meta,
         }
     }
@@ -408,6 +412,7 @@ impl Object {
             Object::Lifecycle(_, o) => &mut o.meta,
             Object::Gateway(_, o) => &mut o.meta,
             Object::Config(_, o) => &mut o.meta,
+            Object::Rollout(o) => &mut o.meta,
             Object::Crd(o) => &mut o.meta,
         }
     }

@@ -13,6 +13,8 @@ pub struct Workload {
     pub template: Template,
     /// How many of its pods a Deployment's update may take away at once; the API server's default is 25 %.
     pub max_unavailable: Option<Share>,
+    /// `spec.paused` of a Deployment: its template changes no pod.
+    pub paused: bool,
     /// `status.readyReplicas` (DaemonSet: `numberReady`), if a status was read at all.
     pub ready: Option<u32>,
 }
@@ -164,6 +166,8 @@ impl Workload {
         self.template.is_gateway()
             || self.meta.labels.value(key::COMPONENT).is_some_and(is_gateway_component)
             || self.meta.labels.has(key::GATEWAY_MANAGED)
+            // A rollout takes the installer's labels off its own Deployment, so that no installer prunes it.
+            || self.meta.labels.has(key::ROLLOUT)
     }
 
     /// An istiod: a container `discovery` under `app: istiod`.

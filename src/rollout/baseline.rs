@@ -1,25 +1,29 @@
 //! The gateway as it was before the first change: what is gone back to, and what nobody else may have changed meanwhile.
 
 use super::look::Look;
-use super::seen::{Deployment, Hpa, Map};
+use super::seen::{Deployment, Hpa, Map, Service};
 use crate::api::rollout_status::{Baseline, DeploymentBaseline, HpaBaseline, ServiceBaseline};
 
 /// What is written down of a gateway; `None`: its Deployment is not there.
 pub fn capture(look: &Look) -> Option<Baseline> {
     let source = look.seen.source.as_ref()?;
-    let services = look.seen.services.iter().map(|s| ServiceBaseline {
-        name: s.name.to_string(),
-        uid: s.held.uid.to_string(),
-        selector: selector(&s.selector),
-        ingress: s.ingress.clone(),
-    });
     Some(Baseline {
         captured_at: look.now.to_string(),
         replicas: look.floor(),
         deployment: deployment(source),
         hpa: look.hpa().map(autoscaler),
-        services: services.collect(),
+        services: services(look),
     })
+}
+
+pub fn services(look: &Look) -> Vec<ServiceBaseline> {
+    let one = |s: &Service| ServiceBaseline {
+        name: s.name.to_string(),
+        uid: s.held.uid.to_string(),
+        selector: selector(&s.selector),
+        ingress: s.ingress.clone(),
+    };
+    look.seen.services.iter().map(one).collect()
 }
 
 fn deployment(source: &Deployment) -> DeploymentBaseline {

@@ -11,10 +11,9 @@ use jiff::SignedDuration;
 
 use super::look::{GO, Go, Look, after, pods};
 use super::memory::Batch;
-use super::seen::{Of, Pod};
+use super::seen::Pod;
 use super::step::{Step, Which};
 use crate::api::gateway_rollout::DrainMode;
-use crate::api::rollout_status::Phase;
 
 /// `controller.kubernetes.io/pod-deletion-cost` of pods that were there before the first batch. A replacement has none, and goes first.
 pub const PINNED: i32 = 1000;
@@ -26,28 +25,23 @@ const UNTIL_SPARED: SignedDuration = SignedDuration::from_secs(10);
 const LOCAL: &str = "LocalTrafficPolicy";
 
 impl Look<'_> {
+    /// Going back, pods leave one way or another.
     fn sets_apart(&self) -> bool {
-        self.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart)
+        let wanted = self.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart);
+        wanted && (self.seen.apart_key.is_ok() || !self.is_back())
     }
 
-    /// Carries the batch that was begun to its end.
+    /// Carries the batch that was begun to its end, as far as capacity allows it now.
     pub fn finish_batch(&self) -> Go {
         let Some(batch) = self.memory.batch.as_ref().filter(|b| !b.over) else { return GO };
         let Some(deployment) = self.deployment(batch.which) else { return GO };
-        let floor = self.floor();
         let left: Vec<&Pod> = self.pods(batch.which).filter(|p| batch.pods.contains(&p.name)).collect();
         // What was set apart is missed at once, so that its replacement never gets to serve.
         let to = batch.to + u32::try_from(left.len()).unwrap_or(u32::MAX);
         if deployment.replicas > to {
             self.spare_ready(batch, to)?;
-            let after = self.serving() - self.count(batch.which).loss(to);
-            if after < floor {
-                let on = format!(
-                    "capacity: Deployment {} at {to} would leave {after} of {} serving",
-                    deployment.name,
-                    pods(floor)
-                );
-                return self.slow(on);
+            if !self.can_spare(self.count(batch.which).loss(to)) {
+                return GO;
             }
             return self.act(Step::Scale { which: batch.which, held: deployment.held.clone(), to });
         }
@@ -58,9 +52,8 @@ impl Look<'_> {
                 }
             });
         };
-        let after = self.serving() - u32::from(self.is_endpoint(pod)).min(self.serving());
-        if after < floor {
-            return self.slow(format!("capacity: without pod {}, {after} of {} would serve", pod.name, pods(floor)));
+        if !self.can_spare(u32::from(self.is_endpoint(pod))) {
+            return GO;
         }
         match &self.seen.apart_key {
             Ok(key) => {
@@ -68,13 +61,18 @@ impl Look<'_> {
                 self.act(Step::SetApart { pod, held, key: Arc::clone(key), since: self.now })
             }
             // Going back it must leave one way or another; forward it is a matter for a person.
-            Err(_) if self.memory.phase == Phase::RollingBack => self.remember(|m| {
+            Err(_) if self.is_back() => self.remember(|m| {
                 if let Some(batch) = &mut m.batch {
                     batch.pods.clear();
                 }
             }),
-            Err(why) => self.slow(format!("a label by which pods can be set apart: {why}")),
+            Err(_) => GO,
         }
+    }
+
+    /// So many pods that serve may go.
+    fn can_spare(&self, n: u32) -> bool {
+        n == 0 || self.serving() >= self.floor() + n
     }
 
     /// A replacement that is ready already (nobody led for a while) has traffic: it is set apart as well, and not terminated. The one
@@ -117,7 +115,11 @@ impl Look<'_> {
             );
             return self.wait_as("AwaitingScale", on, None);
         }
-        let back = self.memory.phase == Phase::RollingBack;
+        if let Some(batch) = self.memory.batch.as_ref().filter(|b| !b.over) {
+            let (left, of) = (pods(self.serving()), self.floor());
+            return self.slow(format!("capacity: the batch to {} waits, {left} serve and {of} are needed", batch.to));
+        }
+        let back = self.is_back();
         if !back {
             self.may_move()?;
             self.pace()?;
@@ -159,8 +161,13 @@ impl Look<'_> {
         if self.now < next { self.wait("the next batch of pods".to_owned(), Some(next)) } else { GO }
     }
 
-    /// Before a batch is chosen, every pod that is there is told from a replacement.
+    /// Before a batch is chosen, every pod that is there is told from a replacement. One that is about to be removed is not: of two equals
+    /// a ReplicaSet takes whichever it likes.
     fn pin(&self, which: Which) -> Go {
+        let surplus = self.count(which).alive.saturating_sub(self.replicas(which));
+        if surplus > 0 {
+            return self.slow(format!("{} of the {} to be removed", pods(surplus), which.as_str()));
+        }
         let loose = self.pods(which).find(|p| p.deletion_cost.is_none_or(|cost| cost < PINNED));
         let Some(pod) = loose else { return GO };
         self.act(Step::Pin { pod: Arc::clone(&pod.name), held: pod.held.clone() })
@@ -196,6 +203,6 @@ impl Look<'_> {
     }
 
     fn serves(&self, pod: &Pod) -> bool {
-        matches!(pod.of, Of::Source | Of::Canary | Of::Standby) && self.is_endpoint(pod)
+        self.whose(pod).is_some() && self.is_endpoint(pod)
     }
 }

@@ -35,6 +35,11 @@ impl Cause {
         )
     }
 
+    /// A person may let it go on although it is still there.
+    pub const fn may_be_accepted(self) -> bool {
+        self.needs_human() || matches!(self, Cause::ServiceChanged)
+    }
+
     /// It holds as soon as it is there; the others hold what would come next.
     const fn is_continuous(self) -> bool {
         !matches!(
@@ -84,14 +89,11 @@ impl Look<'_> {
         let generation = self.seen.rollout.generation != pause.generation;
         let approval = self.seen.rollout.approval.as_ref();
         let resumed = approval.filter(|a| &*a.step == "resume" && !self.memory.spent);
-        let over = if pause.cause.needs_human() {
-            generation || resumed.is_some()
-        } else {
-            self.present(pause.cause).is_none()
-        };
-        if over {
+        let resumed = resumed.filter(|_| pause.cause.may_be_accepted());
+        let ended = if pause.cause.needs_human() { generation } else { self.present(pause.cause).is_none() };
+        if ended || resumed.is_some() {
             return self.remember(|m| {
-                if let Some(resumed) = resumed.filter(|_| pause.cause.needs_human()) {
+                if let Some(resumed) = resumed {
                     m.approvals.push((Arc::clone(&resumed.step), Arc::clone(&resumed.by), self.now));
                     m.spent = true;
                 }
@@ -136,6 +138,11 @@ impl Look<'_> {
                     m.baseline = Some(Arc::new(super::baseline::refreshed(baseline, source)));
                 }
             }
+            Cause::ServiceChanged => {
+                if let Some(baseline) = &mut m.baseline {
+                    Arc::make_mut(baseline).services = super::baseline::services(self);
+                }
+            }
             Cause::FieldContested => {
                 let drain = m.drain.as_ref();
                 if self.seen.apart_key.is_err() && drain.is_some_and(|d| d.0 == DrainMode::SetApart) {
@@ -158,7 +165,12 @@ impl Look<'_> {
     /// Why this cause holds now, if it does.
     fn present(&self, cause: Cause) -> Option<String> {
         match cause {
-            Cause::User => self.spec().paused.then(|| "spec.paused is set; unset it to go on".to_owned()),
+            Cause::User if self.spec().paused => Some("spec.paused is set; unset it to go on".to_owned()),
+            // Preflight has its own word for it; later it can only mean this.
+            Cause::User => {
+                let begun = self.spec().dry_run && self.memory.phase.is_forward();
+                begun.then(|| "spec.dryRun was set when it had begun; unset it to go on".to_owned())
+            }
             Cause::AlertFiring => self.alert(),
             Cause::MetricFailed => self.failed_metric(Reaction::Pause),
             Cause::MetricInconclusive => self.inconclusive_metric(),
@@ -280,7 +292,7 @@ impl Look<'_> {
         Some(format!("the pod template of Deployment {name} was changed meanwhile"))
     }
 
-    fn contested(&self) -> Option<String> {
+    pub fn contested(&self) -> Option<String> {
         if let Some(step) = &self.memory.step
             && !steps::is_same(&self.spec().strategy.steps, step)
         {
@@ -386,7 +398,7 @@ impl Look<'_> {
         if self.spec().abort {
             return self.back(Reason::Aborted, "spec.abort is set".to_owned());
         }
-        if self.spec().paused {
+        if self.spec().paused || self.spec().dry_run {
             // Hold everything as it is.
             return GO;
         }

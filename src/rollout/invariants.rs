@@ -79,7 +79,7 @@ impl Check<'_> {
         let look = &self.look;
         match self.step {
             Step::SetApart { pod, .. } => {
-                let serves = |p: &Pod| matches!(p.of, Of::Source | Of::Canary | Of::Standby) && look.is_endpoint(p);
+                let serves = |p: &Pod| look.whose(p).is_some() && look.is_endpoint(p);
                 u32::from(self.pod(pod).is_some_and(serves))
             }
             Step::Scale { which, to, .. } => look.count(*which).loss(*to),
@@ -158,7 +158,7 @@ impl Check<'_> {
             Step::DropProbe { pod, .. } => self.pod(pod).is_some_and(|p| p.of == Of::Probe),
             Step::DropApart { pod, .. } => self.pod(pod).is_some_and(|p| p.of == Of::Apart),
             Step::Pin { pod, .. } | Step::SetApart { pod, .. } => {
-                self.pod(pod).is_some_and(|p| matches!(p.of, Of::Source | Of::Canary | Of::Standby))
+                self.pod(pod).is_some_and(|p| look.whose(p).is_some())
             }
             Step::Lock { .. } => look.locked_by().is_none(),
             Step::Unlock { .. } => look.is_locked(),
@@ -210,7 +210,9 @@ impl Check<'_> {
 
     fn apart(&self) -> Option<String> {
         let look = &self.look;
-        if look.memory.drain.as_ref().is_none_or(|d| d.0 != DrainMode::SetApart) {
+        let wanted = look.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart);
+        let possible = look.seen.apart_key.is_ok() || look.memory.phase != Phase::RollingBack;
+        if !wanted || !possible {
             return None;
         }
         let (which, to) = match self.step {

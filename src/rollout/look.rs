@@ -36,14 +36,6 @@ pub const GO: Go = ControlFlow::Continue(());
 impl Which {
     pub const ALL: [Which; 3] = [Which::Source, Which::Canary, Which::Standby];
 
-    pub const fn pods(self) -> Of {
-        match self {
-            Which::Source => Of::Source,
-            Which::Canary => Of::Canary,
-            Which::Standby => Of::Standby,
-        }
-    }
-
     pub const fn as_str(self) -> &'static str {
         match self {
             Which::Source => "Source",
@@ -95,16 +87,8 @@ impl<'a> Look<'a> {
     pub fn new(seen: &'a Seen, memory: &'a Memory, now: Timestamp) -> Self {
         let mut look = Look { seen, memory, now, counts: [Count::default(); 3], apart: 0 };
         for pod in &seen.pods {
-            let which = match pod.of {
-                Of::Source => Which::Source,
-                Of::Canary => Which::Canary,
-                Of::Standby => Which::Standby,
-                Of::Apart => {
-                    look.apart += 1;
-                    continue;
-                }
-                Of::Probe | Of::Other => continue,
-            };
+            look.apart += u32::from(pod.of == Of::Apart);
+            let Some(which) = look.whose(pod) else { continue };
             let ready = look.is_endpoint(pod);
             let count = &mut look.counts[which as usize];
             if pod.deleting {
@@ -116,7 +100,7 @@ impl<'a> Look<'a> {
             }
         }
         for which in Which::ALL {
-            let replicas = look.raw(which).map_or(0, |d| d.replicas);
+            let replicas = look.replicas(which);
             let count = &mut look.counts[which as usize];
             count.serving = count.left(replicas);
         }
@@ -175,9 +159,20 @@ impl<'a> Look<'a> {
         self.counts[which as usize]
     }
 
+    /// Whose pod it is, if it is one of the gateway's. Those of a Deployment that is only called like ours are not.
+    pub fn whose(&self, pod: &Pod) -> Option<Which> {
+        let which = match pod.of {
+            Of::Source => Which::Source,
+            Of::Canary => Which::Canary,
+            Of::Standby => Which::Standby,
+            Of::Apart | Of::Probe | Of::Other => return None,
+        };
+        self.foreign(which).is_none().then_some(which)
+    }
+
     /// Its pods that are not being deleted.
     pub fn pods(&self, which: Which) -> impl Iterator<Item = &'a Pod> {
-        self.seen.pods.iter().filter(move |p| p.of == which.pods() && !p.deleting)
+        self.seen.pods.iter().filter(move |p| !p.deleting && self.whose(p) == Some(which))
     }
 
     /// It is ready, stays, and every Service sends to it.
@@ -206,9 +201,9 @@ impl<'a> Look<'a> {
 
     /// A pod of the new revision's, whose Deployment it may be.
     pub fn is_new(&self, pod: &Pod) -> bool {
-        match pod.of {
-            Of::Canary => true,
-            Of::Source => pod.revision.as_deref() == Some(self.to()),
+        match self.whose(pod) {
+            Some(Which::Canary) => true,
+            Some(Which::Source) => pod.revision.as_deref() == Some(self.to()),
             _ => false,
         }
     }

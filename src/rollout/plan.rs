@@ -81,7 +81,7 @@ fn approvals(look: &Look) -> Go {
     if memory.spent {
         return look.act(Step::Consume { held: look.seen.rollout.held.clone() });
     }
-    let waits = memory.pause.as_ref().is_some_and(|p| p.cause.needs_human()) || memory.phase == Phase::Failed;
+    let waits = memory.pause.as_ref().is_some_and(|p| p.cause.may_be_accepted()) || memory.phase == Phase::Failed;
     if &*approval.step == "resume" && waits {
         // Whatever waits for it takes it.
         return GO;

@@ -138,6 +138,7 @@ impl Look<'_> {
         let others = Which::ALL.into_iter().filter(|w| *w != home && self.deployment(*w).is_some());
         let others: Vec<Which> = others.collect();
         self.grow(home, want)?;
+        self.make_room(home, &others)?;
         self.await_serving(home, self.first(want))?;
         if self.memory.phase == Phase::Promoting {
             self.await_verified()?;
@@ -155,6 +156,20 @@ impl Look<'_> {
             self.await_gone(which, 0)?;
         }
         GO
+    }
+
+    /// Where not even the first pods of `home` fit in, others leave before: those that no autoscaler would put back.
+    fn make_room(&self, home: Which, others: &[Which]) -> Go {
+        let first = self.first(self.floor());
+        if self.replicas(home) >= first || self.is_manual() {
+            return GO;
+        }
+        let target = self.hpa().map(|h| &h.target);
+        let free = others.iter().filter(|w| self.deployment(**w).is_some_and(|d| Some(&d.name) != target));
+        for which in free.filter(|_| self.serving() > self.floor()) {
+            self.shrink(*which, 0)?;
+        }
+        self.await_room(home, first)
     }
 
     /// One step of a forward move: `new` pods of the canary, `old` ones of the source.

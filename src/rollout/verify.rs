@@ -241,3 +241,243 @@ fn count(text: &str) -> Option<u64> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // looked at right before
     (value.is_finite() && (0.0..9e15).contains(&value)).then_some(value as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::rollout::seen::{Of, Shows, Version};
+
+    fn spec(level: &str, degrade: &str) -> GatewayRolloutSpec {
+        serde_json::from_value(json!({
+            "target": {"deployment": {"name": "gw"}},
+            "toRevision": "1-24",
+            "toVersion": "1.24.2",
+            "verification": {"level": level, "allowDegradeTo": degrade},
+        }))
+        .unwrap()
+    }
+
+    fn pod() -> Pod {
+        Pod {
+            name: "gw-1-24-abc".into(),
+            held: Version::default(),
+            of: Of::Canary,
+            revision: Some("1-24".into()),
+            template_hash: None,
+            labels: BTreeMap::new(),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            ready: true,
+            containers_ready: true,
+            ready_since: None,
+            deleting: false,
+            trouble: None,
+            node: "n".into(),
+            ip: None,
+            apart_since: None,
+            deletion_cost: None,
+            shows: Shows {
+                image: "docker.io/istio/proxyv2:1.24.2-distroless".into(),
+                injected_by: Some("1-24".into()),
+                discovery: Some("istiod-1-24.istio-system.svc:15012".into()),
+                ca: Some("istiod-1-24.istio-system.svc:15012".into()),
+            },
+        }
+    }
+
+    fn stats() -> Stats {
+        Stats { lds_success: 3, cds_success: 3, listeners_active: 3, ..Stats::default() }
+    }
+
+    fn evidence(stats: Option<Stats>) -> Evidence {
+        Evidence { stats, closed_ports: Some(Vec::new()), ..Evidence::default() }
+    }
+
+    fn judged(pod: &Pod, evidence: Option<&Evidence>, spec: &GatewayRolloutSpec) -> Verified {
+        let to =
+            ControlPlane { installed: true, ready: true, namespace: "istio-system".into(), ..ControlPlane::default() };
+        let service = Service {
+            name: "gw".into(),
+            held: Version::default(),
+            selector: BTreeMap::new(),
+            local: false,
+            target_ports: vec![8080],
+            ingress: Vec::new(),
+            endpoints: Vec::new(),
+            pruned_with: None,
+        };
+        verify(pod, evidence, Measure { spec, to: &to, services: &[service] })
+    }
+
+    /// What a pod lacks, in words.
+    fn lacks(change: impl FnOnce(&mut Pod, &mut Evidence), level: &str) -> String {
+        let (mut pod, mut evidence) = (pod(), evidence(Some(stats())));
+        change(&mut pod, &mut evidence);
+        match judged(&pod, Some(&evidence), &spec(level, level)) {
+            Verified::NotYet(why) | Verified::No(why) => why,
+            Verified::Yes(level) => format!("passes as {level:?}"),
+        }
+    }
+
+    #[test]
+    fn each_level_asks_for_what_it_says() {
+        let whole = spec("XdsConnected", "Discovery");
+        assert_eq!(judged(&pod(), Some(&evidence(Some(stats()))), &whole), Verified::Yes(Level::XdsConnected));
+        for (level, expected) in
+            [("Label", Level::Label), ("Injected", Level::Injected), ("Discovery", Level::Discovery)]
+        {
+            assert_eq!(judged(&pod(), None, &spec(level, "Label")), Verified::Yes(expected), "{level}");
+        }
+        let lacks = |change: fn(&mut Pod), level: &str| lacks(|pod, _| change(pod), level);
+        assert!(lacks(|p| p.revision = Some("1-23".into()), "Label").contains("of revision 1-23"));
+        assert!(lacks(|p| p.revision = None, "Label").contains("names no revision"));
+        assert!(lacks(|p| p.shows.image = "auto".into(), "Injected").contains("\"auto\""));
+        assert!(lacks(|p| p.shows.injected_by = Some("1-23".into()), "Injected").contains("injected by revision 1-23"));
+        assert!(lacks(|p| p.shows.image = "istio/proxyv2:1.23.5".into(), "Injected").contains("1.23.5, not 1.24.2"));
+        assert!(lacks(|p| p.shows.image = "registry:5000/proxyv2@sha256:ab".into(), "Injected").contains("passes"));
+        assert!(lacks(|p| p.shows.discovery = None, "Discovery").contains("does not say"));
+        assert!(
+            lacks(|p| p.shows.discovery = Some("istiod.istio-system.svc:15012".into()), "Discovery")
+                .contains("istiod.istio")
+        );
+        assert!(
+            lacks(|p| p.shows.ca = Some("istiod-1-23.istio-system.svc".into()), "Discovery").contains("certificates")
+        );
+        assert!(lacks(|p| p.shows.ca = Some("istiod-1-24.other.svc".into()), "Discovery").contains("certificates"));
+        assert!(lacks(|p| p.shows.ca = None, "Discovery").contains("passes"));
+        assert!(lacks(|p| p.shows.image = "auto".into(), "Label").contains("passes as Label"));
+    }
+
+    #[test]
+    fn a_gateway_is_connected_when_its_envoy_says_so_and_its_ports_answer() {
+        let lacks = |change: fn(&mut Evidence)| lacks(|_, e| change(e), "XdsConnected");
+        assert!(lacks(|e| e.stats.as_mut().unwrap().lds_success = 0).contains("no configuration"));
+        assert!(lacks(|e| e.stats.as_mut().unwrap().cds_success = 0).contains("no configuration"));
+        assert!(lacks(|e| e.stats.as_mut().unwrap().listeners_warming = 1).contains("warming"));
+        assert!(lacks(|e| e.stats.as_mut().unwrap().state = 1).contains("not live"));
+        assert!(lacks(|e| e.closed_ports = Some(vec![8080])).contains("port 8080"));
+        assert!(lacks(|e| e.closed_ports = Some(vec![9999])).contains("passes"), "no Service sends there");
+        assert!(lacks(|e| e.closed_ports = None).contains("tried its ports"));
+        assert!(lacks(|e| e.synced = Some(false)).contains("istiod of 1-24"));
+    }
+
+    #[test]
+    fn where_nothing_can_be_asked_less_may_be_enough_and_never_more_than_was_found() {
+        let blind = evidence(None);
+        let degraded = spec("XdsConnected", "Discovery");
+        assert_eq!(judged(&pod(), Some(&blind), &degraded), Verified::Yes(Level::Discovery));
+        assert!(matches!(judged(&pod(), None, &degraded), Verified::NotYet(_)), "nobody has asked yet");
+        assert!(matches!(judged(&pod(), Some(&blind), &spec("XdsConnected", "XdsConnected")), Verified::NotYet(_)));
+        let mut silent = pod();
+        silent.shows.discovery = None;
+        assert!(matches!(judged(&silent, Some(&blind), &degraded), Verified::NotYet(_)), "less was not found either");
+        // What istiod says is as good; a closed port is known, whoever else is silent.
+        let known = Evidence { synced: Some(true), ..blind.clone() };
+        assert_eq!(
+            judged(&pod(), Some(&known), &spec("XdsConnected", "XdsConnected")),
+            Verified::Yes(Level::XdsConnected)
+        );
+        let closed = Evidence { closed_ports: Some(vec![8080]), ..blind };
+        assert!(matches!(judged(&pod(), Some(&closed), &degraded), Verified::NotYet(_)));
+    }
+
+    #[test]
+    fn rejected_listeners_never_count_however_ready_and_at_whatever_level() {
+        let rejecting = Stats { lds_rejected: 2, ..stats() };
+        for level in ["Label", "Injected", "Discovery", "XdsConnected"] {
+            let found = judged(&pod(), Some(&evidence(Some(rejecting.clone()))), &spec(level, "Label"));
+            assert!(
+                matches!(&found, Verified::No(why) if why.contains("rejected its listeners 2 times")),
+                "{level}: {found:?}"
+            );
+        }
+        let clusters = Stats { cds_rejected: 1, ..stats() };
+        assert!(matches!(judged(&pod(), Some(&evidence(Some(clusters))), &spec("Label", "Label")), Verified::No(_)));
+        // Silence does not undo what was noticed.
+        let before = evidence(Some(rejecting)).after(None);
+        let silent = evidence(None).after(Some(&before));
+        assert!(matches!(judged(&pod(), Some(&silent), &spec("XdsConnected", "Discovery")), Verified::No(_)));
+    }
+
+    #[test]
+    fn a_rejection_is_over_when_something_was_accepted_after_it() {
+        let read = |rejected: u64, accepted: u64, before: Option<&Evidence>| {
+            evidence(Some(Stats { lds_rejected: rejected, lds_success: accepted, ..stats() })).after(before)
+        };
+        let is_fine =
+            |e: &Evidence| matches!(judged(&pod(), Some(e), &spec("XdsConnected", "Label")), Verified::Yes(_));
+        let first = read(1, 5, None);
+        assert!(!is_fine(&first), "whether 5 came before 1 nobody knows");
+        let same = read(1, 5, Some(&first));
+        assert!(!is_fine(&same));
+        let mended = read(1, 6, Some(&same));
+        assert!(is_fine(&mended));
+        let still = read(1, 6, Some(&mended));
+        assert!(is_fine(&still), "and stays so");
+        let again = read(2, 7, Some(&still));
+        assert!(!is_fine(&again));
+        // Envoy was started anew: its counters begin anew.
+        assert!(is_fine(&read(0, 1, Some(&again))));
+    }
+
+    #[test]
+    fn two_readings_make_a_pod_idle() {
+        let open = |n: u64| Some(Stats { connections: n, ..stats() });
+        let first = evidence(open(1)).after(None);
+        assert!(!first.is_idle(1), "one reading");
+        let second = evidence(open(1)).after(Some(&first));
+        assert!(second.is_idle(1) && !second.is_idle(0));
+        assert!(!evidence(open(2)).after(Some(&second)).is_idle(1));
+        let silent = evidence(None).after(Some(&second));
+        assert!(!silent.is_idle(1));
+        assert!(!evidence(open(0)).after(Some(&silent)).is_idle(1), "after silence it counts anew");
+        assert_eq!((second.open(1), evidence(open(5)).open(2), evidence(None).open(0)), (Some(0), Some(3), None));
+    }
+
+    /// As Envoy 1.40 writes it, shortened.
+    const PAGE: &str = "# TYPE envoy_cluster_manager_cds_update_rejected counter
+envoy_cluster_manager_cds_update_rejected{} 0
+envoy_cluster_manager_cds_update_success{} 3
+envoy_cluster_manager_cds_update_time{} 1795225714961
+envoy_listener_manager_lds_update_duration_sum{} 0
+envoy_listener_manager_lds_update_rejected{} 2
+envoy_listener_manager_lds_update_success{} 1
+envoy_listener_manager_total_listeners_active{} 3
+envoy_listener_manager_total_listeners_draining{} 9
+envoy_listener_manager_total_listeners_warming{} 0
+envoy_server_initialization_time_ms_sum{} 76.496732026143789084926538635045
+envoy_server_state{} 0
+envoy_server_total_connections{} 44
+envoy_server_watchdog_miss{thread_name=\"worker_0\"} 7
+";
+
+    #[test]
+    fn a_page_of_an_envoy_is_read_and_one_that_lacks_something_says_nothing() {
+        let expected = Stats {
+            state: 0,
+            lds_success: 1,
+            lds_rejected: 2,
+            cds_success: 3,
+            cds_rejected: 0,
+            listeners_active: 3,
+            listeners_warming: 0,
+            connections: 44,
+        };
+        assert_eq!(super::stats(PAGE), Some(expected.clone()));
+        assert_eq!(super::stats(&PAGE.replace("{}", "")), Some(expected.clone()), "without labels");
+        assert_eq!(super::stats(&PAGE.replace("{} 44", "{} 4.4e1 1795225714961")), Some(expected));
+        for series in
+            ["envoy_server_state", "envoy_server_total_connections", "envoy_listener_manager_lds_update_rejected"]
+        {
+            let less: String = PAGE.lines().filter(|l| !l.starts_with(series)).map(|l| format!("{l}\n")).collect();
+            assert_eq!(super::stats(&less), None, "{series}");
+        }
+        for odd in ["NaN", "-1", "+Inf", "1e99", "x"] {
+            assert_eq!(super::stats(&PAGE.replace("{} 44", &format!("{{}} {odd}"))), None, "{odd}");
+        }
+        assert_eq!(super::stats(""), None);
+    }
+}

@@ -2,11 +2,19 @@
 
 use std::sync::LazyLock;
 
-use super::{Rule, control_plane, gateway, namespace, upgrade, webhook_config, workload};
+use super::{Rule, control_plane, gateway, namespace, rollout, upgrade, webhook_config, workload};
 
 /// Every rule, sorted by code.
 pub static RULES: LazyLock<Vec<&'static Rule>> = LazyLock::new(|| {
-    let families = [control_plane::ALL, gateway::ALL, namespace::ALL, upgrade::ALL, webhook_config::ALL, workload::ALL];
+    let families = [
+        control_plane::ALL,
+        gateway::ALL,
+        namespace::ALL,
+        rollout::ALL,
+        upgrade::ALL,
+        webhook_config::ALL,
+        workload::ALL,
+    ];
     let mut all: Vec<&'static Rule> = families.concat();
     all.sort_by_key(|r| r.code);
     all
@@ -25,7 +33,7 @@ mod tests {
     fn the_catalogue_is_sorted_and_complete() {
         assert!(RULES.windows(2).all(|w| w[0].code < w[1].code));
         let mut files = 0;
-        for family in ["control_plane", "gateway", "namespace", "upgrade", "webhook_config", "workload"] {
+        for family in ["control_plane", "gateway", "namespace", "rollout", "upgrade", "webhook_config", "workload"] {
             let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules").join(family);
             for entry in std::fs::read_dir(dir).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();

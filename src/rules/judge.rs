@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::allow::{self, Standing};
 use super::request::Typed;
 use super::stale::{self, Means};
-use super::{Check, Finding, Fix, Found, Old, Operation, Patch, Policy, RULES, Request, Rule, Severity, View};
+use super::{Check, Finding, Fix, Found, Mode, Old, Operation, Patch, Policy, RULES, Request, Rule, Severity, View};
 use crate::model::object::Owner;
 use crate::model::{Backend, Kind, Object};
 use crate::snapshot::{Snapshot, Unknown, WhyUnknown};
@@ -145,16 +145,21 @@ fn note_age(
 
 /// The patches that policy switches on, in the order of the catalogue. The object must be one that is created or updated.
 ///
-/// Nothing is mended that would not be enforced: a rule that is off, an object that is exempt from it, an update that
-/// leaves alone what the rule reads.
+/// Nothing is mended that would not be enforced: a mode that only looks, a rule that is off, an object that is exempt from
+/// it, an update that leaves alone what the rule reads. Who approves a rollout is written down in any case: that mends
+/// nothing, and nothing works without it.
 pub fn mend(
     policy: &Policy,
     request: &Request<'_>,
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<Vec<(&'static Rule, Patch)>, Unknown> {
-    if request.operation == Operation::Delete || exempt(policy, request, snapshot).is_some() {
-        return Ok(Vec::new());
+    let mut patches = super::rollout::stamps(request);
+    if policy.mode != Mode::Enforce
+        || request.operation == Operation::Delete
+        || exempt(policy, request, snapshot).is_some()
+    {
+        return Ok(patches);
     }
     let id = request.id();
     let (traced, reads) = snapshot.traced();
@@ -163,7 +168,6 @@ pub fn mend(
     let today = now.to_zoned(TimeZone::UTC).date();
     let holds =
         |rule: &Rule| exemptions.iter().any(|e| e.code == rule.code && matches!(e.standing(today), Standing::Holds(_)));
-    let mut patches: Vec<(&'static Rule, Patch)> = Vec::new();
     for rule in RULES.iter() {
         let found = match check(rule, request, &view, false) {
             Ok(found) => found,
@@ -243,6 +247,7 @@ fn check(rule: &'static Rule, request: &Request<'_>, view: &View<'_>, stored: bo
             (_, Check::Sail(f)) => run(*f, object, request, view, stored),
             (_, Check::Lifecycle(f)) => run(*f, object, request, view, stored),
             (_, Check::Gateway(f)) => run(*f, object, request, view, stored),
+            (_, Check::Rollout(f)) => run(*f, object, request, view, stored),
             (_, Check::Any(f)) => run(*f, object, request, view, stored),
         }?;
         all.extend(found);

@@ -18,12 +18,13 @@ pub mod view;
 mod control_plane;
 mod gateway;
 mod namespace;
+mod rollout;
 mod shift;
 mod upgrade;
 mod webhook_config;
 mod workload;
 
-use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Pdb, Sail, Service, Workload};
+use crate::model::{GatewayConfig, Hpa, Lifecycle, Namespace, Object, Operator, Pdb, Rollout, Sail, Service, Workload};
 use crate::snapshot::{Known, Snapshot};
 
 pub use catalogue::{RULES, find};
@@ -70,6 +71,8 @@ pub enum Check {
     Lifecycle(fn(&Lifecycle, Old<'_, Lifecycle>, &View<'_>) -> Found),
     /// Istio's and the Gateway API's Gateways.
     Gateway(fn(&GatewayConfig, Old<'_, GatewayConfig>, &View<'_>) -> Found),
+    /// Our own GatewayRollouts.
+    Rollout(fn(&Rollout, Old<'_, Rollout>, &View<'_>) -> Found),
     /// Any object, when only metadata matters.
     Any(fn(&Object, Old<'_, Object>, &View<'_>) -> Found),
     /// Deletions.
@@ -118,6 +121,16 @@ impl Field {
 }
 
 impl Rule {
+    /// Whether it judges writes.
+    pub fn judges(&self) -> bool {
+        self.checks.iter().any(|check| !matches!(check, Check::Audit(_)))
+    }
+
+    /// Whether it looks at the cluster as it stands, and may offer repairs.
+    pub fn audits(&self) -> bool {
+        self.checks.iter().any(|check| matches!(check, Check::Audit(_)))
+    }
+
     /// The head of its source file: its documentation, in Markdown.
     pub fn doc(&self) -> String {
         let lines = self.source.lines().map_while(|l| l.strip_prefix("//!"));

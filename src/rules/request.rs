@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::marker::PhantomData;
 
 use crate::model::{
-    GatewayConfig, Hpa, Id, Kind, Lifecycle, Namespace, Object, Operator, Pdb, Sail, Service, Str, Workload,
+    GatewayConfig, Hpa, Id, Kind, Lifecycle, Namespace, Object, Operator, Pdb, Rollout, Sail, Service, Str, Workload,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +122,7 @@ typed! {
     Sail: Object::Sail(_, o) => o;
     Lifecycle: Object::Lifecycle(_, o) => o;
     GatewayConfig: Object::Gateway(_, o) => o;
+    Rollout: Object::Rollout(o) => o;
 }
 
 impl Typed for Object {

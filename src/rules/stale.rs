@@ -108,7 +108,7 @@ impl Stale {
         match &rule.code[..2] {
             "NS" => self.namespaces,
             "WL" => self.workloads,
-            "GW" => self.gateways,
+            "GW" | "GR" => self.gateways,
             "CF" => self.config,
             _ => self.control_plane,
         }

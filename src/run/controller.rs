@@ -17,8 +17,9 @@ use crate::admission::{bind, probes};
 use crate::cluster::{self, Access};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
+use crate::controller::in_force::Trials;
 use crate::controller::{Candidate, Names, Terms, Writer, certificates, guard, rollout, week};
-use crate::rules::Policy;
+use crate::rules::{Policy, RULES};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
 
@@ -32,6 +33,8 @@ pub struct Control {
     pub access: Access,
     pub certificates: certificates::Settings,
     pub pace: Pace,
+    /// Between two trials of the admission policy; `None` where it is not installed.
+    pub policy_interval: Option<Duration>,
     /// Between two collections of the week's tally.
     pub collect: Duration,
     /// How long a Lease lasts without a renewal; the rest follows in proportion.
@@ -63,6 +66,7 @@ pub fn run(control: Control) -> anyhow::Result<Option<String>> {
 
 async fn start(control: Control) -> anyhow::Result<Option<String>> {
     let metrics = Arc::new(Metrics::new());
+    metrics.expect_repairs(RULES.iter().filter(|rule| rule.audits()).map(|rule| rule.code));
     let health = Health::new(&[Condition::State, Condition::Running]);
     let shared = Shared::new(Snapshot::live(), Policy::default());
     if let Some(file) = &control.config {
@@ -134,6 +138,14 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
         Auditor::new(writer.clone(), Arc::clone(shared), events, control.names.clone(), control.pace);
     // An audit of 50,000 workloads takes ten seconds, and writes wait for the API server.
     let silence = control.pace.interval * 3 + Duration::from_secs(180);
+    let auditor = match control.policy_interval {
+        Some(every) => {
+            let (trials, in_force) = Trials::new(writer.clone(), control.names.clone(), every);
+            tokio::spawn(trials.run(health.task("admission-policy", Some(every * 3 + SILENCE))));
+            auditor.with_policy(in_force)
+        }
+        None => auditor,
+    };
     let heartbeat = health.task("audit", Some(silence));
     let known = Arc::clone(health);
     tokio::spawn(async move {

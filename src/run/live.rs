@@ -10,7 +10,7 @@ use crate::cluster::{self, Readiness, Telemetry, Timing, Trouble, Verb, source_n
 use crate::model::Kind;
 use crate::snapshot::Source;
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics};
-use crate::wire::kinds::label;
+use crate::wire::kinds::{KINDS, label};
 
 /// Pods are read twice: metadata everywhere, whole objects in the namespaces of the mesh.
 const PODS_IN_MESH: &str = "pods-in-mesh";
@@ -71,6 +71,7 @@ fn source_label(kind: Kind, in_mesh: bool) -> &'static str {
 
 /// Starts the watches; readiness follows them, and liveness ends with them.
 pub fn start(client: kube::Client, shared: &Arc<Shared>, metrics: &Arc<Metrics>, health: &Arc<Health>) {
+    metrics.expect_watches(KINDS.iter().map(|row| label(row.kind)));
     let beats = SILENCE.map(|(task, silence)| (task, health.task(task, Some(silence)))).into();
     let telemetry = Arc::new(Counted { metrics: Arc::clone(metrics), beats });
     let handle = cluster::start(client, Arc::clone(shared), telemetry, Timing::default());

@@ -16,7 +16,7 @@ use crate::admission::webhook::{Shared, Webhook};
 use crate::admission::{Serving, Settings, bind, probes, serve};
 use crate::cluster::secret::{self, Place};
 use crate::cluster::{self, Access, Timing};
-use crate::rules::Policy;
+use crate::rules::{Policy, RULES};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Condition, Health, Metrics};
 use anyhow::Context as _;
@@ -83,6 +83,7 @@ pub fn run(service: Service) -> anyhow::Result<Option<String>> {
 async fn start(service: Service) -> anyhow::Result<Option<String>> {
     crate::cluster::install_crypto();
     let metrics = Arc::new(Metrics::new());
+    metrics.expect_findings(RULES.iter().filter(|rule| rule.judges()).map(|rule| rule.code));
     let health = Health::new(&[Condition::Listener, Condition::Certificate, Condition::State, Condition::Running]);
     let client = match &service.state {
         State::Live(access) => Some(cluster::connect(access).await?),

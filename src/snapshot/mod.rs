@@ -9,6 +9,7 @@ pub mod builder;
 pub mod heard;
 pub mod mesh;
 mod pods;
+pub mod rollouts;
 mod runs;
 pub mod sail;
 pub mod serving;

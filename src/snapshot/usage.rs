@@ -47,6 +47,12 @@ pub enum Use {
         namespace: Str,
         name: Str,
     },
+    /// A gateway is being moved away from it or to it, or can be taken back to it (`back`).
+    Rollout {
+        namespace: Str,
+        name: Str,
+        back: bool,
+    },
     /// It injects wherever nothing is said.
     ByDefault,
 }
@@ -69,6 +75,12 @@ impl fmt::Display for Use {
             Use::Config { kind, namespace, name } => {
                 write!(f, "{} {namespace}/{name} is pinned to it", row(*kind).name)
             }
+            Use::Rollout { namespace, name, back: true } => {
+                write!(f, "GatewayRollout {namespace}/{name} can still go back to it")
+            }
+            Use::Rollout { namespace, name, back: false } => {
+                write!(f, "GatewayRollout {namespace}/{name} is under way with it")
+            }
             Use::ByDefault => f.write_str("it injects wherever nothing is said (enableNamespacesByDefault)"),
         }
     }
@@ -77,7 +89,7 @@ impl fmt::Display for Use {
 impl Use {
     /// It only names the revision; nothing runs with it.
     pub fn is_name(&self) -> bool {
-        !matches!(self, Use::Pods { .. } | Use::Template { .. })
+        !matches!(self, Use::Pods { .. } | Use::Template { .. } | Use::Rollout { back: false, .. })
     }
 }
 
@@ -100,6 +112,7 @@ impl Usage {
             Use::Namespace { name, .. } => Some(format!("namespace {name}")),
             Use::Config { kind, namespace, name } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
             Use::Template { kind, namespace, name, .. } => Some(format!("{} {namespace}/{name}", row(*kind).name)),
+            Use::Rollout { namespace, name, .. } => Some(format!("GatewayRollout {namespace}/{name}")),
             Use::Pods { .. } | Use::ByDefault => None,
         };
         self.uses.iter().filter_map(name).collect()
@@ -142,7 +155,21 @@ impl Snapshot {
             Ok(found) => usage.uses.extend(found.into_iter().map(|name| Use::Validator { name })),
         }
         self.pinned(revision, &leads_here, &mut usage);
+        self.moving(revision, &mut usage);
         usage
+    }
+
+    /// Rollouts that need it, whose gateways may have no pod of it yet or any more.
+    fn moving(&self, revision: &RevisionName, usage: &mut Usage) {
+        match self.rollouts_with(revision) {
+            // Who gives none offline has none.
+            Err(unknown) if !self.is_offline() => usage.unknown.push(unknown),
+            Err(_) => {}
+            Ok(found) => usage.uses.extend(found.into_iter().filter(|r| !self.is_ending(&r.meta.namespace)).map(|r| {
+                let (namespace, name) = (r.meta.namespace.clone(), r.meta.name.clone());
+                Use::Rollout { namespace, name, back: !r.is_active() }
+            })),
+        }
     }
 
     fn running(&self, revision: &RevisionName, usage: &mut Usage) {

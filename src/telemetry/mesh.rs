@@ -61,6 +61,8 @@ pub struct Mesh {
     success: IntGauge,
     exemption_expires: IntGaugeVec,
     present: IntGaugeVec,
+    /// Without labels: it can be absent.
+    in_force: IntGaugeVec,
 }
 
 impl Mesh {
@@ -82,6 +84,7 @@ impl Mesh {
             success: int_gauge(registry, AUDIT_SUCCESS),
             exemption_expires: int_gauges(registry, EXEMPTION_EXPIRES),
             present: int_gauges(registry, CONFIGURATION_PRESENT),
+            in_force: int_gauges(registry, IN_FORCE),
         }
     }
 
@@ -128,6 +131,14 @@ impl Mesh {
     /// Whether a webhook configuration of ours that should be there is there; `name` is one of two.
     pub fn present(&self, name: &str, present: bool) {
         self.present.with_label_values(&[name]).set(i64::from(present));
+    }
+
+    /// Whether the admission policy refuses what it must refuse; `None`: not known.
+    pub fn in_force(&self, is: Option<bool>) {
+        match is {
+            Some(is) => self.in_force.with_label_values::<&str>(&[]).set(i64::from(is)),
+            None => self.in_force.reset(),
+        }
     }
 
     /// Nothing is known here any more: another replica leads.
@@ -188,5 +199,11 @@ mod tests {
         assert!(text.contains("revguard_validator_dangling{name=\"_other\"} 1"));
         metrics.mesh.clear();
         assert!(!metrics.text().contains("revision=\"r0\""));
+        for (is, line) in [(Some(false), Some(" 0")), (Some(true), Some(" 1")), (None, None)] {
+            metrics.mesh.in_force(is);
+            let text = metrics.text();
+            let said = text.lines().find_map(|l| l.strip_prefix("revguard_admission_policy_in_force"));
+            assert_eq!(said, line, "absent where it is not known");
+        }
     }
 }

@@ -86,7 +86,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Registers every metric. Series of closed label sets exist from the start at 0, so that a
-    /// rate over them sees the first event.
+    /// rate over them sees the first event; for sets that live elsewhere see `expect_…`.
     pub fn new() -> Metrics {
         let registry = Registry::new();
         let requests = counters(&registry, REQUESTS);
@@ -189,6 +189,22 @@ impl Metrics {
     /// A finding was made. `code` comes from the rule's static metadata.
     pub fn finding(&self, code: &'static str, action: Action) {
         self.findings.with_label_values(&[code, action.as_str()]).inc();
+    }
+
+    /// Findings of these rules begin at 0, so that a rate sees the first one. Codes come from the rules' static metadata, as
+    /// in [`Metrics::finding`].
+    pub fn expect_findings(&self, codes: impl Iterator<Item = &'static str>) {
+        begin(&self.findings, codes, Action::ALL.iter().map(|action| action.as_str()));
+    }
+
+    /// The same of repairs.
+    pub fn expect_repairs(&self, codes: impl Iterator<Item = &'static str>) {
+        begin(&self.repairs, codes, RepairResult::ALL.iter().map(|result| result.as_str()));
+    }
+
+    /// The same of failed lists and watches.
+    pub fn expect_watches(&self, kinds: impl Iterator<Item = &'static str>) {
+        kinds.for_each(|kind| drop(self.watch_errors.with_label_values(&[kind])));
     }
 
     /// A connection was accepted.
@@ -347,6 +363,17 @@ fn each<L: Copy, T>(all: &[L], make: impl Fn(L) -> T) -> Vec<T> {
     all.iter().map(|label| make(*label)).collect()
 }
 
+/// Makes the series of a counter with two labels, at 0.
+fn begin<'a>(
+    counter: &IntCounterVec,
+    firsts: impl Iterator<Item = &'a str>,
+    seconds: impl Iterator<Item = &'a str> + Clone,
+) {
+    for first in firsts {
+        seconds.clone().for_each(|second| drop(counter.with_label_values(&[first, second])));
+    }
+}
+
 /// Names are constants and unique (a test holds it), so neither making nor registering one can
 /// fail at run time.
 pub(super) fn register<T: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<T>) -> T {
@@ -426,6 +453,7 @@ mod tests {
             ..RolloutFigures::default()
         });
         metrics.rollouts.transition(Phase::Pending, Phase::Preflight, "");
+        metrics.mesh.in_force(Some(true));
         metrics
     }
 
@@ -443,6 +471,24 @@ mod tests {
         let text = touched().text();
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
         assert!(series < 900, "{series} series");
+    }
+
+    #[test]
+    fn what_is_expected_stands_at_nought() {
+        let metrics = Metrics::new();
+        metrics.expect_findings(["NS001", "NS002"].into_iter());
+        metrics.expect_repairs(["VW005"].into_iter());
+        metrics.expect_watches(["pods"].into_iter());
+        metrics.finding("NS001", Action::Deny);
+        let text = metrics.text();
+        for line in [
+            "revguard_findings_total{action=\"deny\",code=\"NS001\"} 1",
+            "revguard_findings_total{action=\"warn\",code=\"NS002\"} 0",
+            "revguard_repairs_total{code=\"VW005\",result=\"refused\"} 0",
+            "revguard_watch_errors_total{kind=\"pods\"} 0",
+        ] {
+            assert!(text.contains(line), "no {line}");
+        }
     }
 
     #[test]

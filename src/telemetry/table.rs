@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{Action, Closed, Full, Loop, Outcome, Path, Port, RepairResult};
+use super::labels::{Action, Asked, Closed, Full, Loop, Outcome, Path, Port, RepairResult, Source};
 use crate::api::rollout_status::{Completion, Phase};
 use crate::rollout::memory::{Cause, Reason};
 
@@ -353,6 +353,12 @@ pub(super) const ROLLOUTS: Def = Def {
     help: "Rollouts that came to an end, by how.",
     labels: &["completion"],
 };
+pub(super) const IN_FORCE: Def = Def {
+    name: "revguard_admission_policy_in_force",
+    kind: Kind::Gauge,
+    help: "1 if the API server refuses what the admission policy over webhook configurations must refuse, 0 if it does not. Absent where it was not asked.",
+    labels: &[],
+};
 pub(super) const READY: Def =
     Def { name: "revguard_ready", kind: Kind::Gauge, help: "1 if /readyz answers 200.", labels: &[] };
 pub(super) const BUILD_INFO: Def = Def {
@@ -416,6 +422,7 @@ pub const ALL: &[Def] = &[
     ROLLOUTS,
     ALERT_GATE,
     PROMETHEUS_QUERIES,
+    IN_FORCE,
     READY,
     BUILD_INFO,
 ];
@@ -470,6 +477,8 @@ pub fn docs() -> String {
         ("completion", values(&Completion::ALL, Completion::as_str)),
         ("reason", format!("of a pause: {}", values(&Cause::ALL, Cause::as_str))),
         ("reason", format!("of a rollback: {}", values(&Reason::ALL, Reason::as_str))),
+        ("source", values(Source::ALL, Source::as_str)),
+        ("result", format!("of a query: {}", values(Asked::ALL, Asked::as_str))),
         ("code", "the codes of the rules".to_owned()),
         ("kind", "the kinds that are watched; of pods `workload` and `gateway`".to_owned()),
         ("version", "of this binary, or of a control plane".to_owned()),

@@ -23,6 +23,7 @@ pub enum Reader {
     Lifecycle,
     Gateway,
     Config,
+    Rollout,
     Crd,
 }
 
@@ -137,6 +138,7 @@ pub static KINDS: [KindRow; Kind::COUNT] = [
     kind(Kind::WasmPlugin, "extensions.istio.io", "WasmPlugin", "wasmplugins", &["v1alpha1"], Namespaced, Reader::Config, Watch::Metadata, COUNTED),
     kind(Kind::ApiGateway, "gateway.networking.k8s.io", "Gateway", "gateways", &["v1", "v1beta1"], Namespaced, Reader::Gateway, Watch::Whole, "which revision deploys a Gateway"),
     kind(Kind::HttpRoute, "gateway.networking.k8s.io", "HTTPRoute", "httproutes", &["v1", "v1beta1"], Namespaced, Reader::Config, Watch::MetadataWhere(REV), PINNED),
+    kind(Kind::GatewayRollout, "revguard.dev", "GatewayRollout", "gatewayrollouts", &["v1alpha1"], Namespaced, Reader::Rollout, Watch::Whole, "which gateways are on their way to another revision, and which revisions that needs"),
     kind(Kind::Crd, "apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", &["v1"], Cluster, Reader::Crd, Watch::Metadata, "which of these kinds the cluster has"),
 ];
 

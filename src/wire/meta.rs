@@ -13,6 +13,8 @@ pub struct ObjectMeta {
     pub name: Str,
     pub generate_name: Str,
     pub namespace: Str,
+    /// Kept of GatewayRollouts alone.
+    pub uid: Str,
     pub labels: Labels,
     pub annotations: Annotations,
     pub owner_references: Option<Vec<OwnerReference>>,

@@ -10,6 +10,7 @@ pub mod core;
 pub mod kinds;
 pub mod manifest;
 pub mod meta;
+pub mod rollout;
 pub mod tree;
 pub mod webhook;
 pub mod workload;
@@ -49,6 +50,7 @@ impl<'de> DeserializeSeed<'de> for OfKind {
             R::Lifecycle => control_plane::Lifecycle::deserialize(d)?.into_object(self.0),
             R::Gateway => config::Gateway::deserialize(d)?.into_object(self.0),
             R::Config => config::Config::deserialize(d)?.into_object(self.0),
+            R::Rollout => rollout::GatewayRollout::deserialize(d)?.into(),
             R::Crd => config::Config::deserialize(d)?.into_crd(),
         })
     }

@@ -25,6 +25,7 @@ pub struct Workload {
 #[serde(default)]
 struct Spec {
     replicas: Option<u32>,
+    paused: Option<bool>,
     selector: Option<LabelSelector>,
     template: PodTemplate,
     #[serde(deserialize_with = "or_default")]
@@ -263,6 +264,7 @@ impl Workload {
                 max_unavailable: self.spec.strategy.max_unavailable().filter(|_| kind == Kind::Deployment),
                 selector,
                 template: template(self.spec.template.metadata, self.spec.template.spec),
+                paused: kind == Kind::Deployment && self.spec.paused == Some(true),
                 ready,
             }),
         )
@@ -302,6 +304,7 @@ impl From<CronJob> for Object {
                 max_unavailable: None,
                 selector: Selector::default(),
                 template: template(pod.metadata, pod.spec),
+                paused: false,
                 ready: None,
             }),
         )

@@ -1,18 +1,35 @@
 //! The world of the simulation. Time passes in minutes; everything else happens in no time, in any order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use jiff::{SignedDuration, Timestamp};
 use revguard::controller::certificates::plan::{
-    Ca, Configuration, Id, Kept, Leaf, Memory, Next, Replica, Seen, Serving, Step, Timing, plan,
+    Ca, Configuration, Id, Kept, Leaf, Memory, Next, Replica, Seen, Served, Serving, Step, Timing, plan,
 };
 
 /// How long an API server may still hold a configuration that was replaced.
 const LAG: SignedDuration = SignedDuration::from_mins(1);
 
-fn timing() -> Timing {
+/// Whoever lives for less when it begins to be looked after cannot be saved: time passes in minutes here, and of the time
+/// that is left half is for API servers to hear.
+const SAVED: SignedDuration = SignedDuration::from_mins(2);
+
+/// What leaders may be told, the first at installation.
+pub const LIVES: usize = 3;
+
+/// Durations in minutes. The longest overlap is most of a short CA's life.
+fn lives(n: usize) -> Timing {
     let m = SignedDuration::from_mins;
-    Timing { ca_validity: m(60), cert_validity: m(30), overlap: m(2) }
+    let (ca_validity, cert_validity, overlap) = [(60, 30, 2), (480, 120, 40), (120, 120, 5)][n];
+    let timing = Timing { ca_validity: m(ca_validity), cert_validity: m(cert_validity), overlap: m(overlap) };
+    timing.check().expect("durations that are accepted");
+    timing
+}
+
+/// When what is made now begins, as the controller makes it.
+fn begins(now: Timestamp, valid: SignedDuration) -> Timestamp {
+    now - SignedDuration::from_mins(5).min(valid / 20)
 }
 
 /// What is taken away from the plan.
@@ -27,6 +44,10 @@ pub enum Broken {
     ReplicasNotAsked,
     /// Writes go through whatever has become of the object.
     NoPrecondition,
+    /// A CA that has signed what is served is waited for like one that nobody has heard of.
+    RenewalWaits,
+    /// A CA signs after the whole overlap, whatever expires meanwhile.
+    OverlapIsNeverCut,
 }
 
 /// An object with its version.
@@ -50,7 +71,7 @@ struct Hooks {
     bundle: BTreeSet<Id>,
     /// A person's bundle is a person's fault.
     by_hand: bool,
-    /// Bundles of ours that were replaced, and when.
+    /// Bundles of ours that were replaced, and when; those that were replaced in time.
     before: Vec<(BTreeSet<Id>, Timestamp)>,
 }
 
@@ -62,7 +83,7 @@ type Bundle = (u32, BTreeSet<Id>);
 struct Reading {
     serving: Option<Versioned<Serving>>,
     hooks: Option<Vec<Bundle>>,
-    replicas: Option<Vec<Option<Id>>>,
+    replicas: Option<Vec<Option<Served>>>,
     kept: Option<Versioned<Kept>>,
 }
 
@@ -97,20 +118,25 @@ pub enum Event {
     Deleted(usize),
     /// The CA Secret is emptied.
     CaEmptied,
+    /// helm upgrade: leaders start anew, with other durations.
+    Upgraded(usize),
+    /// Nobody leads until so many minutes are left of what is served or, after that, of its CA.
+    Away(i64),
 }
 
 impl Event {
-    pub const KINDS: usize = 11;
+    pub const KINDS: usize = 13;
 }
 
 #[derive(Clone, Debug)]
 pub struct World {
     broken: Broken,
+    timing: Timing,
     now: Timestamp,
     kept: Versioned<Kept>,
     serving: Versioned<Serving>,
     hooks: Vec<Hooks>,
-    replicas: Vec<Option<Id>>,
+    replicas: Vec<Option<Served>>,
     leaders: Vec<Leader>,
     cas: BTreeMap<Id, Ca>,
     made: usize,
@@ -119,6 +145,8 @@ pub struct World {
     crashes: u64,
     /// Acts of people that are still to come.
     faults: usize,
+    /// The second leader seldom has its turn, so that what it does is late.
+    slow: bool,
     /// In the exhaustive search: decisions that the second leader may still make, and minutes that may still pass.
     left: (usize, usize),
 }
@@ -132,6 +160,7 @@ impl World {
     pub fn new(broken: Broken, seed: u64) -> World {
         World {
             broken,
+            timing: lives(0),
             now: Timestamp::UNIX_EPOCH,
             kept: Versioned { version: 1, value: Kept::default() },
             serving: Versioned { version: 1, value: Serving::default() },
@@ -147,6 +176,7 @@ impl World {
             crashes: 0,
             // Every second world is left alone by people.
             faults: if seed.is_multiple_of(2) { 3 } else { 0 },
+            slow: seed % 3 == 1,
             left: (1, 4),
         }
     }
@@ -154,15 +184,13 @@ impl World {
     /// The same, installed, with a CA that is about to be renewed.
     pub fn installed(broken: Broken, seed: u64) -> World {
         let mut world = World::new(broken, seed);
-        for _ in 0..40 {
-            world.happen(if world.leaders[0].writes.is_some() { Event::Writes(0) } else { Event::Looks(0) });
-        }
-        (0..world.replicas.len()).for_each(|replica| world.hear(replica));
+        world.look_after().expect("an installation");
         let ca = world.kept.value.current.clone().expect("an installed CA");
         world.now = ca.from + ca.until.duration_since(ca.from) * 2 / 3;
         // Its certificate is young, so that the rotation is all that is to do.
         let leaf = world.serving.value.leaf.as_mut().expect("a certificate");
-        (leaf.from, leaf.until) = (world.now, world.now + timing().cert_validity);
+        (leaf.from, leaf.until) = (world.now, (world.now + world.timing.cert_validity).min(ca.until));
+        (0..world.replicas.len()).for_each(|replica| world.hear(replica));
         world.hooks.iter_mut().for_each(|hooks| hooks.before.clear());
         world.leaders = vec![Leader::default(); 2];
         world.rotations = 0;
@@ -170,10 +198,25 @@ impl World {
     }
 
     /// The smallest world of a rotation: one replica, one configuration.
-    pub fn due() -> World {
-        let mut world = World::installed(Broken::Nothing, 1);
+    pub fn due(broken: Broken) -> World {
+        let mut world = World::installed(broken, 1);
         world.replicas.truncate(1);
         world.hooks.truncate(1);
+        world
+    }
+
+    /// One that was installed with these durations some time ago, and was looked after for so many minutes since its CA
+    /// was due.
+    pub fn aged(broken: Broken, durations: usize, minutes: i64) -> World {
+        let mut world = World::new(broken, 1);
+        world.timing = lives(durations);
+        world.look_after().expect("an installation");
+        let ca = world.kept.value.current.clone().expect("an installed CA");
+        let due = ca.from + ca.until.duration_since(ca.from) * 2 / 3;
+        while world.now < due + SignedDuration::from_mins(minutes) {
+            world.happen(Event::MinutePasses);
+            world.look_after().expect("a quiet life");
+        }
         world
     }
 
@@ -204,7 +247,7 @@ impl World {
                 self.leaders.clone(),
                 self.faults,
                 self.left,
-                self.crashes.min(1),
+                (self.crashes.min(1), self.timing.overlap),
             ),
         )
     }
@@ -213,10 +256,11 @@ impl World {
     pub fn events(&self) -> Vec<Event> {
         let mut all = vec![Event::MinutePasses; 4];
         for leader in 0..self.leaders.len() {
+            let turns = if self.slow && leader == 1 { 1 } else { 20 };
             match self.leaders[leader].writes {
-                None => all.extend([Event::Reads(leader); 20]),
+                None => all.extend(iter::repeat_n(Event::Reads(leader), turns)),
                 Some(_) => {
-                    all.extend([Event::Writes(leader); 18]);
+                    all.extend(iter::repeat_n(Event::Writes(leader), turns));
                     all.extend([Event::WritesAndDies(leader), Event::Dies(leader)]);
                 }
             }
@@ -228,6 +272,8 @@ impl World {
         if self.faults > 0 {
             all.push(Event::CaEmptied);
             all.extend((0..self.hooks.len()).flat_map(|hook| [Event::BundleEdited(hook), Event::Deleted(hook)]));
+            all.extend((0..LIVES).map(Event::Upgraded));
+            all.extend((0..4).map(Event::Away));
         }
         all
     }
@@ -280,12 +326,8 @@ impl World {
             }
             Event::Dies(leader) => self.die(leader),
             Event::MinutePasses => {
-                self.now += SignedDuration::from_mins(1);
                 self.left.1 = self.left.1.saturating_sub(1);
-                let now = self.now;
-                for hooks in &mut self.hooks {
-                    hooks.before.retain(|(_, replaced)| *replaced + LAG > now);
-                }
+                self.pass(SignedDuration::from_mins(1));
             }
             Event::Hears(replica) => self.hear(replica),
             Event::Restarts(replica) => {
@@ -304,19 +346,65 @@ impl World {
                 self.faults -= 1;
                 self.kept.set(Kept::default());
             }
+            Event::Upgraded(durations) => {
+                self.faults = self.faults.saturating_sub(1);
+                self.timing = lives(durations);
+                self.leaders.fill(Leader::default());
+            }
+            Event::Away(minutes) => {
+                self.faults = self.faults.saturating_sub(1);
+                self.leaders.fill(Leader::default());
+                let left = SignedDuration::from_mins(minutes);
+                let leaf = self.serving.value.leaf.as_ref().map(|leaf| leaf.until);
+                let ends = [leaf, self.ends()].into_iter().flatten().map(|ends| ends - left);
+                if let Some(then) = ends.filter(|then| *then > self.now).min() {
+                    self.pass(then.duration_since(self.now));
+                }
+            }
         }
+    }
+
+    fn pass(&mut self, time: SignedDuration) {
+        self.now += time;
+        let now = self.now;
+        for hooks in &mut self.hooks {
+            hooks.before.retain(|(_, replaced)| *replaced + LAG > now);
+        }
+    }
+
+    /// When what is served, or what its CA can still sign, ends; `None`: nothing is served.
+    fn ends(&self) -> Option<Timestamp> {
+        let leaf = self.serving.value.leaf.as_ref().filter(|leaf| leaf.until > self.now)?;
+        let own = self.kept.value.current.as_ref().filter(|ca| leaf.by.as_ref() == Some(&ca.id));
+        Some(own.map_or(leaf.until, |ca| ca.until))
+    }
+
+    /// Whether there is time enough to renew what is served without anybody noticing.
+    pub fn can_be_saved(&self) -> bool {
+        self.ends().is_some_and(|ends| ends.duration_since(self.now) >= SAVED) && self.expired().is_none()
+    }
+
+    /// A replica whose certificate has expired.
+    pub fn expired(&self) -> Option<String> {
+        let expired = |served: &Served| served.until <= self.now;
+        let (n, served) = self.replicas.iter().flatten().enumerate().find(|(_, served)| expired(served))?;
+        Some(format!("minute {}: replica {n} serves a certificate of {} that has expired", self.now(), served.by))
     }
 
     /// A replica takes what it can use, and keeps what it has otherwise.
     fn hear(&mut self, replica: usize) {
-        if let Some(by) = self.serving.value.leaf.as_ref().and_then(|leaf| leaf.by.clone()) {
-            self.replicas[replica] = Some(by);
+        if let Some(leaf) = &self.serving.value.leaf
+            && let Some(by) = leaf.by.clone()
+        {
+            self.replicas[replica] = Some(Served { by, until: leaf.until });
         }
     }
 
     fn put_bundle(&mut self, hook: usize, bundle: BTreeSet<Id>, by_hand: bool) {
+        // Nobody can promise anything about a bundle that is replaced when it is too late.
+        let saved = self.ends().is_some_and(|ends| ends.duration_since(self.now) >= SAVED);
         let (now, hooks) = (self.now, &mut self.hooks[hook]);
-        if !hooks.by_hand {
+        if !hooks.by_hand && saved {
             hooks.before.push((hooks.bundle.clone(), now));
         }
         hooks.version += 1;
@@ -361,8 +449,9 @@ impl World {
         // A certificate is only known to be signed by a CA whose certificate is at hand.
         let known = |by: &Id| published.contains_key(by) || kept.all().any(|ca| ca.id == *by);
         if let Some(leaf) = &mut serving.leaf {
-            leaf.by = leaf.by.take().filter(known);
+            leaf.by = leaf.by.take().filter(|by| known(by) && leaf.until > self.now);
         }
+        let believed = |served: &Served| known(&served.by) && served.until > self.now;
         let configurations = bundles()
             .enumerate()
             .map(|(n, bundle)| Configuration { name: n.to_string(), bundles: vec![bundle.clone()] })
@@ -370,22 +459,40 @@ impl World {
         let asked = replicas
             .iter()
             .enumerate()
-            .map(|(n, by)| Replica { name: n.to_string(), serves: Ok(by.clone().filter(known)) });
+            .map(|(n, served)| Replica { name: n.to_string(), serves: Ok(served.clone().filter(believed)) });
         let replicas = if self.broken == Broken::ReplicasNotAsked { Vec::new() } else { asked.collect() };
         let memory = self.leaders[leader].memory.clone();
-        let mut seen = Seen { kept: Some(kept), serving: Some(serving), configurations, replicas, published, memory };
+        let (kept, serving) = (Some(kept), Some(serving));
+        let mut seen = Seen { kept, serving, configurations, replicas, published, memory, unseen: None };
         let mut memory = seen.memory.clone();
         memory.note(&seen, self.now);
         self.leaders[leader].memory = memory.clone();
         seen.memory = memory;
-        let mut timing = timing();
+        let mut timing = self.timing.clone();
         if self.broken == Broken::NoOverlap {
             timing.overlap = SignedDuration::ZERO;
         }
         match plan(&seen, self.now, &timing) {
-            Next::Wait { .. } => *reading = Reading::default(),
-            Next::Do { step, .. } => self.leaders[leader].writes = Some(step),
+            Next::Do { step, .. } if !self.held_back(&step, &seen) => self.leaders[leader].writes = Some(step),
+            _ => *reading = Reading::default(),
         }
+    }
+
+    /// What is broken on purpose: a step that is not taken before the CA behind it was published for the whole overlap.
+    fn held_back(&self, step: &Step, seen: &Seen) -> bool {
+        let (Some(kept), Some(serving)) = (&seen.kept, &seen.serving) else { return false };
+        let alive = serving.leaf.as_ref().filter(|leaf| leaf.until > self.now && leaf.by.is_some());
+        let (Some(leaf), true) = (alive, kept.all().count() > 1) else { return false };
+        let ca = match (step, self.broken) {
+            (Step::Sign { .. }, Broken::RenewalWaits | Broken::OverlapIsNeverCut) => {
+                let own = kept.current.as_ref().is_some_and(|ca| leaf.by.as_ref() == Some(&ca.id));
+                kept.current.as_ref().filter(|_| own == (self.broken == Broken::RenewalWaits))
+            }
+            (Step::Promote, Broken::OverlapIsNeverCut) => kept.next.as_ref(),
+            _ => None,
+        };
+        let since = ca.map(|ca| seen.memory.everywhere.get(&ca.id));
+        since.is_some_and(|since| since.is_none_or(|since| *since + self.timing.overlap > self.now))
     }
 
     /// Carries out what was decided, if what it replaces is still what was read.
@@ -413,8 +520,8 @@ impl World {
                 let ca = Ca {
                     id: id(&format!("ca-{}", self.made)),
                     name: format!("CA {}", self.made),
-                    from: self.now,
-                    until: self.now + timing().ca_validity,
+                    from: begins(self.now, self.timing.ca_validity),
+                    until: self.now + self.timing.ca_validity,
                 };
                 self.cas.insert(ca.id.clone(), ca.clone());
                 now_kept.next = Some(ca);
@@ -437,8 +544,9 @@ impl World {
             }
             Step::Sign { bundle } => {
                 let ca = now_kept.current.expect("what signs");
-                let until = (self.now + timing().cert_validity).min(ca.until);
-                let leaf = Leaf { by: Some(ca.id), from: self.now, until, sound: true };
+                let valid = self.timing.cert_validity;
+                let (from, until) = (begins(self.now, valid), (self.now + valid).min(ca.until));
+                let leaf = Leaf { by: Some(ca.id), from, until, sound: true };
                 self.serving.set(Serving { leaf: Some(leaf), bundle: bundle.into_iter().collect() });
             }
             Step::Note { bundle } => {
@@ -454,8 +562,9 @@ impl World {
 
     /// The promise.
     pub fn broken_promise(&self) -> Option<String> {
-        for (n, by) in self.replicas.iter().enumerate() {
-            let Some(by) = by else { continue };
+        for (n, served) in self.replicas.iter().enumerate() {
+            // What has expired is another promise.
+            let Some(Served { by, .. }) = served.as_ref().filter(|served| served.until > self.now) else { continue };
             for hooks in &self.hooks {
                 let ours = (!hooks.by_hand).then_some(&hooks.bundle);
                 let held = hooks.before.iter().map(|(bundle, _)| bundle).chain(ours);
@@ -478,38 +587,59 @@ impl World {
         old.is_empty()
             && ca.until > self.now
             && self.hooks.iter().all(|h| h.bundle == one)
-            && self.replicas.iter().all(|by| by.as_ref() == Some(&ca.id))
+            && self.replicas.iter().all(|served| served.as_ref().is_some_and(|served| served.by == ca.id))
             && self.serving.value.leaf.as_ref().is_some_and(|leaf| leaf.until > self.now)
+    }
+
+    /// One leader does all that is to be done, and replicas hear.
+    fn look_after(&mut self) -> Result<(), String> {
+        // The longest way is an installation: a CA, two bundles, and what follows.
+        for _ in 0..20 {
+            self.happen(Event::Looks(0));
+            if self.leaders[0].writes.is_none() {
+                (0..self.replicas.len()).for_each(|replica| self.hear(replica));
+                return self.broken_promise().map_or(Ok(()), Err);
+            }
+            self.happen(Event::Writes(0));
+            if let Some(why) = self.broken_promise() {
+                return Err(why);
+            }
+        }
+        Err("it does not come to rest".to_owned())
+    }
+
+    /// One leader, or one after another, for so many minutes; nothing may expire that can be saved now. Whether everything
+    /// was well once.
+    pub fn live(&mut self, minutes: i64, dies: impl Fn(i64) -> bool) -> Result<bool, String> {
+        let (saved, mut well) = (self.can_be_saved(), false);
+        for minute in 0..minutes {
+            if dies(minute) {
+                self.leaders[0] = Leader::default();
+            }
+            self.look_after()?;
+            well |= self.is_steady();
+            if let Some(why) = self.expired().filter(|_| saved) {
+                return Err(why);
+            }
+            self.happen(Event::MinutePasses);
+            if let Some(why) = self.broken_promise().or(self.expired().filter(|_| saved)) {
+                return Err(why);
+            }
+        }
+        Ok(well)
     }
 
     /// Faults end; one leader goes on, replicas hear. It must get well, and stay well for two lives of a CA.
     pub fn calm_down(&mut self) -> Result<(), String> {
         self.leaders = vec![Leader::default()];
         self.faults = 0;
-        let mut well_since = None;
-        for minute in 0..200 {
-            for _ in 0..20 {
-                self.happen(if self.leaders[0].writes.is_some() { Event::Writes(0) } else { Event::Looks(0) });
-                if let Some(why) = self.broken_promise() {
-                    return Err(why);
-                }
-            }
-            (0..self.replicas.len()).for_each(|replica| self.hear(replica));
-            if self.is_steady() {
-                well_since.get_or_insert(minute);
-            }
-            if minute > 15 {
-                well_since.ok_or("it does not get well")?;
-                let leaf = self.serving.value.leaf.as_ref().ok_or("no certificate")?;
-                if leaf.until <= self.now {
-                    return Err("the certificate expired".to_owned());
-                }
-            }
-            self.happen(Event::MinutePasses);
-            if let Some(why) = self.broken_promise() {
-                return Err(why);
-            }
+        // A CA that is due, published, changed, and dropped.
+        if !self.live((self.timing.overlap * 2).as_mins() + 15, |_| false)? {
+            return Err("it does not get well".to_owned());
         }
-        Ok(())
+        if !self.can_be_saved() {
+            return Err("what is served cannot be saved any more".to_owned());
+        }
+        self.live(self.timing.ca_validity.as_mins() * 2, |_| false).map(drop)
     }
 }

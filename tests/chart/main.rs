@@ -9,6 +9,7 @@ mod dashboard;
 mod meaning;
 mod metrics;
 mod pages;
+mod panels;
 mod render;
 mod tools;
 mod values;

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use revguard::admission::Settings;
-use revguard::model::Kind;
+use revguard::controller::Names;
+use revguard::controller::resource::GUARD_PARAMETERS;
+use revguard::model::{Kind, key};
 use revguard::rules::{Check, Mode, Policy, RULES};
 use revguard::wire::kinds::Watch;
 use revguard::wire::{KINDS, row};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::render::{NAMESPACE, RELEASE, file, find, of_kind, render, text, words};
 use crate::test;
@@ -18,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("meaning::pods_are_hardened_and_spread", &["helm"], pods_are_hardened),
         test("meaning::arguments_are_those_of_the_binary", &["helm"], arguments_parse),
+        test("meaning::the_admission_policy_reads_what_the_controller_writes", &["helm"], parameters_agree),
         test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
         test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
         test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
@@ -128,6 +131,35 @@ fn arguments_parse() -> Result<()> {
     Ok(())
 }
 
+fn parameters_agree() -> Result<()> {
+    for values in MATRIX {
+        let objects = render(values)?;
+        let policy = of_kind(&objects, "ValidatingAdmissionPolicy");
+        let policy = policy.first().context("a policy")?;
+        let kind = json!({"apiVersion": GUARD_PARAMETERS.api_version(), "kind": GUARD_PARAMETERS.kind});
+        ensure!(policy["spec"]["paramKind"] == kind, "{}", policy["spec"]["paramKind"]);
+        let deployments = of_kind(&objects, "Deployment");
+        let controller = deployments.into_iter().find(|d| text(d, "/metadata/name").ends_with("-controller"));
+        let controller = controller.context("a controller")?;
+        let (name, namespace) = (argument(controller, "release")?, argument(controller, "namespace")?);
+        let binding = find(&objects, "ValidatingAdmissionPolicyBinding", text(policy, "/metadata/name"))?;
+        // Who has not spoken yet locks nobody out.
+        let wanted = json!({"name": name, "namespace": namespace, "parameterNotFoundAction": "Allow"});
+        ensure!(binding["spec"]["paramRef"] == wanted, "{}", binding["spec"]["paramRef"]);
+        ensure!(binding["spec"]["policyName"] == policy["metadata"]["name"], "{binding}");
+        // What the controller tries is what the policy speaks of.
+        ensure!(text(policy, "/metadata/name") == Names::new(&namespace, &name).policy(), "{policy}");
+        let tried = text(policy, "/spec/validations/0/expression");
+        ensure!(tried.contains(&format!("'{name}'")) && tried.contains(&format!("'{}'", key::REFUSE)), "{tried}");
+        argument(controller, "admission-policy-interval")?;
+    }
+    let without = render(&["--set", "vap.enabled=false"])?;
+    ensure!(of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+    let controller = find(&without, "Deployment", "revguard-controller")?;
+    ensure!(argument(controller, "admission-policy-interval").is_err(), "what is not there would be missed");
+    Ok(())
+}
+
 fn ports_agree() -> Result<()> {
     let port_of = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u64>().ok());
     for values in MATRIX {
@@ -189,6 +221,8 @@ fn drain_fits() -> Result<()> {
         "another default than the binary's"
     );
     ensure!(argument(webhook, "max-connections")?.parse::<usize>()? == settings.max_connections);
+    let age = argument(webhook, "max-connection-age")?;
+    ensure!(revguard::cli::certificates::duration(&age).ok() == settings.connection_age, "{age}");
     Ok(())
 }
 
@@ -352,6 +386,7 @@ fn webhooks_ask() -> Result<()> {
                 Check::Sail(_) => &[Kind::SailIstio, Kind::SailRevision, Kind::SailTag],
                 Check::Lifecycle(_) => &[Kind::IstioLifecycle, Kind::GatewayLifecycle],
                 Check::Gateway(_) => &[Kind::IstioGateway, Kind::ApiGateway],
+                Check::Rollout(_) => &[Kind::GatewayRollout],
                 Check::Any(_) => &config,
                 // Which kinds a deletion rule judges, its cases say; they are played on a real API server.
                 Check::Delete(_) | Check::Audit(_) => &[],
@@ -394,7 +429,13 @@ fn webhooks_ask() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "nobody is asked: {wrong:#?}");
-    ensure!(of_kind(&render(&[])?, "MutatingWebhookConfiguration").is_empty(), "registered although nothing is mended");
+    // Where nothing is mended, only approvals are written down.
+    let names = |objects: &[Value]| -> Result<Vec<String>> {
+        let all = webhooks(objects, "MutatingWebhookConfiguration")?;
+        Ok(all.iter().map(|hook| text(hook, "/name").to_owned()).collect())
+    };
+    ensure!(names(&render(&[])?)? == ["approvals.revguard.dev"], "registered although nothing is mended");
+    ensure!(names(&objects)? == ["approvals.revguard.dev", "mutations.revguard.dev"]);
     Ok(())
 }
 
@@ -465,14 +506,15 @@ fn no_second_owner() -> Result<()> {
                 object.get("data").is_none() && object.get("stringData").is_none() && text(object, "/type") == "Opaque"
             );
         }
-        for part in ["guard", "report", "undo"] {
+        for part in ["report", "undo"] {
             let config = of_kind(&objects, "ConfigMap")
                 .into_iter()
                 .find(|c| text(c, "/metadata/name").ends_with(&format!("-{part}")));
             ensure!(config.with_context(|| part.to_owned())?.get("data").is_none(), "{part} has data");
         }
-        let replicas = of_kind(&objects, "Lease");
-        ensure!(replicas.is_empty(), "the Lease is the controllers' own");
+        for kind in ["Lease", "GuardParameters", "MeshState"] {
+            ensure!(of_kind(&objects, kind).is_empty(), "the {kind} is the controllers' own");
+        }
         for object in &objects {
             ensure!(
                 object["metadata"].get("finalizers").is_none(),
@@ -558,7 +600,6 @@ fn names_and_labels() -> Result<()> {
         ("Secret", "revguard-ca"),
         ("Secret", "revguard-webhook-tls"),
         ("ConfigMap", "revguard-policy"),
-        ("ConfigMap", "revguard-guard"),
         ("ConfigMap", "revguard-report"),
         ("ConfigMap", "revguard-undo"),
         ("ValidatingWebhookConfiguration", "revguard"),

@@ -24,6 +24,7 @@ fn wrong_ones() -> Result<()> {
         ("webhook.replicas=three", "/webhook/replicas"),
         ("webhook.replica=3", "replica"),
         ("webhook.port=70000", "/webhook/port"),
+        ("webhook.maxConnectionAge=600", "/webhook/maxConnectionAge"),
         ("controller.auditInterval=soon", "/controller/auditInterval"),
         ("webhooks.namespaces.failurePolicy=fail", "/webhooks/namespaces/failurePolicy"),
         ("webhooks.workloads.timeoutSeconds=10", "/webhooks/workloads/timeoutSeconds"),

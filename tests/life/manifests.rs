@@ -301,3 +301,26 @@ spec:
 {{apiVersion: v1, kind: Service, metadata: {{name: web-istio, namespace: {namespace}, labels: {{{labels}}}}}, spec: {{type: LoadBalancer, selector: {{{name}}}, ports: [{{port: 80}}]}}}}"
     ))
 }
+
+/// A person asks for the gateway to be moved; `status` is what the controller makes of it.
+pub fn rollout(namespace: &str, from: &str, to: &str, status: &str) -> Vec<Object> {
+    read(&format!(
+        "{{apiVersion: revguard.dev/v1alpha1, kind: GatewayRollout, metadata: {{name: gw-{to}, namespace: {namespace}, uid: u1}}, spec: \
+         {{target: {{deployment: {{name: gw}}}}, toRevision: {to:?}}}, status: {{fromRevision: {from:?}, {status}}}}}"
+    ))
+}
+
+/// What a rollout makes beside the gateway, on a revision.
+pub fn beside(namespace: &str, revision: &str, replicas: u32) -> Vec<Object> {
+    read(&format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: gw-{revision}, namespace: {namespace}, labels: {{app: gw, revguard.dev/rollout: u1}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: gw, istio: gw, revguard.dev/instance: u1-{revision}}}}}
+  template:
+    metadata: {{labels: {{app: gw, istio: gw, revguard.dev/instance: u1-{revision}, sidecar.istio.io/inject: 'true', istio.io/rev: {revision:?}}}, annotations: {{inject.istio.io/templates: gateway}}}}
+    spec: {{containers: [{{name: istio-proxy, image: auto}}]}}"
+    ))
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{EvictParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use libtest_mimic::Trial;
@@ -113,23 +113,35 @@ async fn evict_all(guard: &Guard) -> Result<u32> {
     let mut evicted = 0;
     for pod in guard.replicas().await? {
         cordon(guard, true).await?;
-        guard.pods().evict(&pod.name_any(), &EvictParams::default()).await?;
-        evicted += 1;
-        let other = guard.replicas().await?.into_iter().find(|other| ready(other) && other.uid() != pod.uid());
-        let other = other.context("another replica that is ready")?;
-        match guard.pods().evict(&other.name_any(), &EvictParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 429 => {
-                ensure!(status.message.contains("disruption budget"), "{}", status.message);
-            }
-            other => anyhow::bail!("a second eviction was not refused: {other:?}"),
-        }
+        let done = evict(guard, &pod).await;
+        // Whatever came of it: nothing starts on a node that stays cordoned.
         cordon(guard, false).await?;
+        done?;
+        evicted += 1;
         guard.settled().await?;
     }
     Ok(evicted)
 }
 
-pub fn ready(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
+async fn evict(guard: &Guard, pod: &Pod) -> Result<()> {
+    // The budget may not have counted yet who is ready again; a drain asks again as well.
+    wait_until(Duration::from_secs(60), "an eviction", || async {
+        let evicted = guard.pods().evict(&pod.name_any(), &EvictParams::default()).await;
+        evicted.map(drop).map_err(|error| error.to_string())
+    })
+    .await?;
+    let other = guard.replicas().await?.into_iter().find(|other| ready(other) && other.uid() != pod.uid());
+    let other = other.context("another replica that is ready")?;
+    match guard.pods().evict(&other.name_any(), &EvictParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 429 => {
+            ensure!(status.message.contains("disruption budget"), "{}", status.message);
+            Ok(())
+        }
+        other => anyhow::bail!("a second eviction was not refused: {other:?}"),
+    }
+}
+
+pub fn ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -143,9 +155,13 @@ async fn cordon(guard: &Guard, unschedulable: bool) -> Result<()> {
     Ok(())
 }
 
-/// The same load over a rolling restart of pods that end at once.
+/// Pods that end at once.
+pub const NO_DRAIN: [&str; 2] = ["--set", "webhook.drainSeconds=0"];
+
+/// The same load over a rolling restart of pods that end at once. They are left so: the next test is of an upgrade, and its control
+/// needs them.
 async fn control(machine: &'static Machine, guard: &Guard) -> Result<Tally> {
-    guard.upgrade(&[&CLOSED[..], &["--set", "webhook.drainSeconds=0"]].concat()).await?;
+    guard.upgrade(&[CLOSED, NO_DRAIN].concat()).await?;
     guard.settled().await?;
     let load = Load::start(machine).await?;
     load.more(400).await?;
@@ -155,7 +171,5 @@ async fn control(machine: &'static Machine, guard: &Guard) -> Result<Tally> {
         if load.lost() > 0 { Ok(()) } else { Err(format!("{} calls, none lost", load.calls())) }
     })
     .await?;
-    let tally = load.finish().await?;
-    Guard::installed(machine, &CLOSED).await?;
-    Ok(tally)
+    load.finish().await
 }

@@ -35,6 +35,20 @@ async fn holder(guard: &Guard) -> Result<String> {
         .context("nobody holds the Lease")
 }
 
+/// The leader, and the pod that it is called by: one that is there, and not one that an upgrade has just ended.
+async fn leader(guard: &Guard) -> Result<(String, String)> {
+    wait_until(TAKEN, "a leader that lives", || async {
+        let holder = holder(guard).await.map_err(|error| format!("{error:#}"))?;
+        // A holder is called by its pod and a number of its process.
+        let pod = holder.split('_').next().unwrap_or_default().to_owned();
+        match guard.pods().get(&pod).await {
+            Ok(found) if found.metadata.deletion_timestamp.is_none() => Ok((holder, pod)),
+            other => Err(format!("{holder}: {:?}", other.map(|pod| pod.metadata.deletion_timestamp))),
+        }
+    })
+    .await
+}
+
 /// Waits until somebody leads who is not `former`, and says how long that took.
 async fn next(guard: &Guard, former: &str) -> Result<(String, Duration)> {
     let began = Instant::now();
@@ -51,30 +65,21 @@ async fn next(guard: &Guard, former: &str) -> Result<(String, Duration)> {
 
 async fn a_deleted_leader_is_replaced_and_a_dead_holder_loses_the_lease(machine: &'static Machine) -> Result<()> {
     let guard = Guard::installed(machine, &[]).await?;
-    let (first, _) = next(&guard, "").await?;
-    // It gives the Lease back when it is asked to end. A holder is called by its pod and a number of its process.
-    let pod = first.split('_').next().context("a pod")?;
-    guard.pods().delete(pod, &DeleteParams::default().grace_period(0)).await.with_context(|| first.clone())?;
+    let (first, pod) = leader(&guard).await?;
+    // It gives the Lease back when it is asked to end.
+    guard.pods().delete(&pod, &DeleteParams::default().grace_period(0)).await.with_context(|| first.clone())?;
     let (second, deleted) = next(&guard, &first).await?;
-    ensure!(!second.starts_with(pod), "{first} was replaced by {second}");
+    ensure!(!second.starts_with(&pod), "{first} was replaced by {second}");
 
     // A machine that died with the Lease: nobody of that name will ever renew it.
-    let scale = |replicas: &'static str| async move {
-        let name = format!("deployment/{CONTROLLER}");
-        machine.kubectl(&["scale", &name, "-n", NAMESPACE, replicas], "").await?.passed()
-    };
-    scale("--replicas=0").await?;
-    wait_until(TAKEN, "no controller", || async {
-        let of = kube::api::ListParams::default().labels("app.kubernetes.io/component=controller");
-        let left = guard.pods().list(&of).await.map_err(|error| error.to_string())?.items.len();
-        if left == 0 { Ok(()) } else { Err(format!("{left} pods")) }
-    })
-    .await?;
+    guard.scale(CONTROLLER, 0).await?;
     let now = k8s_openapi::jiff::Timestamp::now();
     let dead = json!({"spec": {"holderIdentity": "dead_0", "leaseDurationSeconds": 15, "renewTime": format!("{now:.6}"), "acquireTime": format!("{now:.6}")}});
     leases(&guard).patch(CONTROLLER, &PatchParams::default(), &Patch::Merge(&dead)).await?;
-    scale("--replicas=2").await?;
-    let (third, taken) = next(&guard, "dead_0").await?;
+    let began = Instant::now();
+    guard.scale(CONTROLLER, 2).await?;
+    let (third, _) = next(&guard, "dead_0").await?;
+    let taken = began.elapsed();
     ensure!(third.starts_with(CONTROLLER), "{third}");
     figures::write(
         "leader",

@@ -12,20 +12,21 @@ use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::disruption::{CLOSED, ready, target};
+use crate::disruption::{CLOSED, NO_DRAIN, ready, target};
 use crate::harness::figures;
 use crate::harness::guard::{CONTROLLER, Guard, LATER, NAMESPACE, RELEASE, WEBHOOK, chart, helm_of};
-use crate::harness::load::Load;
+use crate::harness::load::{Load, Tally};
 use crate::harness::machine::Machine;
 use crate::harness::programs;
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
 
-pub fn tests() -> Vec<Trial> {
-    vec![
-        trial!(Cluster, an_upgrade_and_a_rollback_lose_no_call),
-        trial!(Cluster, an_uninstall_needs_no_pod_and_leaves_nothing_behind),
-    ]
+pub fn upgrade() -> Vec<Trial> {
+    vec![trial!(Cluster, an_upgrade_and_a_rollback_lose_no_call)]
+}
+
+pub fn uninstall() -> Vec<Trial> {
+    vec![trial!(Cluster, an_uninstall_needs_no_pod_and_leaves_nothing_behind)]
 }
 
 /// What the later version has and this one has not.
@@ -83,9 +84,30 @@ async fn images(guard: &Guard) -> Result<Vec<String>> {
     Ok(found)
 }
 
-async fn an_upgrade_and_a_rollback_lose_no_call(machine: &'static Machine) -> Result<()> {
-    let guard = Guard::installed(machine, &CLOSED).await?;
+/// `helm upgrade` under the same load where the pods that it replaces end at once. It leaves the chart's drain behind.
+async fn control(machine: &'static Machine) -> Result<(Guard, Tally)> {
+    let hasty = [CLOSED, NO_DRAIN].concat();
+    let guard = Guard::installed(machine, &hasty).await?;
     target(&guard).await?;
+    let load = Load::start(machine).await?;
+    load.more(400).await?;
+    for attempt in 0..5 {
+        if attempt > 0 {
+            guard.upgrade(&hasty).await?;
+            guard.settled().await?;
+        }
+        guard.upgrade(&CLOSED).await?;
+        guard.settled().await?;
+        if load.lost() > 0 {
+            break;
+        }
+    }
+    Ok((guard, load.finish().await?))
+}
+
+async fn an_upgrade_and_a_rollback_lose_no_call(machine: &'static Machine) -> Result<()> {
+    let (guard, control) = control(machine).await?;
+    control.some_lost("an upgrade of pods without a drain")?;
     ensure!(!marked(&guard).await?, "the later definition is there already");
     let before = guard.failed_calls().await?;
     let load = Load::start(machine).await?;
@@ -120,15 +142,17 @@ async fn an_upgrade_and_a_rollback_lose_no_call(machine: &'static Machine) -> Re
     ensure!(before == after, "the API server counts failed calls: {before:?}, then {after:?}");
     figures::write(
         "upgrade",
-        &json!({"calls": tally.calls, "calls_until_upgraded": upgraded, "refused": tally.refused, "lost": tally.lost}),
+        &json!({
+            "calls": tally.calls, "calls_until_upgraded": upgraded, "refused": tally.refused, "lost": tally.lost,
+            "control_calls": control.calls, "control_lost": control.lost,
+        }),
     )
 }
 
 async fn an_uninstall_needs_no_pod_and_leaves_nothing_behind(machine: &'static Machine) -> Result<()> {
     let guard = Guard::installed(machine, &CLOSED).await?;
     for deployment in [WEBHOOK, CONTROLLER] {
-        let name = format!("deployment/{deployment}");
-        machine.kubectl(&["scale", &name, "-n", NAMESPACE, "--replicas=0"], "").await?.passed()?;
+        guard.scale(deployment, 0).await?;
     }
     wait_until(Duration::from_secs(90), "no pod of ours", || async {
         let left = guard.pods().list(&ListParams::default()).await.map_err(|error| error.to_string())?.items.len();
@@ -160,7 +184,7 @@ async fn an_uninstall_needs_no_pod_and_leaves_nothing_behind(machine: &'static M
     gone?.passed().context("helm uninstall")?;
     order?;
     let uninstalled = began.elapsed();
-    machine.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=90s"], "").await?.passed()?;
+    machine.kubectl(&["delete", "namespace", NAMESPACE, "--timeout=180s"], "").await?.passed()?;
     let namespaces: Api<Namespace> = Api::all(guard.client.clone());
     ensure!(namespaces.get_opt(NAMESPACE).await?.is_none(), "the namespace is still there");
 

@@ -10,6 +10,7 @@ mod install;
 mod leader;
 mod lifecycle;
 mod mesh;
+mod rollout;
 mod trial;
 
 use std::process::ExitCode;
@@ -22,14 +23,15 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let tests = [
         install::tests(),
-        // Before revguard is ever uninstalled: an API server that has seen an admission policy go reads the ConfigMaps of none any
-        // more until it is restarted (kubernetes/kubernetes#130887).
         mesh::tests(),
+        rollout::tests(),
         disruption::tests(),
+        // Its control begins with the pods that the one before it ends with.
+        lifecycle::upgrade(),
         certificates::tests(),
         leader::tests(),
         cold_start::tests(),
-        lifecycle::tests(),
+        lifecycle::uninstall(),
     ]
     .into_iter()
     .flatten()

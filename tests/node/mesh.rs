@@ -6,11 +6,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Api;
+use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::harness::figures;
-use crate::harness::guard::Guard;
+use crate::harness::guard::{Guard, NAMESPACE, RELEASE};
 use crate::harness::machine::Machine;
 use crate::harness::programs::{Said, repository};
 use crate::harness::wait::wait_until;
@@ -20,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial!(Cluster, helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running),
         trial!(Cluster, a_validator_broken_with_kubectl_is_mended_within_a_minute),
+        trial!(Cluster, what_is_in_use_is_refused_again_after_a_reinstallation),
     ]
 }
 
@@ -122,7 +126,43 @@ async fn stage(machine: &Machine) -> Result<()> {
         said.map_err(|error| format!("{error:#}"))
     })
     .await?;
-    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed().map(drop)
+    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=120s"], "").await?.passed()?;
+    in_force(machine).await
+}
+
+/// Tries to delete the injector that is in use.
+const DELETE: [&str; 4] = ["delete", "mutatingwebhookconfiguration", "istio-sidecar-injector-1-23", "--dry-run=server"];
+
+/// The admission policy knows what is in use. An API server looks every 30 seconds which kinds there are, that of its parameters
+/// among them.
+async fn in_force(machine: &Machine) -> Result<()> {
+    wait_until(Duration::from_secs(90), "the admission policy", || async {
+        let said = jane(machine, &DELETE, "").await.and_then(|said| said.refused(&["[VW011 "]));
+        said.map_err(|error| format!("{error:#}"))
+    })
+    .await
+    .map(drop)
+}
+
+/// Waits until everybody who has a say knows who uses the revision: each replica, and the admission policy over webhook configurations,
+/// whose parameters the controller writes.
+async fn known(guard: &Guard, machine: &Machine, revision: &str) -> Result<()> {
+    let client = || guard.client.clone();
+    let shop = Api::<Namespace>::all(client()).get("shop").await?;
+    guard.seen("namespaces", &[shop.metadata]).await?;
+    let pods = Api::<Pod>::namespaced(client(), "shop").list(&ListParams::default()).await?;
+    guard.seen("pods", &pods.into_iter().map(|pod| pod.metadata).collect::<Vec<_>>()).await?;
+    for (kind, name) in [
+        ("validatingwebhookconfiguration", format!("istio-validator-{revision}-{SYSTEM}")),
+        ("mutatingwebhookconfiguration", format!("istio-sidecar-injector-{revision}")),
+    ] {
+        wait_until(Duration::from_secs(90), "a policy that knows of the revision's users", || async {
+            let said = jane(machine, &["delete", kind, &name, "--dry-run=server"], "").await;
+            said.and_then(|said| said.refused(&["[VW011 "])).map_err(|error| format!("{error:#}"))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn clear(machine: &Machine) -> Result<()> {
@@ -152,12 +192,16 @@ async fn there(machine: &Machine, release: &str) -> Result<Vec<String>> {
 /// Pods of the namespace really start, with the injector asked.
 async fn restarts(machine: &Machine) -> Result<()> {
     jane(machine, &["rollout", "restart", "-n", "shop", "deployment/web"], "").await?.passed()?;
-    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=60s"], "").await?.passed().map(drop)
+    jane(machine, &["rollout", "status", "-n", "shop", "deployment/web", "--timeout=120s"], "")
+        .await?
+        .passed()
+        .map(drop)
 }
 
 async fn helm_uninstall_of_an_istiod_in_use_leaves_what_runs_running(machine: &'static Machine) -> Result<()> {
-    Guard::installed(machine, &[]).await?;
+    let guard = Guard::installed(machine, &[]).await?;
     stage(machine).await?;
+    known(&guard, machine, "1-23").await?;
     let before = there(machine, "istiod-1-23").await?;
     ensure!(before.len() >= 13, "the stand-in is not whole: {before:?}");
 
@@ -230,11 +274,14 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     glass.extend(patch);
     machine.kubectl(&glass, "").await?.passed()?;
     let began = Instant::now();
-    // It is really broken: the API server cannot ask, and refuses.
+    // It is really broken: the API server cannot ask, and refuses, as soon as it has heard. A repair comes after a grace of 20 s.
     let change = ["annotate", "sidecar", "default", "--overwrite"];
-    jane(machine, &[&change[..], &["round=1"]].concat(), "")
-        .await?
-        .refused(&["failed calling webhook", "istiod-gone"])?;
+    wait_until(Duration::from_secs(18), "a write that cannot be validated", || async {
+        let said = jane(machine, &[&change[..], &["round=1"]].concat(), "").await;
+        said.and_then(|said| said.refused(&["failed calling webhook", "istiod-gone"]))
+            .map_err(|error| format!("{error:#}"))
+    })
+    .await?;
     let mended = wait_until(Duration::from_secs(60), "a mended validator", || async {
         let found = validator(machine).await.map_err(|error| format!("{error:#}"))?;
         if leads_to(&found) == "istiod-1-23" { Ok(found) } else { Err(leads_to(&found).to_owned()) }
@@ -242,7 +289,7 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     .await?;
     let took = began.elapsed();
     ensure!(mended["metadata"]["annotations"]["revguard.dev/repaired"].is_string(), "{mended}");
-    wait_until(Duration::from_secs(10), "a write that is validated", || async {
+    wait_until(Duration::from_secs(30), "a write that is validated", || async {
         let said = jane(machine, &[&change[..], &["round=2"]].concat(), "").await.and_then(Said::passed);
         said.map_err(|error| format!("{error:#}"))
     })
@@ -258,5 +305,25 @@ async fn a_validator_broken_with_kubectl_is_mended_within_a_minute(machine: &'st
     .await?;
     ensure!(undone["metadata"]["annotations"]["revguard.dev/repair"] == "off", "{undone}");
     figures::write("repair", &json!({"mended_seconds": took.as_secs_f64()}))?;
+    clear(machine).await
+}
+
+/// kubernetes/kubernetes#130887: with a ConfigMap for parameters the policy would refuse nothing from here on.
+async fn what_is_in_use_is_refused_again_after_a_reinstallation(machine: &'static Machine) -> Result<()> {
+    Guard::installed(machine, &[]).await?;
+    stage(machine).await?;
+    for _ in 0..2 {
+        machine.helm(&["uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout", "2m"]).await?.passed()?;
+        jane(machine, &DELETE, "").await?.passed().context("there is nobody to refuse it")?;
+        // What the policy was told goes with the release, although Helm has not made it.
+        wait_until(Duration::from_secs(60), "no parameters", || async {
+            let left = machine.kubectl(&["get", "guardparameters", "-A", "-o", "name"], "").await;
+            let left = left.and_then(Said::passed).map_err(|error| format!("{error:#}"))?;
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await?;
+        Guard::installed(machine, &[]).await?;
+        in_force(machine).await?;
+    }
     clear(machine).await
 }

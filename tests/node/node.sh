@@ -9,6 +9,7 @@
 #   node.sh exec CMD...   runs CMD inside, with KUBECONFIG and PATH set
 #   node.sh load TAR...   takes image archives
 #   node.sh kill PROGRAM  ends one of its programs (etcd, apiserver, controller-manager, scheduler, kubelet, kube-proxy)
+#   node.sh restart PROGRAM  the same, and it is started again at once
 #   node.sh status        what runs
 #   node.sh needs         says what this machine lacks for it, if anything (exit 1)
 #
@@ -223,11 +224,18 @@ network() {
   sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1 net.ipv4.conf.all.rp_filter=0 net.ipv6.conf.all.disable_ipv6=1
 }
 
+# Starts a program, and again each time that it ends after somebody has asked for that.
 run() { # NAME COMMAND...
   local name=$1
   shift
-  "$@" >>"$STATE/log/$name.log" 2>&1 &
-  echo $! >"$STATE/pids/$name"
+  {
+    while :; do
+      "$@" >>"$STATE/log/$name.log" 2>&1 &
+      echo $! >"$STATE/pids/$name"
+      wait $! || true
+      rm "$STATE/pids/$name.again" 2>/dev/null || break
+    done
+  } &
 }
 
 wait_for() {
@@ -272,6 +280,7 @@ init() {
     --authentication-kubeconfig=controller-manager.kubeconfig --authorization-kubeconfig=controller-manager.kubeconfig \
     --service-account-private-key-file=pki/service-accounts.key --root-ca-file=pki/ca.crt --use-service-account-credentials=true \
     --cluster-signing-cert-file=pki/ca.crt --cluster-signing-key-file=pki/ca.key --kube-api-qps=100 --kube-api-burst=200 \
+    --horizontal-pod-autoscaler-sync-period=3s \
     --allocate-node-cidrs=true --cluster-cidr="$PODS" --node-cidr-mask-size=24 --service-cluster-ip-range="$SERVICES"
   run scheduler kube-scheduler --kubeconfig=scheduler.kubeconfig --authentication-kubeconfig=scheduler.kubeconfig \
     --authorization-kubeconfig=scheduler.kubeconfig --leader-elect=false --bind-address=127.0.0.1
@@ -354,6 +363,7 @@ status() {
   alive init || die "it is not up"
   local file number
   for file in "$STATE"/pids/*; do
+    [ "${file%.again}" = "$file" ] || continue
     number=$(cat "$file")
     if inside test -d "/proc/$number"; then
       say "${file##*/} runs ($number inside)"
@@ -369,6 +379,9 @@ case ${1:-} in
   exec) shift; inside "$@" ;;
   load) shift; for archive; do inside ctr images import --local "$(readlink -f "$archive")" 2> >(grep -v DEPRECATION >&2); done ;;
   kill) [ -f "$STATE/pids/${2:?PROGRAM}" ] || die "no program $2; there are: $(cd "$STATE/pids" && echo *)"
+    inside kill -KILL "$(cat "$STATE/pids/$2")" ;;
+  restart) [ -f "$STATE/pids/${2:?PROGRAM}" ] || die "no program $2; there are: $(cd "$STATE/pids" && echo *)"
+    touch "$STATE/pids/$2.again"
     inside kill -KILL "$(cat "$STATE/pids/$2")" ;;
   __init) init ;;
   *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$SELF"; exit 2 ;;

@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use jiff::Timestamp;
+use revguard::api::rollout_status::Baseline;
 use revguard::rollout::Memory;
 use revguard::rollout::step::{Next, Step};
 
@@ -86,8 +87,19 @@ impl World {
         (self.lock, self.original, self.copy.as_ref().map(|c| c.hash)).hash(s);
         (self.from_ready, self.from_installed, self.to_ready, self.gate).hash(s);
         (i64::from(self.clock) - i64::from(self.quiet)).min(OLD).hash(s);
-        (self.sick, self.rejects, self.narrowed, self.key_lost, self.blocked, self.refused, self.metric).hash(s);
-        (self.harmed, self.late_left, self.budget).hash(s);
+        (
+            self.sick,
+            self.sick_old,
+            self.rejects,
+            self.narrowed,
+            self.key_lost,
+            self.blocked,
+            self.refused,
+            self.metric,
+            self.pruned,
+        )
+            .hash(s);
+        (self.harmed, self.forced, self.late_left, self.budget).hash(s);
         if let Some(late) = &self.late {
             late.tainted.hash(s);
             self.hash_next(&late.next, s);
@@ -154,7 +166,9 @@ impl World {
     fn hash_memory(&self, m: &Memory, s: &mut Sum) {
         let age = |at: &Option<Timestamp>| at.map(|at| self.age(at));
         (m.phase, age(&m.since), m.paused_for.as_secs().min(OLD * 60)).hash(s);
-        m.baseline.as_ref().map(|b| (b.replicas, &b.deployment.template_hash)).hash(s);
+        let services = |b: &Baseline| b.services.first().map(|s| s.selector.len());
+        let autoscaler = |b: &Baseline| b.hpa.as_ref().map(|h| h.min_replicas);
+        m.baseline.as_ref().map(|b| (b.replicas, &b.deployment.template_hash, services(b), autoscaler(b))).hash(s);
         if let Some(step) = &m.step {
             (step.index, step.stage, age(&step.soak_until), &step.hash).hash(s);
             for measured in &step.measured {

@@ -32,12 +32,15 @@ pub enum Fault {
     /// A ready pod is ready no more, until it is again.
     UnreadyOld,
     UnreadyNew,
+    /// Old pods do not start.
+    SickOld,
     /// New pods do not start; Envoys of the new revision reject their listeners.
     Sick,
     Rejects,
     ToGone,
     FromGone,
     Paused,
+    DryRun,
     Abort,
     Delete,
     AlertFires,
@@ -75,6 +78,45 @@ pub enum Fault {
     FinalizerOff,
 }
 
+impl Fault {
+    pub const ALL: [Fault; 34] = [
+        Fault::EvictOld,
+        Fault::EvictNew,
+        Fault::UnreadyOld,
+        Fault::UnreadyNew,
+        Fault::SickOld,
+        Fault::Sick,
+        Fault::Rejects,
+        Fault::ToGone,
+        Fault::FromGone,
+        Fault::Paused,
+        Fault::DryRun,
+        Fault::Abort,
+        Fault::Delete,
+        Fault::AlertFires,
+        Fault::PrometheusGone,
+        Fault::HpaGrows,
+        Fault::Drift,
+        Fault::ScaledUp,
+        Fault::HpaReset,
+        Fault::Foreign,
+        Fault::StatusLost,
+        Fault::EditFuture,
+        Fault::EditPast,
+        Fault::ServiceNarrowed,
+        Fault::ConfigChanged,
+        Fault::KeyLost,
+        Fault::Approval,
+        Fault::Removed,
+        Fault::Blocked,
+        Fault::Refused,
+        Fault::CanaryGone,
+        Fault::MetricFails,
+        Fault::MetricSilent,
+        Fault::FinalizerOff,
+    ];
+}
+
 /// What is taken away from the promises' keeping, so that the search has something to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Broken {
@@ -91,8 +133,6 @@ pub enum Broken {
     ApartUnseen,
     /// The autoscaler stays with the source.
     HpaStays,
-    /// Pods that are about to be removed count as serving.
-    RemovalUnseen,
     /// Endpoints are not looked at: ready is enough.
     EndpointsUnseen,
     /// The plan takes what is called like ours for ours.
@@ -103,6 +143,22 @@ pub enum Broken {
     RejectionsUnseen,
     /// A rolled back autoscaler keeps its raised bounds.
     BoundsKept,
+}
+
+impl Broken {
+    pub const ALL: [Broken; 11] = [
+        Broken::NoFloor,
+        Broken::NoPrecondition,
+        Broken::ApartNotRecorded,
+        Broken::OwnChoice,
+        Broken::ApartUnseen,
+        Broken::HpaStays,
+        Broken::EndpointsUnseen,
+        Broken::ForeignIsOurs,
+        Broken::ReadyTerminated,
+        Broken::RejectionsUnseen,
+        Broken::BoundsKept,
+    ];
 }
 
 /// One small world.
@@ -118,6 +174,10 @@ pub struct Config {
     pub budget: u8,
     /// Decisions of a leader that leads no more, each of which is written whenever it likes.
     pub late: u8,
+    /// The Service has the label by which an uninstallation of the old revision takes it along.
+    pub pruned: bool,
+    /// What does not start says why.
+    pub told: bool,
     /// Pods that are set apart have requests open, and nobody knows for how long.
     pub busy: bool,
     /// A pod becomes an endpoint some time after it is ready, ends some time after it is deleted, and is rolled in small steps.
@@ -201,6 +261,8 @@ impl Config {
             faults: Vec::new(),
             budget: 0,
             late: 0,
+            pruned: false,
+            told: false,
             busy: false,
             fine: false,
             broken: Broken::Nothing,

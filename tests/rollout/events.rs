@@ -1,13 +1,15 @@
 //! What can happen in the model world.
 
+use revguard::api::gateway_rollout::DrainMode;
+use revguard::api::rollout_status::{Phase, Stage};
 use revguard::rollout::invariants::broken;
-use revguard::rollout::memory::Memory;
+use revguard::rollout::memory::{Cause, Memory};
 use revguard::rollout::plan;
 use revguard::rollout::seen::{Of, Seen};
 use revguard::rollout::step::{Next, Plan, Which};
 use std::sync::Arc;
 
-use super::config::{Broken, Config, Fault, Rev, bit};
+use super::config::{Broken, Fault, Rev, bit};
 use super::world::{Gate, Pending, Say, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,12 +56,31 @@ impl World {
         };
         if let Next::Do(step) = &plan.next {
             // What the world takes away from the plan it does not take away from the promises.
-            let promises = broken(&self.whole(seen), &memory, step);
+            let mut whole = (*memory).clone();
+            if self.config.broken == Broken::ReadyTerminated
+                && let Some(drain) = &mut whole.drain
+            {
+                drain.0 = DrainMode::SetApart;
+            }
+            let promises = broken(&self.whole(seen), &whole, step);
             if let Some(first) = promises.first() {
                 return Some(Err(format!("{step:?} breaks {:?}: {}", first.promise, first.how)));
             }
         }
+        if let Next::Remember(after) = &plan.next
+            && self.trusts_rejected(&memory, after)
+        {
+            return Some(Err("rejected listeners count as verified".to_owned()));
+        }
         Some(Ok(Decision { plan, memory }))
+    }
+
+    /// It goes on from looking at new pods, and all of them reject what they were sent.
+    fn trusts_rejected(&self, before: &Memory, after: &Memory) -> bool {
+        let verifying = |m: &Memory| m.step.as_ref().is_some_and(|s| s.stage == Stage::Verifying);
+        let on = after.phase == Phase::HandingOver || after.step.as_ref().is_some_and(|s| s.stage == Stage::Soaking);
+        let forward = after.phase.is_forward() && before.phase.is_forward();
+        self.rejects && forward && verifying(before) && on
     }
 
     /// What the plan gets instead, where something is broken on purpose.
@@ -83,7 +104,7 @@ impl World {
             }
             Broken::ReadyTerminated => {
                 if let Some(drain) = &mut memory.drain {
-                    drain.0 = revguard::api::gateway_rollout::DrainMode::Terminate;
+                    drain.0 = DrainMode::Terminate;
                 }
             }
             _ => return None,
@@ -114,14 +135,11 @@ impl World {
     /// What may happen next. `decision` is what the leader would do.
     pub fn events(&self, decision: Option<&Decision>) -> Vec<Event> {
         let mut all = Vec::new();
-        match decision.map(|d| &d.plan.next) {
-            Some(Next::Do(_) | Next::Remember(_)) => {
-                all.push(Event::Acts);
-                if self.late.is_none() && self.late_left > 0 {
-                    all.push(Event::LateDecides);
-                }
+        if let Some(Next::Do(_) | Next::Remember(_)) = decision.map(|d| &d.plan.next) {
+            all.push(Event::Acts);
+            if self.late.is_none() && self.late_left > 0 {
+                all.push(Event::LateDecides);
             }
-            _ => {}
         }
         if self.late.is_some() {
             all.push(Event::LateWrites);
@@ -152,7 +170,7 @@ impl World {
         for pod in &self.pods {
             if pod.deleting {
                 all.push(Event::Ends(pod.id));
-            } else if !pod.ready && !(self.sick && pod.rev == Rev::New) {
+            } else if !pod.ready && !(if pod.rev == Rev::New { self.sick } else { self.sick_old }) {
                 all.push(Event::Starts(pod.id));
             } else if pod.ready
                 && !pod.endpoint
@@ -175,9 +193,9 @@ impl World {
         {
             let memory = self.memory().expect("it waits");
             let back = memory.rollback.is_some();
-            let standby = self.deployment(Which::Standby).is_some();
+            let waits = memory.phase == Phase::Promoting;
             match (back, source.rev) {
-                (false, Rev::Old) if standby => all.push(Event::External(Rev::New)),
+                (false, Rev::Old | Rev::Other) if waits => all.push(Event::External(Rev::New)),
                 (true, Rev::New) => all.push(Event::External(Rev::Old)),
                 _ => {}
             }
@@ -188,6 +206,7 @@ impl World {
         let pause = self.rollout.as_ref().is_some_and(|r| r.bits & bit::PAUSED != 0);
         let on = [
             (self.sick, Fault::Sick),
+            (self.sick_old, Fault::SickOld),
             (self.rejects, Fault::Rejects),
             (!self.to_ready, Fault::ToGone),
             (!self.from_ready, Fault::FromGone),
@@ -207,11 +226,10 @@ impl World {
         if rollout.approval.is_some() || rollout.memory.spent {
             return;
         }
-        use revguard::api::rollout_status::Phase;
-        use revguard::rollout::memory::Cause;
         match rollout.memory.pause.as_ref().map(|p| p.cause) {
             Some(Cause::Approval) => all.push(Event::Says(Say::Step)),
             Some(cause) if cause.needs_human() => all.push(Event::Says(Say::Resume)),
+            Some(Cause::ServiceChanged) if !self.narrowed => all.push(Event::Says(Say::Resume)),
             _ if rollout.memory.phase == Phase::Failed => all.push(Event::Says(Say::Resume)),
             _ => {}
         }
@@ -237,6 +255,8 @@ impl World {
             Fault::EvictOld | Fault::UnreadyOld => self.serving_of(true).is_some(),
             Fault::EvictNew | Fault::UnreadyNew => self.serving_of(false).is_some(),
             Fault::Sick => !self.sick,
+            Fault::SickOld => !self.sick_old,
+            Fault::DryRun => bits(bit::DRY_RUN),
             Fault::Rejects => !self.rejects,
             Fault::ToGone => self.to_ready,
             Fault::FromGone => self.from_ready,
@@ -270,21 +290,25 @@ impl World {
     }
 
     /// Happens; the promise that it breaks, if it does.
-    pub fn happen(&mut self, event: Event, decision: Option<Decision>) -> Result<(), String> {
+    pub fn happen(&mut self, event: Event, decision: Option<&Decision>) -> Result<(), String> {
         match event {
             Event::Acts => {
                 let pending = self.pending(decision);
                 self.write(pending)?;
             }
             Event::TimePasses => {
-                let plan = decision.expect("what it waits for").plan;
-                let Next::Wait(waiting) = plan.next else { return Ok(()) };
+                let plan = &decision.expect("what it waits for").plan;
+                let Next::Wait(waiting) = &plan.next else { return Ok(()) };
                 let until = waiting.until.expect("until when");
                 self.later(until.duration_since(self.now()));
             }
             Event::LateDecides => {
                 self.late_left -= 1;
-                self.late = Some(self.pending(decision));
+                let mut pending = self.pending(decision);
+                if self.config.broken == Broken::OwnChoice {
+                    self.choose_anew(&mut pending);
+                }
+                self.late = Some(pending);
             }
             Event::LateWrites => {
                 let pending = self.late.take().expect("decided");
@@ -325,10 +349,10 @@ impl World {
         self.pods.iter_mut().find(|p| p.id == id).expect("it is there")
     }
 
-    fn pending(&self, decision: Option<Decision>) -> Pending {
-        let next = decision.expect("something to do").plan.next;
+    fn pending(&self, decision: Option<&Decision>) -> Pending {
+        let next = decision.expect("something to do").plan.next.clone();
         let version = self.rollout.as_ref().map_or(0, |r| r.version);
-        let back = self.memory().is_some_and(|m| m.phase == revguard::api::rollout_status::Phase::RollingBack);
+        let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
         Pending { next, version, tainted: false, back }
     }
 
@@ -336,20 +360,24 @@ impl World {
     fn promise(&mut self) -> Result<(), String> {
         let floor = usize::from(self.config.pods);
         let serving = self.serving();
-        if self.harmed {
+        if self.narrowed {
+            // Who lets the Service select less has said so.
+            self.harmed = true;
+        } else if self.harmed {
             if serving >= floor && self.late.as_ref().is_none_or(|p| !p.tainted) {
                 self.harmed = false;
             }
         } else if serving < floor {
             return Err(format!("{serving} of {floor} pods serve, and nobody else took any"));
         }
-        if self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
+        let known = self.config.broken == Broken::Nothing;
+        if known && self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
             return Err("the baseline knows of fewer pods".to_owned());
         }
         if self.pods.iter().any(|p| p.lost) && self.rollout.is_none() {
             return Err("a pod that was set apart was forgotten".to_owned());
         }
-        if self.rollout.is_none() && self.pods.iter().any(|p| p.of == Of::Apart && !p.deleting) {
+        if self.rollout.is_none() && !self.forced && self.pods.iter().any(|p| p.of == Of::Apart && !p.deleting) {
             return Err("the object is gone and a pod is still set apart for it".to_owned());
         }
         Ok(())
@@ -378,6 +406,7 @@ impl World {
                 self.harm();
             }
             Fault::Sick => self.sick = true,
+            Fault::SickOld => self.sick_old = true,
             Fault::Rejects => self.rejects = true,
             Fault::ToGone => self.to_ready = false,
             Fault::FromGone => self.from_ready = false,
@@ -395,7 +424,8 @@ impl World {
             }
             Fault::Foreign => {
                 self.create(Which::Canary, Rev::Old);
-                self.deployments[1].as_mut().expect("made").ours = false;
+                let foreign = self.deployments[1].as_mut().expect("made");
+                (foreign.ours, foreign.replicas) = (false, 1);
             }
             Fault::ServiceNarrowed => self.narrowed = true,
             Fault::ConfigChanged => self.original += 1,
@@ -423,6 +453,7 @@ impl World {
         };
         match fault {
             Fault::Paused => set(rollout, bit::PAUSED),
+            Fault::DryRun => set(rollout, bit::DRY_RUN),
             Fault::Abort => {
                 rollout.bits &= !bit::PAUSED;
                 set(rollout, bit::ABORT);
@@ -435,7 +466,10 @@ impl World {
             }
             Fault::StatusLost => rollout.memory = Arc::new(Memory::default()),
             Fault::Approval => rollout.approval = Some(Say::Nonsense),
-            Fault::FinalizerOff => rollout.finalizer = false,
+            Fault::FinalizerOff => {
+                rollout.finalizer = false;
+                self.forced = true;
+            }
             other => unreachable!("{other:?}"),
         }
     }
@@ -443,6 +477,7 @@ impl World {
     fn heal(&mut self, fault: Fault) {
         match fault {
             Fault::Sick => self.sick = false,
+            Fault::SickOld => self.sick_old = false,
             Fault::Rejects => self.rejects = false,
             Fault::ToGone => self.to_ready = true,
             Fault::FromGone => self.from_ready = true,
@@ -461,9 +496,4 @@ impl World {
             other => unreachable!("{other:?}"),
         }
     }
-}
-
-/// Every fault that a config may name.
-pub fn plain(config: &Config) -> bool {
-    config.broken == Broken::Nothing
 }

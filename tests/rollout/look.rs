@@ -123,7 +123,7 @@ impl World {
                 target_ports: Vec::new(),
                 ingress: Vec::new(),
                 endpoints,
-                pruned_with: None,
+                pruned_with: self.pruned.then(|| s.word("old")),
             }],
             hpas: self.read_hpa(s).into_iter().collect(),
             pdbs: Vec::new(),
@@ -153,6 +153,7 @@ impl World {
 
     fn read_pod(&self, pod: &super::world::Pod, s: &mut Shared) -> Pod {
         let name = s.pod(pod.id);
+        let sick = self.sick && self.config.told && pod.rev == Rev::New;
         Pod {
             held: s.held(Arc::clone(&name), pod.version),
             name,
@@ -163,9 +164,9 @@ impl World {
             created: at(pod.since),
             ready: pod.ready && pod.of != Of::Probe,
             containers_ready: pod.ready,
-            ready_since: None,
+            ready_since: pod.ready.then(|| at(pod.since)),
             deleting: pod.deleting,
-            trouble: None,
+            trouble: (sick && !pod.ready).then(|| s.word("ImagePullBackOff")),
             node: s.word("node"),
             ip: None,
             apart_since: pod.apart.map(at),
@@ -195,6 +196,9 @@ impl World {
         let mut annotations = Map::new();
         if which == Which::Source && self.lock {
             annotations.insert(key::ACTIVE_ROLLOUT.to_owned(), "rollout".to_owned());
+            if let Some(kept) = self.kept.as_ref().filter(|_| self.memory().is_some_and(|m| m.baseline.is_none())) {
+                annotations.insert(key::BASELINE.to_owned(), kept.to_string());
+            }
         }
         let count =
             |f: fn(&&super::world::Pod) -> bool| u32::try_from(self.alive(which).filter(f).count()).expect("few");

@@ -4,7 +4,7 @@
 use revguard::rollout::step::Which;
 
 use super::config::Rev;
-use super::world::{Deployment, World};
+use super::world::{Deployment, Pod, World, of};
 
 impl World {
     fn of_set(&self, which: Which, rev: Rev) -> usize {
@@ -41,18 +41,27 @@ impl World {
             return sets;
         }
         // One more, and none less.
-        let ready = self.alive(which).filter(|p| p.ready).count();
+        let ready = self.alive(which).filter(|p| self.is_available(p)).count();
         if all < d.replicas + 1 && sets[now] < d.replicas {
             sets[now] += 1;
             return sets;
         }
+        // As its controller counts: what is wanted of all, less what must be available, less what the new one still lacks.
+        let available =
+            |rev: usize| self.alive(which).filter(|p| p.rev as usize == rev && self.is_available(p)).count();
+        let lacking = usize::from(sets[now]).saturating_sub(available(now));
+        let spare = usize::from(all).saturating_sub(usize::from(d.replicas) + lacking);
         let other = (0..3).find(|i| *i != now && sets[*i] > 0).expect("others");
-        let unready = self.alive(which).any(|p| p.rev as usize == other && !p.ready);
-        // Pods that never served are removed first; one that serves only when enough others do.
-        if unready || ready > usize::from(d.replicas) {
+        let sick = usize::from(sets[other]) > available(other);
+        if spare > 0 && (sick || ready > usize::from(d.replicas)) {
             sets[other] -= 1;
         }
         sets
+    }
+
+    /// With the seconds that it has to be ready for before it counts.
+    fn is_available(&self, pod: &Pod) -> bool {
+        pod.ready && (pod.endpoint || self.narrowed)
     }
 
     /// Their next step.
@@ -65,13 +74,11 @@ impl World {
         for rev in Rev::ALL {
             let (is, wanted) = (self.of_set(which, rev), usize::from(rolled[rev as usize]));
             if is < wanted {
-                self.start(which.pods(), rev);
+                self.start(of(which), rev);
                 return;
             }
             if is > wanted {
-                let victim = self.alive(which).filter(|p| p.rev == rev);
-                let victim =
-                    victim.min_by_key(|p| (p.ready, p.pinned, std::cmp::Reverse((p.since, p.id)))).expect("one").id;
+                let victim = self.alive(which).filter(|p| p.rev == rev).min_by_key(|p| p.worth()).expect("one").id;
                 let pod = self.pods.iter_mut().find(|p| p.id == victim).expect("one");
                 (pod.deleting, pod.endpoint, pod.version) = (true, false, pod.version + 1);
                 return;

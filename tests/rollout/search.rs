@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use revguard::api::gateway_rollout::OnDelete;
-use revguard::api::rollout_status::{Phase, Stage};
+use revguard::api::rollout_status::Phase;
 use revguard::rollout::Memory;
 use revguard::rollout::seen::Of;
 use revguard::rollout::step::{Next, Which};
@@ -38,38 +38,40 @@ impl Found {
         }
     }
 
-    fn note(&mut self, before: &Memory, next: &Next) {
-        match next {
+    fn note(&mut self, decision: &Decision) {
+        let before = &decision.memory;
+        let from = before.phase.as_str();
+        let mut add = |what: String| {
+            self.transitions.insert(what);
+        };
+        match &decision.plan.next {
             Next::Remember(after) => {
-                let from = before.phase.as_str();
                 if before.phase != after.phase {
-                    self.transitions.insert(format!("{from}>{}", after.phase.as_str()));
+                    add(format!("{from}>{}", after.phase.as_str()));
                 }
                 let stage = |m: &Memory| m.step.as_ref().map(|s| (s.index, s.stage));
                 if let (Some((i, a)), Some((j, b))) = (stage(before), stage(after))
                     && before.phase == after.phase
-                    && a != b
+                    && (i, a) != (j, b)
                 {
-                    self.transitions.insert(format!(
-                        "{from}:{}>{}{}",
-                        a.as_str(),
-                        b.as_str(),
-                        if j > i { " next" } else { "" }
-                    ));
+                    add(format!("{from}:{}>{}{}", a.as_str(), b.as_str(), if j > i { " next" } else { "" }));
                 }
                 match (&before.pause, &after.pause) {
-                    (None, Some(pause)) => drop(self.transitions.insert(format!("{from}+{}", pause.cause.as_str()))),
-                    (Some(pause), None) => drop(self.transitions.insert(format!("{from}-{}", pause.cause.as_str()))),
+                    (None, Some(pause)) => add(format!("{from}+{}", pause.cause.as_str())),
+                    (Some(pause), None) => add(format!("{from}-{}", pause.cause.as_str())),
                     _ => {}
                 }
                 if let (None, Some(rollback)) = (&before.rollback, &after.rollback) {
-                    self.transitions.insert(format!("{from}<{}", rollback.reason.as_str()));
+                    add(format!("{from}<{}", rollback.reason.as_str()));
                 }
             }
             Next::Do(step) => {
-                drop(self.transitions.insert(format!("!{}", step.boundary().trim_start_matches("rollout-"))))
+                let step = step.boundary().trim_start_matches("rollout-");
+                add(format!("!{step}"));
+                add(format!("{from}!{step}"));
             }
-            Next::Wait(_) | Next::Done => {}
+            Next::Wait(_) => add(format!("{from}~{}", decision.plan.state)),
+            Next::Done => add(format!("{from}.")),
         }
     }
 }
@@ -77,12 +79,9 @@ impl Found {
 /// How a state was reached: who came before, and by what.
 type Origins = HashMap<u128, (u128, Event)>;
 
-/// Every state that a world can come to.
+/// Every state that a world can come to; more than `most` of them are too many.
 pub fn exhaust(config: &Arc<Config>, most: usize) -> Result<Found, String> {
-    exhaust_from(World::new(config), most)
-}
-
-pub fn exhaust_from(start: World, most: usize) -> Result<Found, String> {
+    let start = World::new(config);
     let mut found = Found::default();
     let mut origins: Origins = HashMap::new();
     let mut good: HashMap<u128, bool> = HashMap::new();
@@ -94,12 +93,12 @@ pub fn exhaust_from(start: World, most: usize) -> Result<Found, String> {
         let tell = |origins: &Origins, why: String| format!("{name}: {why}\n{}", trail(&start, origins, key));
         let decision = world.decide().transpose().map_err(|why| tell(&origins, why))?;
         if let Some(decision) = &decision {
-            found.note(&decision.memory, &decision.plan.next);
+            found.note(decision);
         }
         ends_well(&world, &mut good, &mut found).map_err(|why| tell(&origins, why))?;
         for event in world.events(decision.as_ref()) {
             let mut next = world.clone();
-            let why = next.happen(event, decision.as_ref().map(Decision::again));
+            let why = next.happen(event, decision.as_ref());
             found.edges += 1;
             found.refusals += u64::from(next.refusals - world.refusals);
             next.refusals = 0;
@@ -133,7 +132,7 @@ fn trail(start: &World, origins: &Origins, key: u128) -> String {
     for event in events {
         lines.push(tell(&world, event));
         let decision = world.decide().and_then(Result::ok);
-        let _ = world.happen(event, decision);
+        let _ = world.happen(event, decision.as_ref());
     }
     lines.push(picture(&world));
     lines.join("\n")
@@ -190,12 +189,6 @@ pub fn picture(world: &World) -> String {
     lines.join("\n")
 }
 
-impl Decision {
-    fn again(&self) -> Decision {
-        Decision { plan: self.plan.clone(), memory: Arc::clone(&self.memory) }
-    }
-}
-
 /// Faults are over; whoever can mend something does. Which of the events that are left comes first.
 fn calm(world: &World, decision: Option<&Decision>) -> Option<Event> {
     let rank = |event: &Event| match event {
@@ -219,12 +212,12 @@ pub fn ends_well(world: &World, good: &mut HashMap<u128, bool>, found: &mut Foun
     let mut world = world.clone();
     world.late = None;
     (world.late_left, world.budget) = (0, 0);
-    let mut way = Vec::new();
+    let (mut way, mut told) = (Vec::new(), Vec::new());
     loop {
         let key = world.canonical();
         match good.get(&key) {
             Some(true) => break,
-            Some(false) => return Err(format!("it goes round and round\n{}", picture(&world))),
+            Some(false) => return Err(format!("it goes round and round\n{}\n{}", lines(&told), picture(&world))),
             None => {}
         }
         good.insert(key, false);
@@ -235,7 +228,8 @@ pub fn ends_well(world: &World, good: &mut HashMap<u128, bool>, found: &mut Foun
             *found.ends.entry(end).or_default() += 1;
             break;
         };
-        world.happen(event, decision)?;
+        told.push((world.clone(), event));
+        world.happen(event, decision.as_ref())?;
         if way.len() > 2000 {
             return Err(format!("no end within {} events\n{}", way.len(), picture(&world)));
         }
@@ -247,11 +241,21 @@ pub fn ends_well(world: &World, good: &mut HashMap<u128, bool>, found: &mut Foun
     Ok(())
 }
 
+/// The last events of a way.
+fn lines(way: &[(World, Event)]) -> String {
+    let last = way.iter().rev().take(30).rev().map(|(world, event)| tell(world, *event));
+    last.collect::<Vec<_>>().join("\n")
+}
+
 /// What is left at the end is what was promised.
 fn judged(world: &World) -> Result<String, String> {
     let n = usize::from(world.config.pods);
-    let alive = |which: Which| world.alive(which).count();
+    let ours = |which: Which| which == Which::Source || world.deployment(which).is_none_or(|d| d.ours);
+    let alive = |which: Which| if ours(which) { world.alive(which).count() } else { 0 };
     let need = |ok: bool, what: &str| if ok { Ok(()) } else { Err(what.to_owned()) };
+    if world.forced && world.rollout.is_none() {
+        return Ok("forced".to_owned());
+    }
     need(world.serving() >= n, "too few serve")?;
     need(!world.pods.iter().any(|p| p.of == Of::Apart || p.lost), "a pod is still set apart")?;
     need(!world.pods.iter().any(|p| p.of == Of::Probe), "a probe is left")?;
@@ -299,7 +303,72 @@ fn judged(world: &World) -> Result<String, String> {
     }
     let standby = world.deployment(Which::Standby).is_some();
     need(rollout.finalizer == standby || rollout.deleting, "the finalizer is there for nothing, or is not")?;
-    let stage = memory.step.as_ref().map_or(Stage::Scaling, |s| s.stage);
-    let _ = stage;
     Ok(memory.phase.as_str().to_owned())
+}
+
+/// One way through a world by chance, with everything that may go wrong in it, and then its end.
+pub fn walk(config: &Arc<Config>, dice: &mut Dice, events: usize) -> Result<Found, String> {
+    let mut world = World::new(config);
+    let mut found = Found::default();
+    let mut trace = VecDeque::new();
+    for _ in 0..events {
+        let told = |trace: &VecDeque<String>, why: String| {
+            let trace: Vec<&str> = trace.iter().map(String::as_str).collect();
+            format!("{why}\n{}", trace.join("\n"))
+        };
+        let decision = world.decide().transpose().map_err(|why| told(&trace, why))?;
+        if let Some(decision) = &decision {
+            found.note(decision);
+        }
+        let all = world.events(decision.as_ref());
+        // Faults are rare, and leaders are quick.
+        let heavy = |event: &Event| match event {
+            Event::Acts => 12,
+            Event::Fault(_) | Event::LateDecides => 1,
+            Event::Heals(_) | Event::Says(_) | Event::External(_) | Event::TimePasses => 3,
+            _ => 6,
+        };
+        let sum: usize = all.iter().map(heavy).sum();
+        if sum == 0 {
+            break;
+        }
+        let mut at = dice.below(sum);
+        let event = all.into_iter().find(|e| {
+            let here = at < heavy(e);
+            at = at.saturating_sub(heavy(e));
+            here
+        });
+        let event = event.expect("within the sum");
+        trace.push_back(tell(&world, event));
+        if trace.len() > 60 {
+            trace.pop_front();
+        }
+        world.happen(event, decision.as_ref()).map_err(|why| told(&trace, why))?;
+        found.edges += 1;
+    }
+    let end = ends_well(&world, &mut HashMap::new(), &mut found);
+    end.map_err(|why| format!("{why}\n{}", trace.into_iter().collect::<Vec<_>>().join("\n")))?;
+    found.refusals = u64::from(world.refusals);
+    found.states = 1;
+    Ok(found)
+}
+
+/// Numbers by chance from a seed (xorshift), so that a failure can be played again.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % n as u64).expect("below n")
+    }
+
+    pub fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())].clone()
+    }
 }

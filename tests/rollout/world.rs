@@ -9,7 +9,7 @@ use revguard::rollout::Memory;
 use revguard::rollout::seen::Of;
 use revguard::rollout::step::{Next, Step, Which};
 
-use super::config::{Broken, Config, Rev, TICK};
+use super::config::{Broken, Config, Fault, Rev, TICK};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pod {
@@ -28,6 +28,13 @@ pub struct Pod {
     pub since: u32,
     /// It was set apart, and nothing on it says so.
     pub lost: bool,
+}
+
+impl Pod {
+    /// In which order a ReplicaSet removes pods: those first that are not ready, that are not pinned, that are youngest.
+    pub fn worth(&self) -> (bool, bool, std::cmp::Reverse<(u32, u16)>) {
+        (self.ready, self.pinned, std::cmp::Reverse((self.since, self.id)))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +114,8 @@ pub struct World {
     pub rollout: Option<Rollout>,
     pub deployments: [Option<Deployment>; 3],
     pub lock: bool,
+    /// The baseline that stands beside the lock.
+    pub kept: Option<Arc<str>>,
     pub pods: Vec<Pod>,
     pub hpa: Option<Hpa>,
     pub original: u8,
@@ -118,6 +127,7 @@ pub struct World {
     /// When it became quiet.
     pub quiet: u32,
     pub sick: bool,
+    pub sick_old: bool,
     pub rejects: bool,
     pub narrowed: bool,
     pub key_lost: bool,
@@ -125,8 +135,12 @@ pub struct World {
     pub refused: bool,
     /// What the metric says, if there is one.
     pub metric: u8,
+    /// The Service still has the old revision's label.
+    pub pruned: bool,
     /// Names of pods that were served and are gone by other hands: fewer may serve for a while.
     pub harmed: bool,
+    /// The finalizer was taken off by hand: what follows is theirs.
+    pub forced: bool,
     pub late: Option<Pending>,
     pub late_left: u8,
     pub budget: u8,
@@ -175,6 +189,7 @@ impl World {
             rollout: Some(rollout),
             deployments: [Some(source), None, None],
             lock: false,
+            kept: None,
             pods: Vec::new(),
             hpa: config.hpa.then_some(Hpa { version: 1, target: Which::Source, min: 1, desired: n }),
             original: 1,
@@ -185,13 +200,16 @@ impl World {
             gate: if config.spec["guardrails"]["alerts"].is_null() { Gate::Off } else { Gate::Quiet },
             quiet: 0,
             sick: false,
+            sick_old: false,
             rejects: false,
             narrowed: false,
             key_lost: false,
             blocked: false,
             refused: false,
             metric: 0,
+            pruned: config.pruned,
             harmed: false,
+            forced: false,
             late: None,
             late_left: config.late,
             budget: config.budget,
@@ -236,23 +254,35 @@ impl World {
     }
 
     pub fn alive(&self, which: Which) -> impl Iterator<Item = &Pod> {
-        self.pods.iter().filter(move |p| p.of == which.pods() && !p.deleting)
+        self.pods.iter().filter(move |p| p.of == of(which) && !p.deleting)
     }
 
     /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.
     pub fn serving(&self) -> usize {
         let of = |which: Which| {
-            let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
-            let (mut alive, mut unready, mut serving) = (0_usize, 0_usize, 0_usize);
-            for pod in self.alive(which) {
-                alive += 1;
-                unready += usize::from(!pod.ready);
-                serving += usize::from(pod.ready && pod.endpoint);
+            if self.deployment(which).is_some_and(|d| !d.ours && which != Which::Source) {
+                return 0;
             }
-            let surge = usize::from(self.deployment(which).is_some_and(|d| d.paced));
-            serving.saturating_sub(alive.saturating_sub(replicas + surge).saturating_sub(unready))
+            let replicas = self.deployment(which).map_or(0, |d| usize::from(d.replicas));
+            // A Deployment that rolls has one more.
+            let rolls = |d: &Deployment| d.paced || d.sets.iter().filter(|n| **n > 0).count() > 1;
+            let surge = usize::from(self.deployment(which).is_some_and(rolls));
+            let lowered = self.taken(which, None, replicas + surge);
+            // ReplicaSets that were lowered already take their own.
+            let wanted = |rev: Rev| self.deployment(which).map_or(0, |d| usize::from(d.sets[rev as usize]));
+            let beyond: usize = Rev::ALL.into_iter().map(|rev| self.taken(which, Some(rev), wanted(rev))).sum();
+            let serving = self.alive(which).filter(|p| p.ready && p.endpoint).count();
+            serving.saturating_sub(lowered.max(beyond))
         };
         Which::ALL.into_iter().map(of).sum()
+    }
+
+    /// Endpoints that go when only so many pods of a Deployment, or of one of its ReplicaSets, are wanted.
+    fn taken(&self, which: Which, rev: Option<Rev>, wanted: usize) -> usize {
+        let mut all: Vec<&Pod> = self.alive(which).filter(|p| rev.is_none_or(|rev| p.rev == rev)).collect();
+        all.sort_by_key(|p| p.worth());
+        let surplus = all.len().saturating_sub(wanted);
+        all.into_iter().take(surplus).filter(|p| p.ready && p.endpoint).count()
     }
 
     pub fn memory(&self) -> Option<&Memory> {
@@ -298,7 +328,7 @@ impl World {
             | Step::SetApart { pod: name, held, .. }
             | Step::DropApart { pod: name, held, .. } => self.held(&held.version, pod(name)),
             Step::Autoscale { held, .. } => self.held(&held.version, self.hpa.as_ref().map(|h| h.version)),
-            Step::Relabel { .. } => false,
+            Step::Relabel { .. } => self.pruned,
         }
     }
 
@@ -337,13 +367,17 @@ impl World {
                 rollout(self, |r| r.deleting = true);
                 self.collect();
             }
-            Step::Lock { .. } => {
+            Step::Lock { baseline, .. } => {
                 self.source().version += 1;
                 self.lock = true;
+                if self.config.faults.contains(&Fault::StatusLost) {
+                    self.kept = Some(serde_json::to_string(&**baseline).expect("plain data").into());
+                }
             }
             Step::Unlock { .. } => {
                 self.source().version += 1;
                 self.lock = false;
+                self.kept = None;
             }
             Step::CopyConfig { hash, .. } => {
                 let version = self.copy.as_ref().map_or(1, |c| c.version + 1);
@@ -381,7 +415,7 @@ impl World {
                 let hpa = self.hpa.as_mut().expect("not refused");
                 (hpa.target, hpa.min, hpa.version) = (target, u8::try_from(*min).expect("few"), hpa.version + 1);
             }
-            Step::Relabel { .. } => {}
+            Step::Relabel { .. } => self.pruned = false,
         }
         Ok(())
     }
@@ -400,6 +434,9 @@ impl World {
             self.rollout = None;
             // Its probe is owned by it, and so are pods set apart: they are cut.
             self.pods.retain(|p| p.of != Of::Probe);
+            for pod in self.pods.iter_mut().filter(|p| p.of == Of::Apart && self.forced) {
+                pod.deleting = true;
+            }
         }
     }
 
@@ -422,7 +459,7 @@ impl World {
 
     pub fn drop_deployment(&mut self, which: Which) {
         self.deployments[which as usize] = None;
-        for pod in self.pods.iter_mut().filter(|p| p.of == which.pods()) {
+        for pod in self.pods.iter_mut().filter(|p| p.of == of(which)) {
             (pod.deleting, pod.endpoint) = (true, false);
         }
     }
@@ -434,18 +471,22 @@ impl World {
 
     fn set_apart(&mut self, name: &str) {
         let (clock, broken) = (self.clock, self.config.broken);
-        let mut id = self.pod(name).id;
-        if broken == Broken::OwnChoice {
-            // Whoever is late takes another: the last one instead of the first.
-            let of = self.pod(name).of;
-            let other = self.pods.iter().filter(|p| p.of == of && p.ready && !p.deleting).map(|p| p.id).max();
-            id = other.unwrap_or(id);
-        }
-        let pod = self.pods.iter_mut().find(|p| p.id == id).expect("it is there");
+        let pod = self.pod(name);
         pod.version += 1;
         (pod.endpoint, pod.apart, pod.of) = (false, Some(clock), Of::Apart);
         if broken == Broken::ApartNotRecorded {
             (pod.of, pod.lost) = (Of::Other, true);
+        }
+    }
+
+    /// Whoever is late chooses anew, what it can.
+    pub fn choose_anew(&self, pending: &mut Pending) {
+        let Next::Do(Step::SetApart { pod: name, held, .. }) = &mut pending.next else { return };
+        let Some(named) = self.pods.iter().find(|p| format!("p{}", p.id) == **name) else { return };
+        let other = self.alive(Which::Source).filter(|p| p.id != named.id && p.ready && named.of == p.of).max();
+        if let Some(other) = other {
+            *name = Arc::from(format!("p{}", other.id));
+            held.version = Arc::from(other.version.to_string());
         }
     }
 
@@ -474,6 +515,15 @@ impl World {
     pub fn later(&mut self, time: SignedDuration) {
         let seconds = time.as_secs().max(1);
         self.clock += u32::try_from((seconds + TICK - 1) / TICK).expect("soon");
+    }
+}
+
+/// Whose pods.
+pub const fn of(which: Which) -> Of {
+    match which {
+        Which::Source => Of::Source,
+        Which::Canary => Of::Canary,
+        Which::Standby => Of::Standby,
     }
 }
 

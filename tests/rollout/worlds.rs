@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::config::{Config, Fault, bit, quick, with};
+use super::config::{Broken, Config, Fault, bit, quick, with};
+use super::search::Dice;
 
 fn strategy(change: &Value) -> Value {
     with(quick(), &json!({"strategy": change}))
@@ -74,10 +75,11 @@ fn ways(w: &mut Worlds) {
         "dry run",
         1,
         short_with(&json!({"probe": {"mode": "DryRunOnly"}}), &json!({})),
-        &[Fault::Refused, Fault::Blocked, Abort],
+        &[Fault::Refused, Fault::Blocked, Abort, Fault::DryRun],
     )
     .bits = bit::DRY_RUN;
-    w.add("promotion", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort, Delete, Sick]).hpa = true;
+    let config = w.add("promotion", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort, Delete, Sick]);
+    (config.hpa, config.pruned) = (true, true);
     w.add("external", 1, short(&json!({"promotion": "AwaitExternal"})), &[Abort, Delete]);
     let alone = json!({"standby": {"keep": false}});
     w.add("no standby", 1, short_with(&alone, &json!({"promotion": "PatchOriginal"})), &[Abort, Delete]);
@@ -127,7 +129,12 @@ fn trouble(w: &mut Worlds) {
     use Fault::{Abort, AlertFires, FromGone, MetricFails, MetricSilent, PrometheusGone, Rejects, Sick, ToGone};
     w.add("sick", 1, short(&json!({})), &[Sick, Rejects, ToGone, FromGone, Abort]);
     let hasty = json!({"onDeadline": "Abort", "guardrails": {"maxPause": "2m", "onPauseTimeout": "Abort"}});
-    w.add("hasty", 1, short_with(&hasty, &json!({})), &[Sick, Rejects, ToGone, FromGone]);
+    w.add("hasty", 1, short_with(&hasty, &json!({})), &[Sick, Rejects, ToGone, FromGone]).told = true;
+    let office =
+        json!({"window": {"allow": ["Wed 06:20-06:22"]}, "guardrails": {"maxPause": "2m", "onPauseTimeout": "Abort"}});
+    let soaked =
+        json!({"steps": [{"name": "half", "weight": 50, "soak": "1m"}, {"name": "all", "weight": 100, "soak": "2m"}]});
+    w.add("window", 1, short_with(&office, &soaked), &[Sick, Abort]).told = true;
     w.add("alerts", 1, with(quick(), &guarded("Pause")), &[AlertFires, PrometheusGone, MetricFails, MetricSilent]);
     w.add(
         "alerts abort",
@@ -136,6 +143,11 @@ fn trouble(w: &mut Worlds) {
         &[AlertFires, PrometheusGone, MetricFails, Fault::Paused],
     );
     w.add("service", 1, short(&json!({})), &[Fault::ServiceNarrowed, Fault::KeyLost, Abort]);
+    let config = w.add("stuck", 1, short(&json!({})), &[Fault::SickOld, Abort]);
+    config.budget = 2;
+    let beyond =
+        json!({"steps": [{"name": "half", "weight": 60, "soak": "0s"}, {"name": "all", "weight": 100, "soak": "0s"}]});
+    w.add("beyond a half", 2, strategy(&beyond), &[]);
     w.add("blocked", 1, short(&json!({})), &[Fault::Blocked, Fault::Refused, ToGone, FromGone]);
 }
 
@@ -153,4 +165,142 @@ fn machines(w: &mut Worlds) {
 }
 
 /// What takes minutes.
-fn wider(_: &mut Worlds) {}
+fn wider(w: &mut Worlds) {
+    use Fault::{Abort, Delete, EvictNew, EvictOld, HpaGrows, Paused, Sick, UnreadyNew};
+    let config = w.add("two late leaders", 2, quick(), &[EvictNew]);
+    (config.late, config.hpa, config.busy) = (2, true, true);
+    let config = w.add(
+        "constrained nodes",
+        2,
+        short(&json!({"capacity": {"mode": "Constrained", "maxSurge": 1}})),
+        &[EvictOld, EvictNew, UnreadyNew],
+    );
+    (config.late, config.hpa) = (1, true);
+    let config = w.add(
+        "promotion of two",
+        2,
+        short(&json!({"promotion": "PatchOriginal", "drain": {"batch": 2}})),
+        &[Abort, EvictNew],
+    );
+    config.budget = 1;
+    let config = w.add(
+        "everything",
+        1,
+        quick(),
+        &[
+            Abort,
+            Delete,
+            EvictNew,
+            EvictOld,
+            HpaGrows,
+            Paused,
+            Sick,
+            Fault::StatusLost,
+            Fault::Drift,
+            Fault::KeyLost,
+            Fault::FromGone,
+        ],
+    );
+    (config.late, config.hpa) = (1, true);
+}
+
+/// A large world by chance: anything may be asked for, and anything may happen in it.
+pub fn by_chance(dice: &mut Dice) -> Config {
+    let n = |most: usize, dice: &mut Dice| u8::try_from(1 + dice.below(most)).expect("few");
+    let pods = n(8, dice);
+    let weights = dice.one_of(&[vec![100], vec![50, 100], vec![10, 25, 50, 75, 100], vec![60, 100]]);
+    let soak = dice.one_of(&["0s", "1m", "2m"]);
+    let approval = dice.one_of(&["None", "None", "Required"]);
+    let step = |(i, weight): (usize, &i32)| {
+        let name = if i == 0 { "half".to_owned() } else { format!("s{i}") };
+        json!({"name": name, "weight": weight, "soak": soak, "approval": if i == 0 { approval } else { "None" }})
+    };
+    let steps: Vec<Value> = weights.iter().enumerate().map(step).collect();
+    let in_place = dice.below(5) == 0;
+    let mut strategy = json!({
+        "steps": steps,
+        "promotion": dice.one_of(&["KeepRevisioned", "PatchOriginal", "AwaitExternal", "Auto"]),
+        "drain": {
+            "mode": dice.one_of(&["SetApart", "SetApart", "Terminate"]),
+            "batch": dice.one_of(&[json!(1), json!(2), json!("50%"), json!("100%")]),
+            "interval": dice.one_of(&["0s", "1m"]),
+            "lbDrainDelay": "0s",
+            "maxWait": dice.one_of(&["2m", "5m"]),
+        },
+    });
+    if in_place {
+        strategy = with(strategy, &json!({"type": "PausedRolling", "promotion": "Auto"}));
+    } else if dice.below(3) == 0 {
+        let surge = dice.one_of(&[json!(1), json!(2), json!("25%")]);
+        strategy = with(strategy, &json!({"capacity": {"mode": "Constrained", "maxSurge": surge}}));
+    }
+    let spec = json!({
+        "strategy": strategy,
+        "probe": {"mode": dice.one_of(&["DarkPod", "DryRunOnly", "None"]), "timeout": "2m"},
+        "onDeadline": dice.one_of(&["Pause", "Abort"]),
+        "onDelete": dice.one_of(&["Rollback", "Freeze"]),
+        "sourceDrift": dice.one_of(&["Pause", "Resync"]),
+        "standby": {"keep": dice.below(4) > 0},
+    });
+    let mut spec = with(quick(), &spec);
+    if dice.below(2) == 0 {
+        spec = with(spec, &guarded(dice.one_of(&["Pause", "Abort"])));
+    }
+    let mut config = Config::new("by chance", pods, spec);
+    config.hpa = dice.below(2) == 0;
+    config.config_map = dice.below(2) == 0;
+    config.fine = !in_place && dice.below(2) == 0;
+    config.busy = dice.below(2) == 0;
+    config.told = dice.below(2) == 0;
+    config.pruned = dice.below(2) == 0;
+    config.late = 3;
+    config.budget = u8::try_from(dice.below(6)).expect("few");
+    config.faults = Fault::ALL.to_vec();
+    config
+}
+
+/// A world in which what is taken away must be missed, and the words by which it is.
+pub fn broken(broken: Broken) -> (Config, &'static str) {
+    let plain = |spec: Value, faults: &[Fault]| {
+        let mut config = Config::new("broken", 2, spec);
+        (config.faults, config.budget, config.broken) = (faults.to_vec(), u8::from(!faults.is_empty()), broken);
+        config
+    };
+    let tight = json!({"capacity": {"mode": "Constrained", "maxSurge": 1}});
+    let late = |mut config: Config| {
+        config.late = 1;
+        config
+    };
+    match broken {
+        Broken::Nothing => (plain(quick(), &[]), ""),
+        Broken::NoFloor => (plain(short(&tight), &[]), "and nobody else took any"),
+        Broken::NoPrecondition => (late(plain(short(&tight), &[Fault::Abort])), "and nobody else took any"),
+        Broken::ApartNotRecorded => (plain(short(&json!({})), &[]), "a pod is still set apart"),
+        Broken::OwnChoice => (late(plain(short(&tight), &[])), "and nobody else took any"),
+        Broken::ApartUnseen => {
+            let mut config = plain(short(&json!({})), &[]);
+            config.busy = true;
+            (config, "breaks Forgotten")
+        }
+        Broken::HpaStays => {
+            let mut config = plain(short(&json!({})), &[]);
+            config.hpa = true;
+            (config, "it goes round and round")
+        }
+        Broken::EndpointsUnseen => {
+            let mut config = plain(short(&json!({})), &[]);
+            config.fine = true;
+            (config, "breaks Floor")
+        }
+        Broken::ForeignIsOurs => (plain(short(&json!({})), &[Fault::Foreign]), "breaks Foreign"),
+        Broken::ReadyTerminated => (plain(short(&json!({})), &[]), "breaks Apart"),
+        Broken::RejectionsUnseen => {
+            (plain(short(&json!({})), &[Fault::Rejects]), "rejected listeners count as verified")
+        }
+        Broken::BoundsKept => {
+            let mut config = plain(short(&json!({})), &[]);
+            config.hpa = true;
+            (config, "bounds were not put back")
+        }
+    }
+}

@@ -28,9 +28,9 @@ has(o.spec) && (has(o.spec.jobTemplate) ? [o.spec.jobTemplate.spec.template] : h
 (has(t.spec) && ((has(t.spec.containers) && t.spec.containers.exists(c, c.name == '{{ . }}')) || (has(t.spec.initContainers) && t.spec.initContainers.exists(c, c.name == '{{ . }}'))))
 {{- end -}}
 
-{{- /* Labels `l` are those of a gateway. */ -}}
+{{- /* Labels of a gateway; a rollout's second Deployment has lost those of installers. */ -}}
 {{- define "revguard.cel.gatewayLabels" -}}
-(has({{ . }}.labels) && ('gateway.istio.io/managed' in {{ . }}.labels || ('operator.istio.io/component' in {{ . }}.labels && {{ . }}.labels['operator.istio.io/component'] in ['IngressGateways', 'EgressGateways'])))
+(has({{ . }}.labels) && ('gateway.istio.io/managed' in {{ . }}.labels || 'revguard.dev/rollout' in {{ . }}.labels || ('operator.istio.io/component' in {{ . }}.labels && {{ . }}.labels['operator.istio.io/component'] in ['IngressGateways', 'EgressGateways'])))
 {{- end -}}
 
 {{- /* Made by an implementation of the Gateway API. Workloads of Istio's are marked besides. */ -}}
@@ -141,4 +141,9 @@ request.resource.group == 'apps' ? ({{ $workload }}) : request.resource.resource
 
 {{- define "revguard.cel.mendable" -}}
 request.resource.resource == 'namespaces' ? ({{ include "revguard.cel.speaksOfInjection" . }}) : ({{ include "revguard.cel.touches" . }} && {{ include "revguard.cel.noIstiod" . }})
+{{- end -}}
+
+{{- /* What an approval says, or who is said to have given it. */ -}}
+{{- define "revguard.cel.approvalChanged" -}}
+['revguard.dev/approve', 'revguard.dev/approved-by'].exists(k, (has(object.metadata.annotations) && k in object.metadata.annotations ? object.metadata.annotations[k] : '') != (oldObject != null && has(oldObject.metadata.annotations) && k in oldObject.metadata.annotations ? oldObject.metadata.annotations[k] : ''))
 {{- end -}}

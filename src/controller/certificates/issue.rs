@@ -8,6 +8,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
+use super::pem::Chain;
+
 /// A certificate and its key in PEM.
 pub struct Pair {
     pub certificate: String,
@@ -52,6 +54,15 @@ pub fn leaf(
     Ok(Pair { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
 }
 
+/// Whether a certificate with this name is one in which a client finds it. One that is not would be signed again and again.
+#[must_use]
+pub fn carries(name: &str, now: Timestamp) -> bool {
+    let (names, life) = ([name.to_owned()], SignedDuration::from_hours(1));
+    let pair = authority(now, life).and_then(|ca| leaf(&ca, now + life, &names, (now, life)));
+    let chain = pair.as_ref().ok().and_then(|pair| Some((Chain::read(pair.certificate.as_bytes())?, pair)));
+    chain.is_some_and(|(chain, pair)| chain.fits(&names, pair.key.as_bytes()))
+}
+
 fn limit(params: &mut CertificateParams, now: Timestamp, valid: SignedDuration, most: Option<Timestamp>) {
     // Of a short life the allowance may not be a large part, or two thirds of it would be over at once.
     let from = now - SKEW.min(valid / 20);
@@ -67,7 +78,7 @@ fn system(at: Timestamp) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::certificates::pem::{Chain, cas};
+    use crate::controller::certificates::pem::cas;
 
     #[test]
     fn a_leaf_verifies_against_its_ca_and_no_other_and_never_outlasts_it() {

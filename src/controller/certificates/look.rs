@@ -1,5 +1,6 @@
 //! One look at the cluster, in the order that the plan relies on: what may be replaced before what decides about it, and
-//! the CA Secret last. Every read asks for what etcd holds now, none is served from a cache.
+//! the CA Secret last. Every read asks for what etcd holds now, none is served from a cache. What cannot be looked at besides
+//! the Secrets is told as unseen: a certificate is renewed without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use kube::Client;
 use serde_json::Value;
 
 use super::pem::{Chain, cas};
-use super::plan::{Ca, Configuration, Kept, Leaf, Memory, Replica, Seen, Serving};
+use super::plan::{Ca, Configuration, Kept, Leaf, Memory, Replica, Seen, Served, Serving};
 use super::replicas;
 use crate::cluster::Trouble;
 use crate::controller::resource::{MUTATING, Resource, SECRETS, VALIDATING};
@@ -63,7 +64,7 @@ pub fn configurations(names: &Names) -> [(String, Resource); 2] {
 /// Looks once.
 ///
 /// # Errors
-/// A read that failed; that something is not there is an answer.
+/// A Secret that could not be read; that something is not there is an answer.
 pub async fn look(
     client: &Client,
     names: &Names,
@@ -73,17 +74,23 @@ pub async fn look(
 ) -> Result<Look, Trouble> {
     let tls = get(client, At::of(&SECRETS, &names.namespace, &names.tls())).await?;
     let mut look = Look { tls, ..Look::default() };
+    let others = others(client, names, &mut look).await;
+    look.ca = get(client, At::of(&SECRETS, &names.namespace, &names.ca())).await?;
+    look.seen = understand(&look, others, (needed, memory), now);
+    Ok(look)
+}
+
+/// The configurations, and what each replica serves.
+async fn others(client: &Client, names: &Names, look: &mut Look) -> Result<Vec<replicas::Asked>, String> {
     for (name, resource) in configurations(names) {
-        if let Some(read) = get(client, At::of(&resource, "", &names.release)).await? {
+        let read = get(client, At::of(&resource, "", &names.release)).await;
+        if let Some(read) = read.map_err(|trouble| format!("{name} cannot be looked at: {trouble}"))? {
             look.configurations.insert(name, read);
         }
     }
     let path = format!("/api/v1/namespaces/{}/pods?{SELECTOR}", names.namespace);
-    let pods = send::send_with(client, Method::Get, &path, None, LONGEST).await?;
-    let asked = replicas::ask(&pods).await;
-    look.ca = get(client, At::of(&SECRETS, &names.namespace, &names.ca())).await?;
-    look.seen = understand(&look, &asked, needed, memory, now);
-    Ok(look)
+    let pods = send::send_with(client, Method::Get, &path, None, LONGEST).await;
+    Ok(replicas::ask(&pods.map_err(|trouble| format!("the webhook's pods cannot be listed: {trouble}"))?).await)
 }
 
 async fn get(client: &Client, at: At) -> Result<Option<Read>, Trouble> {
@@ -95,7 +102,12 @@ async fn get(client: &Client, at: At) -> Result<Option<Read>, Trouble> {
     }
 }
 
-fn understand(look: &Look, asked: &[replicas::Asked], needed: &[String], memory: &Memory, now: Timestamp) -> Seen {
+fn understand(
+    look: &Look,
+    others: Result<Vec<replicas::Asked>, String>,
+    (needed, memory): (&[String], &Memory),
+    now: Timestamp,
+) -> Seen {
     let kept = look.ca.as_ref().map(kept);
     let configurations: Vec<Configuration> = look
         .configurations
@@ -120,15 +132,23 @@ fn understand(look: &Look, asked: &[replicas::Asked], needed: &[String], memory:
         });
         Serving { leaf, bundle: ids(&tls.data(BUNDLE)) }
     });
-    let replicas = asked.iter().map(|asked| Replica {
-        name: asked.name.clone(),
-        serves: asked.serves.as_ref().map(|chain| chain.signed_by(known.iter().copied(), now)).map_err(Clone::clone),
-    });
+    let served = |chain: Chain| {
+        let by = chain.signed_by(known.iter().copied(), now)?;
+        Some(Served { by, until: chain.validity()?.1 })
+    };
+    let (asked, unseen) = match others {
+        Ok(asked) => (asked, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    let replicas = asked.into_iter().map(|asked| Replica { name: asked.name, serves: asked.serves.map(served) });
     let replicas = replicas.collect();
-    let mut seen = Seen { kept, serving, configurations, replicas, published, memory: memory.clone() };
-    let mut memory = memory.clone();
-    memory.note(&seen, now);
-    seen.memory = memory;
+    let mut seen = Seen { kept, serving, configurations, replicas, published, memory: memory.clone(), unseen };
+    // Half a look tells nothing about what is true everywhere.
+    if seen.unseen.is_none() {
+        let mut memory = memory.clone();
+        memory.note(&seen, now);
+        seen.memory = memory;
+    }
     seen
 }
 

@@ -105,6 +105,10 @@ impl Keeper {
             }
         };
         self.report(&look, now);
+        if let Some(why) = &look.seen.unseen {
+            self.writer.metrics().reconcile_error(Loop::Certificates);
+            self.say(why);
+        }
         let leads = self.writer.leadership().remaining().is_some();
         if self.settings.mode == Mode::External {
             return self.settings.pause;
@@ -116,8 +120,11 @@ impl Keeper {
             return self.settings.pause.min(AFTER_TROUBLE);
         }
         self.memory = look.seen.memory.clone();
-        self.notice_hands(&look);
+        if look.seen.unseen.is_none() {
+            self.notice_hands(&look);
+        }
         match plan::plan(&look.seen, now, &self.settings.timing) {
+            Next::Wait { .. } if look.seen.unseen.is_some() => AFTER_TROUBLE,
             Next::Wait { until, why } => {
                 self.say(&why);
                 let left = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok());
@@ -261,6 +268,9 @@ impl Keeper {
         }
         if let Some(leaf) = leaf {
             metrics.certificate(leaf.until.as_second());
+        }
+        if seen.unseen.is_some() {
+            return;
         }
         for (name, resource) in look::configurations(&self.settings.names) {
             let there = seen.configurations.iter().find(|c| c.name == name);

@@ -1,12 +1,18 @@
 //! What is to be done next about certificates: a pure function of what was seen, the time, and the durations.
 //!
-//! One promise: *whatever certificate a replica may serve verifies against whatever caBundle an API server may still
-//! hold.* Three orders keep it, and the simulation in `tests/certificates` breaks each of them on purpose:
+//! Two promises. *Whatever certificate a replica may serve verifies against whatever caBundle an API server may still
+//! hold*, and *nothing that is served expires while a leader lives*. Five orders keep them, and the simulation in
+//! `tests/certificates` breaks each of them on purpose:
 //!
 //! 1. A CA is published in every configuration, and stays so for the overlap, before it signs what is served.
 //! 2. A CA is dropped from the bundle only when every replica was asked and serves a certificate of another.
 //! 3. What a write replaces is read before what the write is decided from. A leader that is late then finds its
 //!    precondition broken: nobody drops a CA from the bundle without having replaced the certificate first.
+//! 4. A new certificate of the CA that signed the present one asks nobody for new trust. It comes before everything else
+//!    and needs nothing but the two Secrets, so that no trouble elsewhere lets the present one expire.
+//! 5. The overlap ends early where what is served would not live to see its end: half of what is left is for the API
+//!    servers to hear of the new CA, and half for the replicas to take its certificate. A switch that is too early may cost
+//!    a call on an API server that has not heard; a certificate that has expired costs every call.
 //!
 //! A plan is one step or a reason to wait, because after a write what was seen before is no longer true.
 
@@ -71,8 +77,15 @@ pub struct Configuration {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Replica {
     pub name: String,
-    /// The known CA of its certificate, or why it is not known.
-    pub serves: Result<Option<Id>, String>,
+    /// Its certificate if a known CA verifies it, or why it is not known.
+    pub serves: Result<Option<Served>, String>,
+}
+
+/// A certificate that is served and can be believed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Served {
+    pub by: Id,
+    pub until: Timestamp,
 }
 
 /// Everything a plan is made from.
@@ -88,10 +101,12 @@ pub struct Seen {
     pub published: BTreeMap<Id, Ca>,
     /// See [`Memory`].
     pub memory: Memory,
+    /// What could not be looked at besides the Secrets, and why: configurations or replicas are then not known.
+    pub unseen: Option<String>,
 }
 
 /// Since when something has been true without a break, as far as this process has seen. It is not stored: whoever leads
-/// next begins to count anew, which only makes the overlap longer.
+/// next begins to count anew, which makes the overlap longer, but never longer than what is served lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory {
     /// CAs that stand in every webhook of every configuration.
@@ -114,6 +129,13 @@ impl Memory {
         if self.served.as_ref().map(|(id, _)| id) != by.as_ref() {
             self.served = by.map(|id| (id, now));
         }
+    }
+}
+
+impl Replica {
+    /// The CA of what it serves, if both are known.
+    fn by(&self) -> Option<&Id> {
+        Some(&self.serves.as_ref().ok()?.as_ref()?.by)
     }
 }
 
@@ -144,12 +166,20 @@ pub struct Timing {
     pub overlap: SignedDuration,
 }
 
+/// A third of the shortest CA that [`Timing::check`] lets pass, in overlaps: so much of a CA's life is left at least when
+/// its successor is made, also if the CA was made when the overlap was shorter.
+const ROTATION: i32 = 4;
+
+/// From the decision to sign until every replica serves what was signed: two looks and two writes, each of them up to three
+/// seconds where a replica does not answer, and the replicas' watch.
+const HANDOVER: SignedDuration = SignedDuration::from_secs(10);
+
 impl Timing {
     /// # Errors
     /// Durations with which a rotation could not end in time.
     pub fn check(&self) -> Result<(), String> {
         // A rotation begins with a third of the CA's life left, and takes two overlaps; as much again is left for trouble.
-        if self.overlap * 12 > self.ca_validity {
+        if self.overlap * (3 * ROTATION) > self.ca_validity {
             return Err("--cert-overlap: a CA must last at least twelve times as long (--ca-validity)".to_owned());
         }
         if self.cert_validity > self.ca_validity {
@@ -205,116 +235,182 @@ pub fn plan(seen: &Seen, now: Timestamp, timing: &Timing) -> Next {
     };
     let Some(kept) = &seen.kept else { return missing("Secret for the CA") };
     let Some(serving) = &seen.serving else { return missing("Secret for the serving certificate") };
-    let valid = |ca: &&Ca| ca.until > now;
-    let strange: Vec<&Ca> =
-        seen.published.values().filter(valid).filter(|ca| kept.all().all(|own| own.id != ca.id)).collect();
-
-    let current = kept.current.as_ref().filter(valid);
-    if current.is_none() && kept.next.as_ref().filter(valid).is_none() {
-        let adopt: Vec<Ca> = strange.into_iter().cloned().collect();
-        return step(
-            Step::Make { adopt },
-            if kept.current.is_some() { "the CA has expired" } else { "there is no CA" },
-        );
-    }
-    let relied: Vec<Ca> = strange.into_iter().filter(|ca| relied_on(seen, serving, &ca.id)).cloned().collect();
-    if !relied.is_empty() {
-        return step(Step::Adopt { adopt: relied }, "a CA that we do not keep has signed what is served");
-    }
-
+    let current = kept.current.as_ref().filter(|ca| ca.until > now);
+    let own = serving.leaf.as_ref().zip(current).filter(|(leaf, ca)| leaf.by.as_ref() == Some(&ca.id));
     let bundle = kept.bundle(now);
-    let wanted: BTreeSet<Id> = bundle.iter().cloned().collect();
-    let wrong = |c: &&Configuration| c.bundles.iter().any(|b| *b != wanted);
-    if let Some(configuration) = seen.configurations.iter().find(wrong) {
-        let lacks = configuration.bundles.iter().any(|b| !wanted.is_subset(b));
-        let why = if lacks { "its caBundle lacks a CA" } else { "its caBundle holds more than is kept" };
-        return step(Step::Publish { configuration: configuration.name.clone(), bundle }, why);
+    let wanted = bundle.iter().cloned().collect();
+    let scene = Scene { seen, kept, serving, current, own, bundle, wanted, now, timing };
+
+    if let Some(why) = own.and_then(|(leaf, ca)| stale(leaf, ca, now)) {
+        return scene.sign(why);
+    }
+    if let Some(why) = &seen.unseen {
+        return Next::Wait { until: None, why: why.clone() };
+    }
+    if let Some(next) = scene.publish() {
+        return next;
+    }
+    // From here on every configuration holds every CA that is kept.
+    let mut wait = Waiting::default();
+    scene.hand_over(&mut wait).or_else(|| scene.tidy(&mut wait)).unwrap_or_else(|| wait.next())
+}
+
+/// Why the CA that signed this certificate signs another at once, if so.
+fn stale(leaf: &Leaf, ca: &Ca, now: Timestamp) -> Option<&'static str> {
+    if !leaf.sound {
+        return Some("the key does not fit the certificate, or a name is missing in it");
+    }
+    // Another one could not outlast this one where it ends with its CA; what helps then is another CA.
+    let due = due(leaf.from, leaf.until) <= now && leaf.until < ca.until;
+    due.then_some("two thirds of the certificate's life are over")
+}
+
+/// What was seen, and what follows from it at once.
+struct Scene<'a> {
+    seen: &'a Seen,
+    kept: &'a Kept,
+    serving: &'a Serving,
+    /// The CA that signs, if it has not expired.
+    current: Option<&'a Ca>,
+    /// What the serving Secret holds, if that CA signed it.
+    own: Option<(&'a Leaf, &'a Ca)>,
+    bundle: Vec<Id>,
+    /// The same, for comparing.
+    wanted: BTreeSet<Id>,
+    now: Timestamp,
+    timing: &'a Timing,
+}
+
+impl Scene<'_> {
+    fn sign(&self, why: impl Into<String>) -> Next {
+        step(Step::Sign { bundle: self.bundle.clone() }, why)
     }
 
-    // From here on every configuration holds every CA that is kept.
-    let trust = Trust { seen, wanted: &wanted, now, timing };
-    let mut wait = Waiting::default();
-    let dead =
-        serving.leaf.as_ref().is_none_or(|l| l.until <= now || l.by.as_ref().is_none_or(|by| !wanted.contains(by)));
-    let fits =
-        |leaf: &Leaf, ca: &Ca| leaf.sound && leaf.by.as_ref() == Some(&ca.id) && due(leaf.from, leaf.until) > now;
-    let renewed = current.is_some_and(|ca| serving.leaf.as_ref().is_some_and(|leaf| fits(leaf, ca)));
-    if let Some(ca) = current
-        && dead
-    {
-        let why = "there is no serving certificate that anybody could verify";
-        return step(Step::Sign { bundle }, format!("{why}; {} signs one", ca.name));
+    /// The CA that will sign, if it has not expired.
+    fn next(&self) -> Option<&Ca> {
+        self.kept.next.as_ref().filter(|ca| ca.until > self.now)
     }
-    if let Some(next) = kept.next.as_ref().filter(valid) {
-        match trust.settled(next) {
-            Ok(()) => return step(Step::Promote, format!("{} is published everywhere", next.name)),
-            Err(until) => wait.note(until, format!("{} is published before it signs", next.name)),
+
+    /// There is a CA, everything that is relied on is kept, and what is kept is published everywhere.
+    fn publish(&self) -> Option<Next> {
+        let (seen, kept) = (self.seen, self.kept);
+        let ours = |ca: &&Ca| kept.all().any(|own| own.id == ca.id);
+        let strange = seen.published.values().filter(|ca| ca.until > self.now && !ours(ca));
+        if self.current.is_none() && self.next().is_none() {
+            let why = if kept.current.is_some() { "the CA has expired" } else { "there is no CA" };
+            return Some(step(Step::Make { adopt: strange.cloned().collect() }, why));
+        }
+        let relied: Vec<Ca> = strange.filter(|ca| relied_on(seen, self.serving, &ca.id)).cloned().collect();
+        if !relied.is_empty() {
+            return Some(step(Step::Adopt { adopt: relied }, "a CA that we do not keep has signed what is served"));
+        }
+        let wrong = seen.configurations.iter().find(|c| c.bundles.iter().any(|b| *b != self.wanted))?;
+        let lacks = wrong.bundles.iter().any(|b| !self.wanted.is_subset(b));
+        let why = if lacks { "its caBundle lacks a CA" } else { "its caBundle holds more than is kept" };
+        Some(step(Step::Publish { configuration: wrong.name.clone(), bundle: self.bundle.clone() }, why))
+    }
+
+    /// What is served comes to be of the CA that is to sign, as soon as that is believed.
+    fn hand_over(&self, wait: &mut Waiting) -> Option<Next> {
+        if let (Some(ca), None) = (self.current, self.alive()) {
+            let why = "there is no serving certificate that anybody could verify";
+            return Some(self.sign(format!("{why}; {} signs one", ca.name)));
+        }
+        if let Some(next) = self.next() {
+            match self.settled(next) {
+                Ok(why) => return Some(step(Step::Promote, why)),
+                Err(until) => wait.note(until, format!("{} is published before it signs", next.name)),
+            }
+        }
+        if let Some(ca) = self.current.filter(|_| self.own.is_none()) {
+            match self.settled(ca) {
+                Ok(why) => return Some(self.sign(why)),
+                Err(until) => wait.note(until, format!("{} is published before it signs", ca.name)),
+            }
+        }
+        None
+    }
+
+    /// What is not urgent: old CAs go, and the next one comes.
+    fn tidy(&self, wait: &mut Waiting) -> Option<Next> {
+        let (now, timing) = (self.now, self.timing);
+        if let Some((_, ca)) = self.own {
+            match retire(self.kept, self.seen, ca, (now, timing)) {
+                Ok(drop) if drop.is_empty() => {}
+                Ok(drop) => return Some(step(Step::Retire { drop }, "no replica serves a certificate of them")),
+                Err((until, why)) => wait.note(until, why),
+            }
+        }
+        if self.serving.bundle != self.wanted {
+            return Some(step(Step::Note { bundle: self.bundle.clone() }, "ca.crt tells what is published"));
+        }
+        if let (Some(ca), None) = (self.current, self.next()) {
+            let at = due(ca.from, ca.until).min(ca.until - timing.overlap * ROTATION);
+            if at <= now {
+                let why = format!("{} ends at {}, and it is time for its successor", ca.name, ca.until);
+                return Some(step(Step::Make { adopt: Vec::new() }, why));
+            }
+            wait.note(Some(at), format!("{} is renewed then", ca.name));
+        }
+        if let Some((leaf, ca)) = self.own.filter(|(leaf, ca)| leaf.until < ca.until) {
+            wait.note(Some(due(leaf.from, leaf.until)), format!("{} renews the serving certificate then", ca.name));
+        }
+        None
+    }
+
+    /// What the serving Secret holds, if it can be believed.
+    fn alive(&self) -> Option<&Leaf> {
+        let believed = |leaf: &&Leaf| leaf.by.as_ref().is_some_and(|by| self.wanted.contains(by));
+        self.serving.leaf.as_ref().filter(|leaf| leaf.until > self.now).filter(believed)
+    }
+
+    /// When calls begin to fail if no other CA signs; `None`: they fail now, or nobody calls yet.
+    fn ends(&self) -> Option<Timestamp> {
+        match (self.alive(), self.own) {
+            // The CA that signs can sign another as long as it lives itself.
+            (Some(_), Some((_, ca))) => Some(ca.until),
+            // Nobody can renew it, and it ends with its CA, if another's outlasts that.
+            (Some(leaf), None) => {
+                let by = self.kept.all().find(|ca| leaf.by.as_ref() == Some(&ca.id));
+                Some(by.map_or(leaf.until, |ca| ca.until.min(leaf.until)))
+            }
+            // Replicas keep what they had if the Secret holds nothing that they could use.
+            (None, _) => {
+                let served = self.seen.replicas.iter().filter_map(|replica| replica.serves.as_ref().ok()?.as_ref());
+                let believed = served.filter(|s| s.until > self.now && self.wanted.contains(&s.by));
+                believed.map(|served| served.until).min()
+            }
         }
     }
-    if let Some(ca) = current.filter(|_| !renewed) {
-        match trust.settled(ca) {
-            Ok(()) => return step(Step::Sign { bundle }, reason(serving, ca, now)),
-            Err(until) => wait.note(until, format!("{} is published before it signs", ca.name)),
+
+    /// Why this CA can sign now: every API server can be taken to believe it, or there is no time to wait for that; else
+    /// from when on.
+    fn settled(&self, ca: &Ca) -> Result<String, Option<Timestamp>> {
+        let everywhere = format!("{} is published everywhere", ca.name);
+        // Where nothing else is trusted there is nothing to lose by being early: the first installation.
+        if self.wanted.len() == 1 && self.wanted.contains(&ca.id) {
+            return Ok(everywhere);
         }
-    }
-    if renewed && let Some(ca) = current {
-        match retire(kept, seen, ca, now, timing) {
-            Ok(drop) if drop.is_empty() => {}
-            Ok(drop) => return step(Step::Retire { drop }, "no replica serves a certificate of them"),
-            Err((until, why)) => wait.note(until, why),
+        let Some(ends) = self.ends() else {
+            return Ok(format!("{everywhere}, and nothing that is served is believed"));
+        };
+        let Some(since) = self.seen.memory.everywhere.get(&ca.id) else { return Err(None) };
+        let left = ends.duration_since(*since);
+        let until = *since + self.timing.overlap.min(left / 2).min(left - HANDOVER);
+        if until > self.now {
+            return Err(Some(until));
         }
+        let early = *since + self.timing.overlap > self.now;
+        let but =
+            if early { format!(", not yet for the overlap, but what is served ends at {ends}") } else { String::new() };
+        Ok(format!("{everywhere}{but}"))
     }
-    if serving.bundle != wanted {
-        return step(Step::Note { bundle }, "ca.crt tells what is published");
-    }
-    if let (Some(ca), None) = (current, kept.next.as_ref().filter(valid)) {
-        let at = due(ca.from, ca.until);
-        if at <= now {
-            return step(Step::Make { adopt: Vec::new() }, format!("two thirds of the life of {} are over", ca.name));
-        }
-        wait.note(Some(at), format!("{} is renewed then", ca.name));
-    }
-    if let Some(leaf) = serving.leaf.as_ref().filter(|_| renewed) {
-        wait.note(Some(due(leaf.from, leaf.until)), "the serving certificate is renewed then".to_owned());
-    }
-    wait.next()
 }
 
 /// Whether something that is served, or is about to be, verifies against this CA only.
 fn relied_on(seen: &Seen, serving: &Serving, id: &Id) -> bool {
     let leaf = serving.leaf.as_ref().and_then(|leaf| leaf.by.as_ref());
-    leaf == Some(id) || seen.replicas.iter().any(|r| matches!(&r.serves, Ok(Some(by)) if by == id))
-}
-
-fn reason(serving: &Serving, ca: &Ca, now: Timestamp) -> String {
-    match &serving.leaf {
-        Some(leaf) if leaf.by.as_ref() != Some(&ca.id) => {
-            format!("{} signs now, another signed what is served", ca.name)
-        }
-        Some(leaf) if !leaf.sound => "the key does not fit the certificate, or a name is missing in it".to_owned(),
-        Some(leaf) if due(leaf.from, leaf.until) <= now => "two thirds of the certificate's life are over".to_owned(),
-        _ => "there is no serving certificate".to_owned(),
-    }
-}
-
-struct Trust<'a> {
-    seen: &'a Seen,
-    wanted: &'a BTreeSet<Id>,
-    now: Timestamp,
-    timing: &'a Timing,
-}
-
-impl Trust<'_> {
-    /// Whether every API server can be taken to believe this CA; else from when on.
-    fn settled(&self, ca: &Ca) -> Result<(), Option<Timestamp>> {
-        // Where nothing else is trusted there is nothing to lose by being early: the first installation.
-        if self.wanted.len() == 1 && self.wanted.contains(&ca.id) {
-            return Ok(());
-        }
-        let Some(since) = self.seen.memory.everywhere.get(&ca.id) else { return Err(None) };
-        let until = *since + self.timing.overlap;
-        if until <= self.now { Ok(()) } else { Err(Some(until)) }
-    }
+    leaf == Some(id) || seen.replicas.iter().any(|replica| replica.by() == Some(id))
 }
 
 /// Old CAs that nobody needs any more.
@@ -322,8 +418,7 @@ fn retire(
     kept: &Kept,
     seen: &Seen,
     current: &Ca,
-    now: Timestamp,
-    timing: &Timing,
+    (now, timing): (Timestamp, &Timing),
 ) -> Result<Vec<Id>, (Option<Timestamp>, String)> {
     let expired = |ca: &&Ca| ca.until <= now || ca.id == current.id;
     let mut drop: Vec<Id> = kept.old.iter().filter(expired).map(|ca| ca.id.clone()).collect();
@@ -336,10 +431,9 @@ fn retire(
     if let Some(Replica { name, serves: Err(why) }) = seen.replicas.iter().find(|r| r.serves.is_err()) {
         return Err((None, format!("{named} stays published: what {name} serves is not known ({why})")));
     }
-    let served = |ca: &&&Ca| seen.replicas.iter().any(|r| matches!(&r.serves, Ok(Some(by)) if *by == ca.id));
-    if let Some(ca) = live.iter().find(served) {
-        let names: Vec<&str> =
-            seen.replicas.iter().filter(|r| r.serves == Ok(Some(ca.id.clone()))).map(|r| r.name.as_str()).collect();
+    let by = |ca: &Ca| seen.replicas.iter().filter(|r| r.by() == Some(&ca.id)).map(|r| r.name.as_str()).collect();
+    if let Some((ca, names)) = live.iter().map(|ca| (ca, by(ca))).find(|(_, names): &(_, Vec<&str>)| !names.is_empty())
+    {
         return Err((None, format!("{} stays published: it is still served by {}", ca.name, names.join(", "))));
     }
     // As long as it was published before, it stays after: whoever we could not see has had the same time.
@@ -413,6 +507,7 @@ mod tests {
             replicas,
             published: ["new", "old"].map(|name| (Id::from(name), ca(name))).into(),
             memory: Memory::default(),
+            unseen: None,
         };
         let mut memory = Memory::default();
         memory.note(&seen, at(0));
@@ -421,7 +516,8 @@ mod tests {
     }
 
     fn replica(name: &str, serves: Result<&str, &str>) -> Replica {
-        Replica { name: name.into(), serves: serves.map(|by| Some(Id::from(by))).map_err(str::to_owned) }
+        let served = |by| Some(Served { by: Id::from(by), until: at(300) });
+        Replica { name: name.into(), serves: serves.map(served).map_err(str::to_owned) }
     }
 
     #[test]
@@ -446,6 +542,97 @@ mod tests {
         expired.kept.as_mut().unwrap().old[0].until = at(50);
         expired.configurations[0].bundles[0].remove("old");
         assert!(matches!(next(&expired, 100), Next::Do { step, .. } if step == drop));
+    }
+
+    /// "old" signs and is served, until then; "new" was published a moment ago.
+    fn published(until: Timestamp) -> Seen {
+        let mut seen = rotated(vec![replica("a", Ok("old"))]);
+        seen.kept = Some(Kept { current: Some(ca("old")), next: Some(ca("new")), old: Vec::new() });
+        seen.kept.as_mut().unwrap().current.as_mut().unwrap().until = until;
+        let leaf = Leaf { by: Some(Id::from("old")), from: at(-200), until: until.min(at(100)), sound: true };
+        seen.serving.as_mut().unwrap().leaf = Some(leaf);
+        seen
+    }
+
+    fn done(next: Next) -> Step {
+        match next {
+            Next::Do { step, .. } => step,
+            Next::Wait { until, why } => panic!("waits until {until:?}: {why}"),
+        }
+    }
+
+    fn waits(next: &Next) -> Timestamp {
+        match next {
+            Next::Wait { until: Some(until), .. } => *until,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_ca_that_has_signed_signs_again_whatever_is_wrong_elsewhere() {
+        let mut seen = published(at(600));
+        let sign = |seen: &Seen, minutes| matches!(done(plan(seen, at(minutes), &timing())), Step::Sign { .. });
+        // Due, by a leader that has only just begun to count; with a bundle that is wrong; with nothing else to be seen.
+        assert!(sign(&seen, 0));
+        seen.configurations[0].bundles[0].clear();
+        assert!(sign(&seen, 0));
+        seen.unseen = Some("pods cannot be listed".to_owned());
+        assert!(sign(&seen, 0));
+        let leaf = seen.serving.as_mut().unwrap().leaf.as_mut().unwrap();
+        leaf.from = at(0);
+        let next = plan(&seen, at(0), &timing());
+        assert_eq!(
+            next,
+            Next::Wait { until: None, why: "pods cannot be listed".to_owned() },
+            "nothing else is done blindly"
+        );
+        seen.serving.as_mut().unwrap().leaf.as_mut().unwrap().sound = false;
+        assert!(sign(&seen, 0));
+    }
+
+    #[test]
+    fn the_overlap_leaves_time_to_change_before_what_is_served_ends() {
+        let second = |n| at(0) + SignedDuration::from_secs(n);
+        let settles = |until| waits(&plan(&published(until), at(0), &timing()));
+        for (ends, switch) in [(3000, 600), (1200, 600), (600, 300), (20, 10), (16, 6)] {
+            assert_eq!(settles(second(ends)), second(switch), "of {ends} seconds");
+        }
+        assert_eq!(done(plan(&published(second(9)), at(0), &timing())), Step::Promote);
+        // Where the CA that signed cannot sign any more, what is served ends with the certificate, or with that CA.
+        let mut seen = published(at(600));
+        let kept = seen.kept.as_mut().unwrap();
+        kept.old.extend(kept.current.take());
+        (kept.current, kept.next) = (kept.next.take(), None);
+        seen.serving.as_mut().unwrap().leaf.as_mut().unwrap().until = at(8);
+        assert_eq!(waits(&plan(&seen, at(0), &timing())), at(4));
+        seen.kept.as_mut().unwrap().old[0].until = at(6);
+        assert_eq!(waits(&plan(&seen, at(0), &timing())), at(3));
+        assert!(matches!(done(plan(&seen, at(3), &timing())), Step::Sign { .. }));
+    }
+
+    #[test]
+    fn whoever_has_no_certificate_waits_only_for_those_who_have_one() {
+        // Nobody can sign what "old" has signed again, and the Secret is emptied.
+        let mut seen = published(at(600));
+        let kept = seen.kept.as_mut().unwrap();
+        kept.old.extend(kept.current.take());
+        seen.serving.as_mut().unwrap().leaf = None;
+        seen.replicas[0].serves = Ok(Some(Served { by: Id::from("old"), until: at(8) }));
+        assert_eq!(waits(&plan(&seen, at(0), &timing())), at(4));
+        seen.replicas[0].serves = Ok(None);
+        assert_eq!(done(plan(&seen, at(0), &timing())), Step::Promote);
+    }
+
+    #[test]
+    fn what_ends_with_its_ca_is_not_signed_again_and_its_successor_comes_in_time() {
+        let mut seen = published(at(90));
+        seen.kept.as_mut().unwrap().next = None;
+        seen.configurations[0].bundles[0].remove("new");
+        seen.serving.as_mut().unwrap().bundle.remove("new");
+        assert_eq!(done(plan(&seen, at(80), &timing())), Step::Make { adopt: Vec::new() });
+        // Four overlaps before its end, though two thirds of its life are over only at minute 60.
+        assert_eq!(waits(&plan(&seen, at(49), &timing())), at(50));
+        assert_eq!(done(plan(&seen, at(50), &timing())), Step::Make { adopt: Vec::new() });
     }
 
     #[test]

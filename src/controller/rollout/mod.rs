@@ -130,7 +130,7 @@ impl Conductor {
     pub fn new(writer: Writer, shared: Arc<Shared>, settings: Settings) -> Conductor {
         let Settings { names, holder, pace } = settings;
         // Events of its own: what an audit has to say must not leave no room for what a rollout has to say.
-        let events = Events::new(writer.clone(), &holder);
+        let events = Events::of_transitions(writer.clone(), &holder);
         let reader = Reader::new(writer.client().clone());
         Conductor { writer, events, shared, names, reader, pace }
     }

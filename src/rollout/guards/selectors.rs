@@ -43,7 +43,9 @@ fn immutable(scene: &Scene<'_>) -> Vec<Found> {
     let (name, namespace) = (scene.gateway(), scene.namespace());
     let Some(source) = scene.source() else { return Vec::new() };
     let new = scene.new.labels();
-    let mut pinned = source.selector.iter().filter(|(k, v)| new.get(*k).is_some_and(|n| n != *v));
+    // The label that an earlier rollout gave its Deployment stays with that one.
+    let differs = |(k, v): &(&String, &String)| *k != key::INSTANCE && new.get(*k).is_some_and(|n| n != *v);
+    let mut pinned = source.selector.iter().filter(differs);
     let Some((key, value)) = pinned.next().filter(|_| changes_original(scene)) else { return Vec::new() };
     vec![Found::block(scene.named()).says(
         format!("the selector of Deployment {namespace}/{name} has {key}={value}."),

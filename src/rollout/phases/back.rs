@@ -32,7 +32,7 @@ impl Look<'_> {
 
     /// The batch that was begun, before anything else that only holds. A pause that was noted holds it as well.
     pub fn batch_first(&self) -> Go {
-        if self.spec().abort || self.memory.pause.is_some() {
+        if self.spec().abort || self.memory.pause.is_some() || self.contested().is_some() {
             return GO;
         }
         self.finish_batch()

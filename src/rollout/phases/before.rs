@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
+use super::over::unlock;
+
 use crate::api::gateway_rollout::{AtStart, DrainMode, Flavor, Promotion};
 use crate::api::rollout_status::{Baseline, Completion, Phase};
 use crate::model::key;
@@ -17,7 +19,9 @@ use crate::rollout::{baseline, flavor, steps};
 const UNTIL_ASKED: SignedDuration = SignedDuration::from_secs(60);
 
 pub fn pending(look: &Look) -> Go {
-    recover(look)?;
+    if look.memory.started.is_none() {
+        recover(look)?;
+    }
     withdrawn(look)?;
     turn_taken(look)?;
     if look.spec().dry_run {
@@ -40,8 +44,9 @@ pub fn planned(look: &Look) -> Go {
 }
 
 pub fn preflight(look: &Look) -> Go {
-    recover(look)?;
     withdrawn(look)?;
+    // Begun again: what is written down beside the lock is of the time before.
+    unlock(look)?;
     if look.spec().dry_run {
         return look.remember(|m| look.enter(m, Phase::Planned));
     }
@@ -182,7 +187,13 @@ pub fn recover(look: &Look) -> Go {
     }
     let Some(source) = &look.seen.source else { return GO };
     let kept = source.annotations.get(key::BASELINE).and_then(|text| serde_json::from_str::<Baseline>(text).ok());
-    let Some(baseline) = kept.or_else(|| baseline::capture(look)) else { return GO };
+    // What is there now may be half-way; that it stands still is surely ours.
+    let now = || {
+        let mut baseline = baseline::capture(look)?;
+        baseline.deployment.paused &= !look.is_in_place();
+        Some(baseline)
+    };
+    let Some(baseline) = kept.or_else(now) else { return GO };
     let from = observed_of(look, &baseline);
     let phase = derived(look, &baseline);
     let message = format!(
@@ -220,7 +231,7 @@ fn derived(look: &Look, baseline: &Baseline) -> Phase {
         return if begun { Phase::Progressing } else { Phase::Preparing };
     }
     let Some(canary) = look.deployment(Which::Canary) else {
-        return if look.is_source_new() { Phase::Finalizing } else { Phase::Preparing };
+        return if look.is_source_new() { Phase::Promoting } else { Phase::Preparing };
     };
     if look.is_source_new() || look.deployment(Which::Standby).is_some() {
         return Phase::Promoting;

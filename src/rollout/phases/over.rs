@@ -125,7 +125,7 @@ fn rest(look: &Look, until: Option<jiff::Timestamp>) -> Go {
 }
 
 /// The gateway is in nobody's hands any more. After the end and not before it, so that nobody takes it in between.
-fn unlock(look: &Look) -> Go {
+pub fn unlock(look: &Look) -> Go {
     let Some(source) = look.seen.source.as_ref().filter(|_| look.is_locked()) else { return GO };
     look.act(Step::Unlock { held: source.held.clone() })
 }

@@ -107,8 +107,9 @@ pub fn restore(look: &Look) -> Go {
     let was = &baseline.deployment;
     let strategy: Value = serde_json::from_str(&was.strategy).unwrap_or(Value::Null);
     let same = source.paused == was.paused
-        && source.min_ready_seconds.unwrap_or(0) == was.min_ready_seconds.unwrap_or(0)
-        && *source.strategy == strategy;
+        // Without a word about it there is nothing to put back.
+        && (was.strategy.is_empty() || *source.strategy == strategy)
+        && source.min_ready_seconds.unwrap_or(0) == was.min_ready_seconds.unwrap_or(0);
     if same {
         return GO;
     }

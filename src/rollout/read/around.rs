@@ -17,6 +17,10 @@ use crate::rollout::seen::{Config, Copy, Deployment, Hpa, Map, Pdb, Service};
 /// Services that select these labels, and those of these names, by name.
 pub fn services(raw: &Raw, source: Option<&Deployment>, named: &BTreeSet<String>) -> Vec<Service> {
     let own = |object: &&Value| {
+        // What leads elsewhere selects nothing, whatever its selector says.
+        if object["spec"].text("type") == "ExternalName" {
+            return false;
+        }
         let selected = source.is_some_and(|d| selects(&object["spec"].map("selector"), &d.template.labels));
         selected || named.contains(object.name())
     };

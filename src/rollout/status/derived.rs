@@ -59,7 +59,7 @@ fn weights(look: &Look) -> Weights {
         }
         _ => 0,
     };
-    let ready = |p: &&Pod| look.is_endpoint(p) && matches!(p.of, Of::Source | Of::Canary | Of::Standby);
+    let ready = |p: &&Pod| look.is_endpoint(p) && look.whose(p).is_some();
     let all = look.seen.pods.iter().filter(ready).count();
     let new = look.new_pods().filter(|p| look.is_endpoint(p)).count();
     Weights { desired, endpoints: percent(new, all) }
@@ -79,7 +79,7 @@ fn counts(look: &Look) -> PodCounts {
                     .map(|n: u64| n + connections.unwrap_or(0));
                 continue;
             }
-            Of::Probe | Of::Other => continue,
+            _ if look.whose(pod).is_none() => continue,
             _ if look.is_new(pod) => {
                 counts.verified += u32::from(matches!(look.verify(pod), Verified::Yes(_)));
                 (&mut counts.new, &mut counts.new_ready)

@@ -147,10 +147,11 @@ impl Loss<'_> {
     /// A denied DELETE does not stop `helm uninstall` or `istioctl uninstall`.
     fn after_a_denial(&self, cluster: &Snapshot, kind: Kind) -> String {
         let gone = gone(cluster, self.revision);
-        let gone = if gone.is_empty() {
-            "nothing of it is gone yet".to_owned()
+        // What was deleted a moment ago may still look as if it were there: that nothing is gone cannot be said.
+        let (gone, took) = if gone.is_empty() {
+            (String::new(), "takes")
         } else {
-            format!("already missing: {}", gone.join(", "))
+            (format!(" Already missing: {}.", gone.join(", ")), "took")
         };
         let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
         let again = match self.meta.helm_release() {
@@ -164,7 +165,7 @@ impl Loss<'_> {
             }
             None => "install the same revision again with the file that it was installed with".to_owned(),
         };
-        format!("(an uninstall does not stop at this denial; {gone}. To put back what it took: {again})")
+        format!("(an uninstall does not stop at this denial.{gone} To put back what it {took}: {again})")
     }
 }
 
@@ -182,6 +183,12 @@ fn why(usage: &Usage) -> String {
     }
     if any(|u| matches!(u, Use::Validator { .. })) {
         parts.push("every write of Istio configuration in the cluster would be refused");
+    }
+    if any(|u| matches!(u, Use::Rollout { back: false, .. })) {
+        parts.push("a gateway on its way could go neither on nor back");
+    }
+    if any(|u| matches!(u, Use::Rollout { back: true, .. })) {
+        parts.push("a gateway could no longer be taken back");
     }
     if any(|u| matches!(u, Use::Config { .. })) {
         parts.push("no istiod would read the configuration that is pinned to it");
@@ -291,6 +298,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
             }
+            Use::Rollout { namespace, name, back } => lines.push(rollout(namespace, name, *back)),
             Use::ByDefault => lines.push(BY_DEFAULT.to_owned()),
             Use::Tag { .. } | Use::Validator { .. } => {}
         }
@@ -300,6 +308,16 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
     all.extend(lines);
     all.extend(without_covered(restarts));
     all
+}
+
+/// How a rollout stops needing a revision.
+fn rollout(namespace: &Str, name: &Str, back: bool) -> String {
+    let it = object(Kind::GatewayRollout, namespace, name);
+    if back {
+        format!("kubectl delete {it} # gives the way back up")
+    } else {
+        format!("kubectl get {it} # wait until it has ended")
+    }
 }
 
 fn object(kind: Kind, namespace: &Str, name: &Str) -> String {
@@ -338,6 +356,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
             }
+            Use::Rollout { namespace, name, back } => all.push(rollout(namespace, name, *back)),
             Use::ByDefault => all.push(BY_DEFAULT.to_owned()),
         }
     }

@@ -5,7 +5,8 @@
 //!
 //! - the istiod of a revision that is in use by others, or the Service through which its webhooks are called (what "in use"
 //!   means stands on the page of CP001; what is in the namespace itself goes with it and does not count);
-//! - a serving gateway that an Istio Gateway of another namespace selects, and that no other gateway stands in for.
+//! - a serving gateway that an Istio Gateway of another namespace selects, and that no other gateway stands in for;
+//! - a GatewayRollout that has a gateway in its hands.
 //!
 //! A gateway that only its own namespace uses gives a warning.
 //!
@@ -24,6 +25,7 @@ use crate::model::{Backend, Id, Kind, Namespace, Object, RevisionName, Selector,
 use crate::rules::control_plane::in_use::{CUT_OFF, Loss};
 use crate::rules::gateway::traffic::{Count, gateways_for, names, pods, ready_pods};
 use crate::rules::names::if_known;
+use crate::rules::rollout::{hands_off, named};
 use crate::rules::view::kubectl;
 use crate::rules::{Check, Finding, Found, Rule, Severity, View};
 use crate::snapshot::usage::Use;
@@ -42,7 +44,22 @@ fn check(object: &Object, view: &View<'_>) -> Found {
     let Object::Namespace(namespace) = object else { return Ok(Vec::new()) };
     let mut findings = control_planes(namespace, view)?;
     findings.extend(gateways(namespace, view)?);
+    findings.extend(rollouts(namespace, view)?);
     Ok(findings)
+}
+
+/// Whose end nobody would wait for: the gateway goes, with what the rollout has made.
+fn rollouts(namespace: &Namespace, view: &View<'_>) -> Found {
+    let name = namespace.meta.name.as_str();
+    let Some(all) = if_known(view.before().rollouts_in(name))? else { return Ok(Vec::new()) };
+    let findings = { all }.filter(|r| r.is_active()).map(|r| {
+        Finding::deny("metadata.name", r.meta.name.as_str()).says(
+            format!("{} is moving a gateway of namespace {name} to {}.", named(r), r.to),
+            "the gateway would go with everything that was made for it, in the middle of a step.",
+            hands_off(r),
+        )
+    });
+    Ok(findings.collect())
 }
 
 /// A revision that loses its istiod or the Service of its webhooks, and the validators behind that.

@@ -80,18 +80,19 @@ fn canary(step: &Move, view: &View<'_>) -> Option<Finding> {
     }
     let direction = if distance > 0 { "newer" } else { "older" };
     let (to, revision, minors) = (step.to, &step.revision, distance.abs());
+    // The audit says the same of what is there already, and nobody knows which way its proxies will go.
     let path = path(at, to, most);
-    let words: Vec<String> = path.iter().map(Version::to_string).collect();
+    let between: Vec<String> = path.iter().filter(|v| **v != at && **v != to).map(Version::to_string).collect();
     Some(Finding::deny(step.field, format!("{revision} {to}")).says(
         format!(
-            "control plane {revision} would be {to}, {minors} minors {direction} than the nearest live one \
-             ({nearest}, {at}); at most {most}."
+            "control plane {revision} of {to} is {minors} minors {direction} than the nearest live one ({nearest}, {at}); \
+             at most {most}."
         ),
-        "proxies that move there would skip versions that Istio does not support to skip.",
+        "proxies that move from one to the other would skip versions that Istio does not support to skip.",
         format!(
-            "{}\n({}: move and restart the workloads at each step)",
+            "{}\n(go by {}: move and restart the workloads at each step)",
             install(path.get(1).copied().unwrap_or(to), view),
-            words.join(" -> ")
+            between.join(", ")
         ),
     ))
 }

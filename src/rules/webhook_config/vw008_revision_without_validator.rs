@@ -45,6 +45,8 @@ fn flaw(cluster: &Snapshot, revision: &RevisionName) -> Option<Flaw> {
     let object = Id { kind: Kind::Deployment, namespace: meta.namespace.clone(), name: meta.name.clone() };
     let fix = match meta.helm_release() {
         Some((release, namespace)) => format!("helm upgrade {release} istio/istiod -n {namespace} --reuse-values"),
+        // Without a revision it is called default, which may not be given as one.
+        None if revision.is_default() => "istioctl install -f VALUES\n(with the file of the installation)".to_owned(),
         None => format!("istioctl install --revision {revision} -f VALUES\n(with the file of the installation)"),
     };
     Some(Flaw::of(Level::Warning, object, revision.as_str()).says(

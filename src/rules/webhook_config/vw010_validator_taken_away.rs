@@ -16,7 +16,7 @@
 //!
 //! ## How it is enforced
 //! The API server sends writes of webhook configurations to no webhook. The chart installs a `ValidatingAdmissionPolicy`; the
-//! controller keeps in the ConfigMap `F-guard` which validator is the approved one, which Services are ready, and what may not
+//! controller keeps in the GuardParameters `F` which validator is the approved one, which Services are ready, and what may not
 //! be deleted and why. An istiod's own writes (`caBundle`, `failurePolicy`), writes that leave the part in question as it was,
 //! members of `vap.breakGlassGroups`, Kubernetes' own controllers and revguard's repairs pass. `istioctl tag set` and `tag
 //! remove` pass, and so does an upgrade of the charts. Validators of 1.11, where every revision brought one of its own, are

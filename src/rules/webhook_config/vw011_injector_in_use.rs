@@ -12,8 +12,8 @@
 //!
 //! ## How it is enforced
 //! The API server sends writes of webhook configurations to no webhook. The chart installs a `ValidatingAdmissionPolicy`,
-//! and the controller keeps the names that it protects, each with this message, in the ConfigMap `F-guard`: within a second
-//! of a change, and only while a controller runs. Members of the groups in `vap.breakGlassGroups` are let through, as are
+//! and the controller keeps the names that it protects, each with this message, in the GuardParameters `F`: within a second of
+//! a change, and only while a controller runs. Members of the groups in `vap.breakGlassGroups` are let through, as are
 //! Kubernetes' own controllers. If the controller does not know who uses a revision, nothing is refused.
 //!
 //! ## When to allow

@@ -44,6 +44,8 @@ struct Held {
     object: Object,
     /// `false`: somebody else has written it since.
     clean: bool,
+    /// That the API server has given it.
+    uid: String,
 }
 
 pub struct World {
@@ -51,6 +53,8 @@ pub struct World {
     held: BTreeMap<Id, Held>,
     /// Removed on the way to the present state.
     gone: BTreeSet<Id>,
+    /// Uids of GatewayRollouts: as the case writes them, and as the API server has given them.
+    uids: BTreeMap<String, String>,
 }
 
 /// Of a list (`name` empty) or of an object.
@@ -70,6 +74,10 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().unwrap_or("").to_owned()
+}
+
 fn is_permanent(id: &Id) -> bool {
     id.kind == Kind::Namespace && PERMANENT.contains(&id.name.as_str())
 }
@@ -84,9 +92,13 @@ fn namespace_id(name: &str) -> Id {
     Id { kind: Kind::Namespace, namespace: Str::default(), name: Str::from(name) }
 }
 
-/// Writes that others depend on come first.
+/// Writes that others depend on come first: places, then rollouts, whose uids others name.
 fn rank(id: &Id) -> u8 {
-    u8::from(id.kind != Kind::Namespace)
+    match id.kind {
+        Kind::Namespace => 0,
+        Kind::GatewayRollout => 1,
+        _ => 2,
+    }
 }
 
 fn is_ending(document: &Value) -> bool {
@@ -96,7 +108,8 @@ fn is_ending(document: &Value) -> bool {
 /// What has a status that only its subresource takes.
 fn has_status(kind: Kind) -> bool {
     let row = row(kind);
-    let own = row.group.ends_with(".io") && !row.group.ends_with(".k8s.io") || row.group == "gateway.networking.k8s.io";
+    let own = row.group.ends_with(".io") && !row.group.ends_with(".k8s.io")
+        || matches!(row.group, "gateway.networking.k8s.io" | "revguard.dev");
     own || kind == Kind::Hpa || matches!(row.group, "apps" | "batch") || matches!(kind, Kind::Pod | Kind::Service)
 }
 
@@ -122,12 +135,19 @@ fn prepared(id: &Id, raw: &Value) -> Value {
 
 impl World {
     pub fn new(client: Client) -> World {
-        World { client, held: BTreeMap::new(), gone: BTreeSet::new() }
+        World { client, held: BTreeMap::new(), gone: BTreeSet::new(), uids: BTreeMap::new() }
     }
 
     /// Brings the cluster to exactly these objects, with the namespaces that they and `place` need.
     pub async fn reach<'a>(&mut self, objects: impl Iterator<Item = (Id, &'a Value)>, place: &Str) -> Result<()> {
-        let mut target: BTreeMap<Id, Value> = objects.map(|(id, raw)| (id.clone(), prepared(&id, raw))).collect();
+        let objects: Vec<(Id, &Value)> = objects.collect();
+        let written = |(id, raw): &(Id, &Value)| {
+            let uid = raw.pointer("/metadata/uid").and_then(Value::as_str).filter(|_| id.kind == Kind::GatewayRollout);
+            uid.map(|uid| (id.clone(), uid.to_owned()))
+        };
+        let uids: BTreeMap<Id, String> = objects.iter().filter_map(written).collect();
+        let mut target: BTreeMap<Id, Value> =
+            objects.into_iter().map(|(id, raw)| (id.clone(), prepared(&id, raw))).collect();
         let needed: Vec<Str> =
             target.keys().map(|id| id.namespace.clone()).chain([place.clone()]).filter(|ns| !ns.is_empty()).collect();
         // Nothing is said of some, and what a former case said of a permanent one has to be unsaid.
@@ -137,11 +157,27 @@ impl World {
             target.entry(namespace_id(&name)).or_insert(bare);
         }
         self.gone.clear();
-        let stays = |id: &Id, held: &Held| held.clean && target.get(id) == Some(&held.wanted);
+        let same = |id: &Id, held: &Held| held.clean && target.get(id) == Some(&held.wanted);
+        // What names a uid goes with the object that has it.
+        let fresh = |(id, uid): &(&Id, &String)| {
+            self.held.get(*id).is_none_or(|held| !same(id, held) || self.uids.get(*uid) != Some(&held.uid))
+        };
+        let renewed: Vec<&String> = uids.iter().filter(fresh).map(|(_, uid)| uid).collect();
+        let stays = |id: &Id, held: &Held| {
+            let text = held.wanted.to_string();
+            same(id, held) && !renewed.iter().any(|uid| text.contains(uid.as_str()))
+        };
         let old: Vec<Id> = self.held.iter().filter(|(id, held)| !stays(id, held)).map(|(id, _)| id.clone()).collect();
         self.remove(&old, &target).await?;
         let new: Vec<(Id, Value)> = target.into_iter().filter(|(id, _)| !self.held.contains_key(id)).collect();
-        for step in 0..=1 {
+        for step in 0..=2 {
+            if step == 2 {
+                let given = |(id, uid): (&Id, &String)| Some((uid.clone(), self.held.get(id)?.uid.clone()));
+                self.uids = uids.iter().filter_map(given).collect();
+                for id in new.iter().map(|(id, _)| id).filter(|id| uids.contains_key(*id)) {
+                    self.name_itself(id).await?;
+                }
+            }
             let now = new.iter().filter(|(id, _)| rank(id) == step);
             let this = &*self;
             let made = stream::iter(now.map(|(id, wanted)| async move { (id, wanted, this.put(id, wanted).await) }));
@@ -165,8 +201,8 @@ impl World {
             let left = self.ask(Method::DELETE, &at, None).await?.with_context(|| format!("{at} is gone already"))?;
             let object = read_json(id.kind, &serde_json::to_vec(&left)?).map_err(anyhow::Error::msg)?;
             self.touched(id, wanted, true);
-            self.held
-                .insert(id.clone(), Held { version: version(&left), wanted: wanted.clone(), object, clean: false });
+            let (version, uid) = (version(&left), uid(&left));
+            self.held.insert(id.clone(), Held { version, wanted: wanted.clone(), object, clean: false, uid });
         }
         self.gone.retain(|id| !self.held.contains_key(id));
         Ok(())
@@ -179,6 +215,7 @@ impl World {
             wanted: document.clone(),
             object: Object::Namespace(Namespace::default()),
             clean: false,
+            uid: String::new(),
         };
         self.held.entry(id.clone()).or_insert_with(wanted).clean = false;
         if ended && id.kind == Kind::Namespace {
@@ -194,7 +231,7 @@ impl World {
         for id in old.iter().filter(|id| id.kind == Kind::Namespace && !target.contains_key(*id)) {
             gone.extend(self.held.keys().filter(|i| i.namespace == id.name && !old.contains(i)).cloned());
         }
-        for step in [1, 0] {
+        for step in [2, 1, 0] {
             let now = gone.iter().filter(|id| rank(id) == step);
             let removals = stream::iter(now.map(|id| self.remove_one(id)));
             removals.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
@@ -245,7 +282,7 @@ impl World {
     async fn put(&self, id: &Id, wanted: &Value) -> Result<Held> {
         let at = path(id, api_version(wanted)?, "");
         let one = format!("{at}/{}", id.name);
-        let mut document = wanted.clone();
+        let mut document = self.given(wanted)?;
         if is_ending(wanted) && id.kind != Kind::Namespace {
             // A namespace waits for its own finalizer.
             document["metadata"]["finalizers"] = json!([HELD]);
@@ -255,7 +292,8 @@ impl World {
             && let Some(stored) = self.ask(Method::GET, &one, None).await?
         {
             let object = read_json(id.kind, &serde_json::to_vec(&stored)?).map_err(anyhow::Error::msg)?;
-            return Ok(Held { version: version(&stored), wanted: wanted.clone(), object, clean: true });
+            let (version, uid) = (version(&stored), uid(&stored));
+            return Ok(Held { version, wanted: wanted.clone(), object, clean: true, uid });
         }
         let mut made = if is_permanent(id) {
             let stored = self.ask(Method::GET, &one, None).await?.with_context(|| format!("{one} is not there"))?;
@@ -271,7 +309,34 @@ impl World {
             made = answer.with_context(|| format!("{one} has no status"))?;
         }
         let object = read_json(id.kind, &serde_json::to_vec(&made)?).map_err(anyhow::Error::msg)?;
-        Ok(Held { version: version(&made), wanted: wanted.clone(), object, clean: true })
+        let (version, uid) = (version(&made), uid(&made));
+        Ok(Held { version, wanted: wanted.clone(), object, clean: true, uid })
+    }
+
+    /// Annotations of a rollout that name its own uid, which it has only now.
+    async fn name_itself(&mut self, id: &Id) -> Result<()> {
+        let held = &self.held[id];
+        let annotations = json!({"metadata": {"annotations": held.wanted["metadata"]["annotations"]}});
+        let given = self.given(&annotations)?;
+        if given == annotations {
+            return Ok(());
+        }
+        let at = path(id, api_version(&held.wanted)?, &id.name);
+        let made = self.ask(Method::PATCH, &at, Some((MERGE, &given))).await?.context("the rollout is gone")?;
+        let object = read_json(id.kind, &serde_json::to_vec(&made)?).map_err(anyhow::Error::msg)?;
+        let held = self.held.get_mut(id).context("it was made")?;
+        (held.object, held.version) = (object, version(&made));
+        Ok(())
+    }
+
+    /// A text of the case with the uids that the API server has given.
+    pub fn given_text(&self, text: &str) -> String {
+        self.uids.iter().fold(text.to_owned(), |text, (written, given)| text.replace(written, given))
+    }
+
+    /// The same of an object.
+    pub fn given(&self, object: &Value) -> Result<Value> {
+        Ok(serde_json::from_str(&self.given_text(&object.to_string()))?)
     }
 
     /// The newest version of each kind that is watched everywhere.

@@ -109,7 +109,39 @@ const GATEWAYS: &[&str] = &["gateways.revguard.dev"];
 const CONTROL_PLANE: &[&str] = &["control-plane.revguard.dev"];
 const NAMESPACES: &[&str] = &["namespaces.revguard.dev"];
 const CONFIG: &[&str] = &["config.revguard.dev"];
+const ROLLOUTS: &[&str] = &["rollouts.revguard.dev"];
+/// Marked first, then judged.
+const APPROVALS: &[&str] = &["rollouts.revguard.dev", "approvals.revguard.dev"];
 const NOBODY: &[&str] = &[];
+
+const NAMES: [&str; 7] =
+    [NAMESPACES[0], WORKLOADS[0], GATEWAYS[0], CONTROL_PLANE[0], CONFIG[0], APPROVALS[0], APPROVALS[1]];
+
+const ROLLOUT: &str = "/apis/revguard.dev/v1alpha1/namespaces/shop/gatewayrollouts";
+
+/// Of our own custom resource.
+fn rollout_writes() -> Vec<Write> {
+    let (post, patch, delete) = (Method::POST, Method::PATCH, Method::DELETE);
+    const ONE: &str = "/apis/revguard.dev/v1alpha1/namespaces/shop/gatewayrollouts/public";
+    const STATUS: &str = "/apis/revguard.dev/v1alpha1/namespaces/shop/gatewayrollouts/public/status";
+    let annotation = |key: &str, value: Value| json!({"metadata": {"annotations": {key: value}}});
+    let rollout = json!({"apiVersion": "revguard.dev/v1alpha1", "kind": "GatewayRollout", "metadata": {"name": "public"}, "spec": {"target": {"deployment": {"name": "igw"}}, "toRevision": "1-24"}});
+    let approve = "revguard.dev/approve";
+    vec![
+        write("a rollout", post, ROLLOUT, rollout, ROLLOUTS),
+        write("its pause", patch.clone(), ONE, json!({"spec": {"paused": true}}), ROLLOUTS),
+        write("the same again", patch.clone(), ONE, json!({"spec": {"paused": true}}), NOBODY),
+        write("its status", patch.clone(), STATUS, json!({"status": {"state": "Soaking"}}), NOBODY),
+        write("its finalizer", patch.clone(), ONE, json!({"metadata": {"finalizers": ["revguard.dev/x"]}}), NOBODY),
+        write("and off", patch.clone(), ONE, json!({"metadata": {"finalizers": null}}), NOBODY),
+        write("an annotation", patch.clone(), ONE, annotation("team", json!("a")), ROLLOUTS),
+        write("an approval", patch.clone(), ONE, annotation(approve, json!("x/half")), APPROVALS),
+        write("the same approval", patch.clone(), ONE, annotation(approve, json!("x/half")), NOBODY),
+        write("its name", patch.clone(), ONE, annotation("revguard.dev/approved-by", json!("john")), APPROVALS),
+        write("an approval's end", patch, ONE, annotation(approve, Value::Null), APPROVALS),
+        write("its end", delete, ONE, json!({}), NOBODY),
+    ]
+}
 
 /// In this order: later ones change what earlier ones made.
 fn writes() -> Vec<Write> {
@@ -483,15 +515,10 @@ pub async fn what_no_rule_looks_at_makes_no_call() -> Result<()> {
         .guard
         .ask(Asked::Validate, revguard::rules::Policy { mode: revguard::rules::Mode::Audit, ..Default::default() });
     let calls = |text: &str| -> Result<Vec<f64>> {
-        let groups = [NAMESPACES, WORKLOADS, GATEWAYS, CONTROL_PLANE, CONFIG];
-        groups
-            .iter()
-            .map(|group| sum(text, "apiserver_admission_webhook_request_total", &[("name", group[0])]))
-            .collect()
+        NAMES.iter().map(|name| sum(text, "apiserver_admission_webhook_request_total", &[("name", name)])).collect()
     };
-    let names = [NAMESPACES[0], WORKLOADS[0], GATEWAYS[0], CONTROL_PLANE[0], CONFIG[0]];
     let mut wrong = Vec::new();
-    for write in writes() {
+    for write in writes().into_iter().chain(rollout_writes()) {
         let before = calls(&plane.raw("/metrics").await?)?;
         let content = if write.method == Method::PATCH { MERGE } else { JSON };
         let body = (write.method != Method::DELETE).then_some((content, &write.body));
@@ -502,7 +529,7 @@ pub async fn what_no_rule_looks_at_makes_no_call() -> Result<()> {
             continue;
         }
         let after = calls(&plane.raw("/metrics").await?)?;
-        let rose: Vec<(&str, f64)> = names
+        let rose: Vec<(&str, f64)> = NAMES
             .iter()
             .zip(before.iter().zip(&after))
             .map(|(n, (b, a))| (*n, a - b))
@@ -516,7 +543,10 @@ pub async fn what_no_rule_looks_at_makes_no_call() -> Result<()> {
     let text = plane.raw("/metrics").await?;
     let excluded = sum(&text, "apiserver_admission_match_condition_exclusions_total", &[])?;
     let errors = sum(&text, "apiserver_admission_match_condition_evaluation_errors_total", &[])?;
-    println!("chart: {} writes, {excluded} excluded by conditions, {errors} conditions failed", writes().len());
+    println!(
+        "chart: {} writes, {excluded} excluded by conditions, {errors} conditions failed",
+        writes().len() + rollout_writes().len()
+    );
     for registration in registered {
         registration.remove().await?;
     }

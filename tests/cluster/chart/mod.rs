@@ -3,9 +3,12 @@
 //! Rendered by the real Helm. Webhooks are registered as the chart says it, selectors, conditions and all; only where to call is
 //! ours, because no pod runs here.
 
-mod alerting;
 mod calls;
 mod install;
+mod monitoring;
+#[path = "../../chart/panels.rs"]
+mod panels;
+mod prometheus;
 #[path = "../../chart/render.rs"]
 pub mod render;
 #[path = "../../chart/tools.rs"]
@@ -25,12 +28,12 @@ pub fn tests() -> Vec<Trial> {
         trial!(Helm, calls::what_no_rule_looks_at_makes_no_call),
         trial!(Helm, install::every_rendered_object_is_valid),
         trial!(Helm, install::installed_upgraded_and_gone),
-        trial!(Prometheus, alerting::a_dangling_validator_is_alerted_of),
+        trial!(Prometheus, monitoring::a_dangling_validator_is_alerted_of_and_every_panel_shows_something),
     ]
 }
 
 /// The chart's webhook configurations, calling our server. `besides` is one more condition.
-async fn register(stage: &Stage, arguments: &[&str], besides: Option<Value>) -> Result<Vec<Registration>> {
+pub async fn register(stage: &Stage, arguments: &[&str], besides: Option<Value>) -> Result<Vec<Registration>> {
     let objects = render::render(arguments)?;
     let mut registered = Vec::new();
     for (kind, endpoint) in [(Kind::Mutating, "mutate"), (Kind::Validating, "validate")] {

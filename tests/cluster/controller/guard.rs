@@ -4,13 +4,17 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{Env, HOME, INJECTORS, SOON, VALIDATORS};
+use super::{Env, HOME, INJECTORS, LATER, PARAMETERS, SOON, STATE, VALIDATORS};
 use crate::case_table::Case;
+use crate::harness::Options;
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial!(ApiServer, the_policy_refuses_what_would_break_the_mesh_and_nothing_else)]
+    vec![
+        trial!(ApiServer, the_policy_refuses_what_would_break_the_mesh_and_nothing_else),
+        trial!(ApiServer, the_policy_refuses_again_after_it_was_gone),
+    ]
 }
 
 const TEMPLATE: &str = include_str!("../../../charts/revguard/templates/validatingadmissionpolicy.yaml");
@@ -76,6 +80,24 @@ impl Jane<'_> {
         Ok(())
     }
 
+    /// It comes to be let through.
+    async fn until_passed(&self, what: &str, args: &[&str]) -> Result<()> {
+        wait_until(SOON, what, || async {
+            let (ok, said) = self.run(args, "").await.map_err(|e| format!("{e:#}"))?;
+            if ok { Ok(()) } else { Err(said) }
+        })
+        .await
+    }
+
+    /// It comes to be refused with this word. An API server looks every 30 seconds which kinds there are.
+    async fn until_denied(&self, what: &str, args: &[&str], word: &str) -> Result<()> {
+        wait_until(LATER, what, || async {
+            let (ok, said) = self.run(args, "").await.map_err(|e| format!("{e:#}"))?;
+            if !ok && said.contains(word) { Ok(()) } else { Err(said) }
+        })
+        .await
+    }
+
     /// It is refused with all of these words.
     async fn denied(&self, args: &[&str], input: &str, words: &[&str]) -> Result<String> {
         let (ok, said) = self.run(args, input).await?;
@@ -101,6 +123,10 @@ fn args(owned: &[String]) -> Vec<&str> {
 
 const VWC: &str = "validatingwebhookconfiguration";
 const MWC: &str = "mutatingwebhookconfiguration";
+const POLICY: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/revguard-webhook-configurations";
+const BINDING: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/revguard-webhook-configurations";
 const SERVICE: &str = "/webhooks/0/clientConfig/service/name";
 
 fn validator(name: &str, selector: &Value, hook: &str) -> String {
@@ -127,17 +153,9 @@ async fn the_policy_refuses_what_would_break_the_mesh_and_nothing_else() -> Resu
     jane.passes(&["delete", MWC, "istio-revision-tag-prod", "--dry-run=server"], "").await?;
     let controller = env.controller("", &["--certificates", "external"]).await?;
     controller.leads().await?;
-    wait_until(SOON, "the policy in force", || async {
-        let (ok, said) = jane
-            .run(&["delete", VWC, "istiod-default-validator", "--dry-run=server"], "")
-            .await
-            .map_err(|e| format!("{e:#}"))?;
-        if ok { Err(said) } else { Ok(()) }
-    })
-    .await?;
-    let policy = env
-        .get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/revguard-webhook-configurations")
-        .await?;
+    let default = ["delete", VWC, "istiod-default-validator", "--dry-run=server"];
+    jane.until_denied("the policy in force", &default, "[VW010").await?;
+    let policy = env.get(POLICY).await?;
     ensure!(policy["spec"]["failurePolicy"] == "Ignore", "{policy}");
 
     // VW010: the approved validator.
@@ -211,16 +229,81 @@ async fn the_policy_refuses_what_would_break_the_mesh_and_nothing_else() -> Resu
     jane.denied(&["delete", MWC, "istio-sidecar-injector-1-23"], "", &["[VW011"]).await?;
     let moved = json!({"spec": {"template": {"metadata": {"labels": {"istio.io/rev": "1-24"}}}}}).to_string();
     jane.passes(&["patch", "deployment", "-n", "default", "api", "-p", &moved], "").await?;
-    wait_until(SOON, "the same command", || async {
-        let (ok, said) =
-            jane.run(&["delete", MWC, "istio-sidecar-injector-1-23"], "").await.map_err(|e| format!("{e:#}"))?;
-        if ok { Ok(()) } else { Err(said) }
-    })
-    .await?;
+    jane.until_passed("the same command", &["delete", MWC, "istio-sidecar-injector-1-23"]).await?;
     // In case of fire.
     jane.denied(&["delete", VWC, "istiod-default-validator"], "", &["[VW010"]).await?;
     env.delete(&format!("{VALIDATORS}/istiod-default-validator")).await.context("break glass")?;
     every_case_of_the_table(&env, &jane).await
+}
+
+/// Whatever went and came back, the policy is in force again, and by what is true then. (An API server that has ConfigMaps for
+/// parameters would refuse nothing, or what it had last read: kubernetes/kubernetes#130887.)
+async fn the_policy_refuses_again_after_it_was_gone() -> Result<()> {
+    // With the collector of what belongs to nobody.
+    let env = Env::start_without("", Options::with_controllers(&["garbage-collector-controller"])).await?;
+    env.apply(USERS).await?;
+    env.apply(&rendered()?).await?;
+    let jane = Jane(&env, env.plane.kubeconfig_of("jane", &["people"])?);
+    let more = ["--certificates", "external", "--admission-policy-interval", "1s"];
+    let controller = env.controller("", &more).await?;
+    controller.leads().await?;
+    let (default, prod) = ("istio-revision-tag-default", "istio-revision-tag-prod");
+    let [default, prod] = [default, prod].map(|name| ["delete", MWC, name, "--dry-run=server"]);
+    jane.until_denied("the policy in force", &default, "[VW011").await?;
+    jane.passes(&prod, "").await?;
+    // The controller has seen it as well, and says so.
+    let says = |is: f64| controller.until(SOON, "revguard_admission_policy_in_force", &[], move |v| v == is);
+    let in_force = |state: &Value, is: &str| {
+        let all = state["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        all.iter().any(|c| c["type"] == "GuardInForce" && c["status"] == is)
+    };
+    says(1.0).await?;
+    env.until(SOON, STATE, "GuardInForce", |s| in_force(s, "True")).await?;
+
+    // Deleted and made again, by an uninstall and an installation, by the break glass and its end.
+    let (both, binding): (&[&str], &[&str]) = (&[BINDING, POLICY], &[BINDING]);
+    for (round, gone) in [both, binding, both, binding, both, &[POLICY], both].into_iter().enumerate() {
+        let namespace = format!("asks-{round}");
+        for path in gone {
+            env.delete(path).await?;
+        }
+        jane.until_passed("nothing refused", &default).await?;
+        if round == 1 {
+            says(0.0).await?;
+            env.until(SOON, STATE, "GuardInForce", |s| in_force(s, "False")).await?;
+        }
+        // What changes meanwhile is known afterwards.
+        env.apply(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{istio.io/rev: prod}}}}}}"
+        ))
+        .await?;
+        env.apply(&rendered()?).await?;
+        jane.until_denied("the policy in force again", &prod, &format!("namespace {namespace}")).await?;
+        jane.denied(&default, "", &["[VW011"]).await?;
+        env.merge(&format!("/api/v1/namespaces/{namespace}"), json!({"metadata": {"labels": {"istio.io/rev": null}}}))
+            .await?;
+        jane.until_passed("a tag that nobody asks for", &prod).await?;
+    }
+
+    says(1.0).await?;
+    env.until(SOON, STATE, "GuardInForce", |s| in_force(s, "True")).await?;
+
+    // Its kind goes and comes back.
+    env.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/guardparameters.revguard.dev").await?;
+    jane.until_passed("nothing refused", &default).await?;
+    says(0.0).await?;
+    env.define_own().await?;
+    jane.until_denied("the policy in force with its kind", &default, "[VW011").await?;
+    says(1.0).await?;
+
+    // What an installation knew goes with it, and the next one knows for itself.
+    let release = format!("/api/v1/namespaces/{HOME}/configmaps/revguard-report");
+    env.delete(&release).await?;
+    env.until_gone(LATER, PARAMETERS).await?;
+    jane.until_passed("nothing refused", &default).await?;
+    env.create(&format!("/api/v1/namespaces/{HOME}/configmaps"), json!({"metadata": {"name": "revguard-report"}}))
+        .await?;
+    jane.until_denied("the policy in force in a new installation", &default, "[VW011").await
 }
 
 /// The cases of both rules say the same through the policy as they do in process.

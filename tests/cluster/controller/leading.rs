@@ -13,7 +13,7 @@ use revguard::telemetry::metrics::Loop;
 use revguard::telemetry::{Health, Metrics};
 use serde_json::json;
 
-use super::{Env, HOME, SOON};
+use super::{Env, PARAMETERS, SOON};
 use crate::harness::ControlPlane;
 use crate::harness::Options;
 use crate::harness::wait::wait_until;
@@ -172,6 +172,7 @@ async fn a_leader_without_an_api_server_knows_it() -> Result<()> {
     env.plane.start_apiserver().await?;
     controller.leads().await?;
     controller.audits(2).await?;
-    let map = format!("/api/v1/namespaces/{HOME}/configmaps/revguard-guard");
-    env.until(SOON, &map, "parameters", |m| m["data"]["validators"] == "istiod-default-validator").await.map(drop)
+    env.until(SOON, PARAMETERS, "parameters", |m| m["spec"]["validators"][0] == "istiod-default-validator")
+        .await
+        .map(drop)
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::{Env, HOME, LATER, SOON, STATE, VALIDATORS};
+use super::{Env, LATER, PARAMETERS, SOON, STATE, VALIDATORS};
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
 
@@ -149,10 +149,13 @@ async fn what_we_do_not_own_is_left_alone() -> Result<()> {
     ensure!(value == 0.0, "{value}");
     controller.audits(4).await?;
     ensure!(env.ask(http::Method::GET, &own, None).await?.status == 404, "it was made again");
-    // Parameters that were changed by hand are put back, keys of others stay.
-    let map = format!("/api/v1/namespaces/{HOME}/configmaps/revguard-guard");
-    env.until(SOON, &map, "parameters", |m| m["data"]["validators"] == "istiod-default-validator").await?;
-    env.merge(&map, json!({"data": {"validators": "nonsense"}})).await?;
+    // Parameters that were changed by hand are put back, with nothing of others among them.
+    env.until(SOON, PARAMETERS, "parameters", |m| m["spec"]["validators"][0] == "istiod-default-validator").await?;
+    env.merge(PARAMETERS, json!({"spec": {"validators": ["nonsense"], "kept": {"mutating": {"nonsense": "no"}}}}))
+        .await?;
     env.merge("/api/v1/namespaces/istio-system", json!({"metadata": {"labels": {"touched": "yes"}}})).await?;
-    env.until(LATER, &map, "parameters", |m| m["data"]["validators"] == "istiod-default-validator").await.map(drop)
+    let restored = |m: &Value| {
+        m["spec"]["validators"][0] == "istiod-default-validator" && m["spec"]["kept"]["mutating"]["nonsense"].is_null()
+    };
+    env.until(LATER, PARAMETERS, "parameters", restored).await.map(drop)
 }

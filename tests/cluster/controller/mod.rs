@@ -46,6 +46,7 @@ const MESH: &str = include_str!("../../../src/cli/demo/mesh.yaml");
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const INJECTORS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const STATE: &str = "/apis/revguard.dev/v1alpha1/meshstates/mesh";
+const PARAMETERS: &str = "/apis/revguard.dev/v1alpha1/namespaces/revguard-system/guardparameters/revguard";
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -62,10 +63,6 @@ metadata: {name: revguard-controller, namespace: revguard-system}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: revguard-webhook, namespace: revguard-system}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: revguard-guard, namespace: revguard-system}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -174,8 +171,6 @@ impl Env {
         for one in Role::ALL {
             scope.apply(&role(one, left_out)?).await?;
         }
-        let own: Vec<Value> = revguard::api::definitions().into_iter().map(|(_, definition)| definition).collect();
-        scope.apply(&own).await?;
         let mut kinds: Vec<Value> = crds::custom().map(crds::permissive).collect();
         for kind in kinds.iter_mut().filter(|k| k["spec"]["group"] == "gateway.networking.k8s.io") {
             // The API server wants to know who approved a group below k8s.io.
@@ -186,7 +181,18 @@ impl Env {
         scope.apply(&documents(MESH)?).await?;
         scope.leave();
         let account = plane.kubeconfig_of_service_account(HOME, "revguard-controller").await?;
-        Ok(Env { plane, account })
+        let env = Env { plane, account };
+        env.define_own().await?;
+        Ok(env)
+    }
+
+    /// Our own kinds.
+    async fn define_own(&self) -> Result<()> {
+        let mut scope = Scope::new(&self.plane);
+        let own: Vec<Value> = revguard::api::definitions().into_iter().map(|(_, definition)| definition).collect();
+        scope.apply(&own).await?;
+        scope.leave();
+        Ok(())
     }
 
     pub(crate) async fn apply(&self, text: &str) -> Result<()> {
@@ -274,9 +280,9 @@ impl Env {
 /// A running `revguard controller`.
 pub(crate) struct Controller {
     pub(crate) process: Process,
-    health: SocketAddr,
+    pub(crate) health: SocketAddr,
     log: PathBuf,
-    policy: PathBuf,
+    pub policy: PathBuf,
 }
 
 impl Controller {

@@ -5,7 +5,7 @@ use kube::Client;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::{Controller, Env, HOME, LATER, SOON, STATE};
+use super::{Controller, Env, LATER, PARAMETERS, SOON, STATE};
 use crate::harness::Options;
 use crate::harness::credentials;
 use crate::harness::front::Front;
@@ -95,6 +95,5 @@ async fn a_right_that_is_missing_is_named() -> Result<()> {
     let state = env.until(LATER, STATE, "what is unknown", |s| s["status"]["unknown"][0].is_string()).await?;
     ensure!(state["status"]["unknown"].to_string().contains("listing cronjobs is forbidden"), "{state}");
     env.until(LATER, STATE, "a finding", |s| s["status"]["findings"]["error"] == 1).await?;
-    let map = format!("/api/v1/namespaces/{HOME}/configmaps/revguard-guard");
-    env.until(SOON, &map, "parameters", |m| m["data"]["backends"].is_string()).await.map(drop)
+    env.until(SOON, PARAMETERS, "parameters", |m| m["spec"]["backends"].is_array()).await.map(drop)
 }

@@ -240,6 +240,27 @@ fn number_of_cas(bundle: &str) -> usize {
     bundle.matches("BEGIN CERTIFICATE").count()
 }
 
+/// Without the right to look at configurations a certificate is renewed all the same.
+async fn blindly(installed: &Installed, keeper: &Keeper) -> Result<()> {
+    let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/keeper";
+    send(&installed.env.plane.client(), Method::DELETE, binding, None, &As::default()).await?.expect("deleted")?;
+    let errors = || metrics::sum(&keeper.writer.metrics().text(), "revguard_reconcile_errors_total", &[]);
+    let before = errors()?;
+    wait_until(SOON, "a loop that sees nothing", || async {
+        match errors() {
+            Ok(now) if now > before => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let before = installed.data(&installed.tls(), "tls.crt").await?;
+    wait_until(Duration::from_secs(120), "a certificate that is renewed blindly", || async {
+        let now = installed.data(&installed.tls(), "tls.crt").await.map_err(|error| format!("{error:#}"))?;
+        if now == before { Err("the old one".to_owned()) } else { Ok(()) }
+    })
+    .await
+}
+
 async fn failed_open(env: &Env) -> Result<f64> {
     env.plane.metric("apiserver_admission_webhook_fail_open_count", &[]).await
 }
@@ -281,6 +302,7 @@ async fn leaf_and_authority_rotate_twice_under_load() -> Result<()> {
     })
     .await;
     rotated?;
+    blindly(&installed, &keeper).await?;
     let (cas, leaves, most) = rotations.into_inner();
     load.more(if prove() { 2_500 } else { 500 }).await?;
     let tally = load.finish().await?;

@@ -3,7 +3,8 @@
 //! Istio's and the Gateway API's are the public ones, schema and all, out of the Go modules that
 //! `tools/crds/go.mod` pins; nothing of them is committed. The rest takes any `spec`: IstioOperator's real
 //! definition (Istio up to 1.23) does that as well, Sail's is in no module that the public proxy serves, and
-//! Gloo's is not public. Without Go every kind takes any `spec`.
+//! Gloo's is not public. Whoever has them names a folder of YAML files in `REVGUARD_TEST_CRDS`, and they are taken. Without Go
+//! every other kind takes any `spec`. Our own are the program's, wherever this runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,8 +32,18 @@ pub const PUBLIC_GROUPS: [&str; 5] = [
 
 /// The definition of every custom kind of the product's table.
 pub fn all() -> Result<Vec<Value>> {
-    let public = public()?;
-    Ok(custom().map(|row| public.get(&name(row)).cloned().unwrap_or_else(|| permissive(row))).collect())
+    let (public, given, own) = (public()?, given()?, own());
+    let of = |row: &KindRow| {
+        let name = name(row);
+        own.get(&name).or_else(|| public.get(&name)).or_else(|| given.get(&name)).cloned()
+    };
+    Ok(custom().map(|row| of(row).unwrap_or_else(|| permissive(row))).collect())
+}
+
+/// Our own definitions by name.
+fn own() -> BTreeMap<String, Value> {
+    let all = revguard::api::definitions().into_iter();
+    all.map(|(_, definition)| (definition["metadata"]["name"].as_str().unwrap_or("").to_owned(), definition)).collect()
 }
 
 /// The module of openreports.io's definitions, and where they stand in it.
@@ -137,6 +148,16 @@ pub fn custom() -> impl Iterator<Item = &'static KindRow> {
     })
 }
 
+/// Definitions of the folder `REVGUARD_TEST_CRDS`, by name.
+pub fn given() -> Result<BTreeMap<String, Value>> {
+    let Some(folder) = std::env::var_os("REVGUARD_TEST_CRDS").filter(|folder| !folder.is_empty()) else {
+        return Ok(BTreeMap::new());
+    };
+    let folder = PathBuf::from(folder);
+    let files = std::fs::read_dir(&folder).with_context(|| format!("REVGUARD_TEST_CRDS: {}", folder.display()))?;
+    read(&files.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?)
+}
+
 /// Public definitions by name; empty where there is no Go.
 pub fn public() -> Result<&'static BTreeMap<String, Value>> {
     static PUBLIC: OnceLock<Result<BTreeMap<String, Value>, String>> = OnceLock::new();
@@ -149,7 +170,6 @@ fn read_public() -> Result<BTreeMap<String, Value>> {
     if !has_go() {
         return Ok(found);
     }
-    let wanted: Vec<String> = custom().map(name).collect();
     for (module, place) in PUBLIC {
         let place = module_folder(module)?.join(place);
         let files = if place.is_dir() {
@@ -157,19 +177,27 @@ fn read_public() -> Result<BTreeMap<String, Value>> {
         } else {
             vec![place]
         };
-        for file in files {
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            // Ten thousands of lines: only what is wanted is parsed.
-            for document in text.split("\n---\n").filter(|part| wanted.iter().any(|name| is_of(part, name))) {
-                let definition: Value = serde_saphyr::from_str(document).with_context(|| file.display().to_string())?;
-                let name = definition["metadata"]["name"].as_str().context("a definition without a name")?;
-                found.insert(name.to_owned(), definition);
-            }
-        }
+        found.extend(read(&files)?);
     }
     let missing = |row: &&KindRow| PUBLIC_GROUPS.contains(&row.group) && !found.contains_key(&name(row));
     let missing: Vec<String> = custom().filter(missing).map(name).collect();
     ensure!(missing.is_empty(), "the pinned modules have no {missing:?}");
+    Ok(found)
+}
+
+/// What files of YAML define of the product's kinds.
+fn read(files: &[PathBuf]) -> Result<BTreeMap<String, Value>> {
+    let wanted: Vec<String> = custom().map(name).collect();
+    let mut found = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        // Ten thousands of lines: only what is wanted is parsed.
+        for document in text.split("\n---\n").filter(|part| wanted.iter().any(|name| is_of(part, name))) {
+            let definition: Value = serde_saphyr::from_str(document).with_context(|| file.display().to_string())?;
+            let name = definition["metadata"]["name"].as_str().context("a definition without a name")?;
+            found.insert(name.to_owned(), definition);
+        }
+    }
     Ok(found)
 }
 

@@ -225,7 +225,6 @@ async fn overtaken_at_every_write_it_looks_again() -> Result<()> {
         "patch pods",
         "patch horizontalpodautoscalers",
         "patch services",
-        "patch poddisruptionbudgets",
         "patch gatewayrollouts",
         "patch gatewayrolloutsstatus",
         "delete deployments",

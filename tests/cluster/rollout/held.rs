@@ -37,7 +37,7 @@ async fn paused_it_stands_exactly_where_it_is() -> Result<()> {
     stage.until("soaking", |r| r["status"]["step"]["stage"] == "Soaking").await?;
     stage.set(json!({"paused": true})).await?;
     let paused = stage.paused("User").await?;
-    ensure!(condition(&paused, "Reconciling") != "", "{paused}");
+    ensure!(!condition(&paused, "Reconciling").is_empty(), "{paused}");
     let before = (stage.get(&stage.deployment(GW)).await?, stage.get(&stage.deployment(CANARY)).await?);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let after = (stage.get(&stage.deployment(GW)).await?, stage.get(&stage.deployment(CANARY)).await?);

@@ -4,8 +4,10 @@
 //! Most tests share one control plane and one `revguard controller`, each with a gateway in a namespace of its own: rollouts go on
 //! beside each other, as they do in a cluster. A test that ends something has its own.
 
+mod approvals;
 mod back;
 mod crash;
+mod crd;
 mod forward;
 mod held;
 mod injected;
@@ -25,10 +27,15 @@ use tokio::sync::Mutex;
 use crate::controller::{Controller, Env, SOON};
 use crate::harness::Options;
 use crate::harness::wait::wait_until;
+use crate::trial::trial;
 use node::Node;
 
 pub fn tests() -> Vec<Trial> {
-    [
+    let admission = vec![
+        trial!(ApiServer, crd::the_definition_refuses_what_cannot_be_carried_out),
+        trial!(Helm, approvals::only_who_may_approves_and_nobody_in_anothers_name),
+    ];
+    let controller = [
         forward::tests(),
         held::tests(),
         back::tests(),
@@ -36,20 +43,18 @@ pub fn tests() -> Vec<Trial> {
         crash::tests(),
         rights::tests(),
         injected::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    controller.into_iter().flatten().chain(admission).collect()
 }
 
 const VALIDATORS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-const GATEWAY: &str = include_str!("gateway.yaml");
+pub(crate) const GATEWAY: &str = include_str!("gateway.yaml");
 const GW: &str = "custom-gw";
 const CANARY: &str = "custom-gw-1-24";
 const OLD: &str = "custom-gw-1-23";
 
 /// A whole rollout is some forty looks and writes, and the machine may be busy with others.
-const WHOLE: Duration = Duration::from_secs(90);
+const WHOLE: Duration = Duration::from_secs(240);
 
 /// A mesh, and what the chart installs.
 struct World {
@@ -232,10 +237,16 @@ impl Stage {
         self.env().merge(&self.rollout(), json!({"metadata": {"annotations": annotations}})).await.map(drop)
     }
 
+    /// Waits until the gateway is in nobody's hands: the lock is given back after the end, so that nobody takes it in between.
+    async fn is_given_back(&self) -> Result<Value> {
+        let free = |d: &Value| d["metadata"]["annotations"]["revguard.dev/active-rollout"].is_null();
+        self.env().until(SOON, &self.deployment(GW), "a lock that is given back", free).await
+    }
+
     /// The gateway is as it was before its rollout.
     async fn is_as_before(&self) -> Result<()> {
         self.has_ready(GW, 2).await?;
-        let source = self.get(&self.deployment(GW)).await?;
+        let source = self.is_given_back().await?;
         let template = &source["spec"]["template"];
         anyhow::ensure!(template["metadata"]["labels"]["istio.io/rev"] == "1-23", "{template}");
         for key in ["revguard.dev/active-rollout", "revguard.dev/baseline"] {

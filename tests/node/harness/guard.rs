@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -105,12 +105,11 @@ impl Guard {
         Ok(pods)
     }
 
-    /// Waits until the webhook's Deployment is as it is wanted, nobody of its former pods is left, and the Service knows.
+    /// Waits until both Deployments are as they are wanted, nobody of their former pods is left, and the Service knows.
     pub async fn settled(&self) -> Result<()> {
-        wait_until(ROLLOUT, "the webhook's pods", || async {
-            self.as_wanted().await.map_err(|error| format!("{error:#}"))
-        })
-        .await?;
+        for deployment in [WEBHOOK, CONTROLLER] {
+            self.rolled_out(deployment).await?;
+        }
         // Nobody can be asked whether the kernel has the rules.
         tokio::time::sleep(RULES).await;
         wait_until(ROLLOUT, "a refusal", || async { self.refuses().await.map_err(|error| format!("{error:#}")) }).await
@@ -127,16 +126,46 @@ impl Guard {
         Ok(())
     }
 
-    async fn as_wanted(&self) -> Result<()> {
-        let deployment = self.deployments().get(WEBHOOK).await?;
-        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-        let status = deployment.status.context("a status")?;
+    /// As `kubectl scale` does; then waits until there are as many pods, and no others.
+    pub async fn scale(&self, deployment: &str, replicas: u32) -> Result<()> {
+        let (name, replicas) = (format!("deployment/{deployment}"), format!("--replicas={replicas}"));
+        self.machine.kubectl(&["scale", &name, "-n", NAMESPACE, &replicas], "").await?.passed()?;
+        self.rolled_out(deployment).await
+    }
+
+    async fn rolled_out(&self, deployment: &str) -> Result<()> {
+        wait_until(ROLLOUT, &format!("the pods of {deployment}"), || async {
+            self.as_wanted(deployment).await.map_err(|error| format!("{error:#}"))
+        })
+        .await
+    }
+
+    async fn as_wanted(&self, name: &str) -> Result<()> {
+        let deployment = self.deployments().get(name).await?;
+        let spec = deployment.spec.context("a specification")?;
+        let (wanted, status) = (spec.replicas.context("replicas")?, deployment.status.context("a status")?);
         ensure!(status.observed_generation == deployment.metadata.generation, "the Deployment was not looked at yet");
-        ensure!(status.updated_replicas == wanted && status.available_replicas == wanted, "{status:?}");
-        let of = ListParams::default().labels("app.kubernetes.io/component=webhook");
-        let pods = self.pods().list(&of).await?.items;
-        ensure!(i32::try_from(pods.len()).ok() == wanted, "{} pods", pods.len());
+        // What is 0 is left out.
+        let counts = [status.updated_replicas, status.available_replicas].map(Option::unwrap_or_default);
+        ensure!(counts == [wanted; 2], "{status:?}");
+        let labels = spec.selector.match_labels.context("a selector")?;
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let pods = self.pods().list(&ListParams::default().labels(&labels.join(","))).await?.items;
+        ensure!(i32::try_from(pods.len()) == Ok(wanted), "{} pods", pods.len());
         Ok(())
+    }
+
+    /// Waits until every replica judges by these objects as they are now, or later. The kind is called as the API server calls it in paths.
+    pub async fn seen(&self, kind: &str, objects: &[ObjectMeta]) -> Result<()> {
+        let versions = objects.iter().filter_map(|object| object.resource_version.as_ref()?.parse::<u64>().ok());
+        let version = versions.max().with_context(|| format!("no {kind}"))?;
+        wait_until(ROLLOUT, &format!("{kind} of version {version} in every snapshot"), || async {
+            let seen = self.metric_of_each("revguard_snapshot_resource_version", &[("kind", kind)]).await;
+            let seen = seen.map_err(|error| format!("{error:#}"))?;
+            // Versions of a test's etcd are far below what a float holds exactly.
+            if seen.values().all(|at| *at >= version as f64) { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await
     }
 
     /// What each replica says of a metric.

@@ -151,6 +151,12 @@ impl Machine {
         script(&["kill", program])
     }
 
+    /// Ends one program of the node, which is started again at once.
+    pub fn restart(&self, program: &str) -> Result<()> {
+        ensure!(self.no_switch().is_none(), "this cluster is not ours");
+        script(&["restart", program])
+    }
+
     /// Gives the nodes an image.
     pub async fn load(&self, archive: &Path) -> Result<()> {
         let path = archive.to_str().context("a path in UTF-8")?;

@@ -1,16 +1,18 @@
 // lab is the one program in the pods of the node tests. Its first argument says which part it plays.
 //
-//	lab web          answers on :8080; "/?wait=20s" takes that long; /healthz; ends gracefully at SIGTERM
-//	lab istiod DIR   stands for an istiod of the revision $REVISION: over TLS on :15017 with DIR/tls.crt and DIR/tls.key, /inject notes
-//	                 the revision on the pod as Istio does and adds no container, /validate allows everything; /ready on :8080
-//	lab get URL [N]  N requests on a connection each; prints how often each answer came
+//	lab web            answers on :8080; "/?wait=20s" takes that long; /healthz; ends gracefully at SIGTERM
+//	lab get URL [N]    N requests on a connection each; prints how often each answer came
+//	lab load STREAMS   constant load, and a report of it on :8080: see load.go
+//	lab istiod DIR     stands for an istiod of the revision $REVISION: see istiod.go and inject.go
+//	lab metrics        stands for metrics-server: see metrics.go
+//
+// In the image of a gateway it is called pilot-agent, and plays that (gateway.go), and sh, which only knows how to sleep.
 //
 // It does nothing that a test could mistake for the product's doing: no retries, no state.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,24 +21,38 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 func main() {
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
-	if len(os.Args) < 2 {
-		log.Fatal("lab web | istiod DIR | get URL [N]")
+	part, rest := filepath.Base(os.Args[0]), os.Args[1:]
+	if part == "lab" {
+		if len(rest) == 0 {
+			log.Fatal("lab web | get URL [N] | load STREAMS | istiod DIR | metrics")
+		}
+		part, rest = rest[0], rest[1:]
 	}
-	switch part, rest := os.Args[1], os.Args[2:]; part {
+	switch part {
 	case "web":
 		web()
-	case "istiod":
-		istiod(rest[0])
 	case "get":
 		get(rest)
+	case "load":
+		load(rest[0])
+	case "istiod":
+		istiod(rest[0])
+	case "metrics":
+		metrics()
+	case "pilot-agent":
+		gateway()
+	case "sh":
+		shell(rest)
 	default:
 		log.Fatalf("lab plays no part called %q", part)
 	}
@@ -83,7 +99,7 @@ func plain(address string, handler http.Handler) func(context.Context) error {
 func web() {
 	name, _ := os.Hostname()
 	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	mux.HandleFunc("/healthz", ok)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// Without ?wait= there is nothing to parse, and nothing to wait for.
 		wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
@@ -93,61 +109,19 @@ func web() {
 	serve(plain(":8080", mux))
 }
 
-func istiod(dir string) {
-	calls := http.NewServeMux()
-	calls.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		var review struct {
-			APIVersion string `json:"apiVersion"`
-			Kind       string `json:"kind"`
-			Request    struct {
-				UID       string `json:"uid"`
-				Operation string `json:"operation"`
-				Namespace string `json:"namespace"`
-				Object    struct {
-					Metadata struct {
-						Annotations map[string]string `json:"annotations"`
-					} `json:"metadata"`
-				} `json:"object"`
-			} `json:"request"`
-		}
-		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		log.Printf("%s %s in %q", r.URL.Path, review.Request.Operation, review.Request.Namespace)
-		response := map[string]any{"uid": review.Request.UID, "allowed": true}
-		if r.URL.Path == "/inject" {
-			response["patchType"] = "JSONPatch"
-			response["patch"] = injected(review.Request.Object.Metadata.Annotations)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(map[string]any{"apiVersion": review.APIVersion, "kind": review.Kind, "response": response})
-	})
-	ready := http.NewServeMux()
-	ready.HandleFunc("/ready", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	hooks := func(ctx context.Context) error {
-		server := &http.Server{Addr: ":15017", Handler: calls}
-		return until(ctx, server, func() error { return server.ListenAndServeTLS(dir+"/tls.crt", dir+"/tls.key") })
-	}
-	serve(hooks, plain(":8080", ready))
-}
+func ok(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 
-// injected is the patch that notes on a pod who has injected it. Bytes travel in base64, which is how JSON in Go has them.
-func injected(annotations map[string]string) []byte {
-	const status = "sidecar.istio.io/status"
-	by, err := json.Marshal(map[string]any{"revision": os.Getenv("REVISION"), "containers": []string{}})
-	if err != nil {
-		log.Fatal(err)
+// shell is as much of a shell as a preStop hook needs: sh -c "sleep SECONDS".
+func shell(args []string) {
+	if len(args) == 2 && args[0] == "-c" {
+		if seconds, found := strings.CutPrefix(args[1], "sleep "); found {
+			if n, err := strconv.Atoi(seconds); err == nil {
+				time.Sleep(time.Duration(n) * time.Second)
+				return
+			}
+		}
 	}
-	operation := map[string]any{"op": "add", "path": "/metadata/annotations/sidecar.istio.io~1status", "value": string(by)}
-	if annotations == nil {
-		operation = map[string]any{"op": "add", "path": "/metadata/annotations", "value": map[string]string{status: string(by)}}
-	}
-	patch, err := json.Marshal([]any{operation})
-	if err != nil {
-		log.Fatal(err)
-	}
-	return patch
+	log.Fatalf("sh: only -c \"sleep SECONDS\" is known here, not %q", args)
 }
 
 func get(args []string) {

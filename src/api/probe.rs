@@ -1,4 +1,4 @@
-//! What is proven of new pods, before traffic and with it.
+//! What a rollout proves before it sends traffic, and how much has to be known of a pod before it counts.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

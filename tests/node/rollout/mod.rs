@@ -1,0 +1,25 @@
+//! Gateways move to another revision, under load, and nothing is lost.
+//!
+//! Their pods run a real Envoy; istiod, its injector and metrics-server are stand-ins, and `lab` says of each what it stands for and where it
+//! differs. revguard knows nothing of that: it is the image that is released, and only durations in the spec are shorter.
+//!
+//! Every count of losses stands beside one of the same load over an update in place, which loses what takes longer than a gateway drains.
+
+mod by_hand;
+mod course;
+mod hands;
+mod kill;
+mod moves;
+mod stage;
+mod traffic;
+mod watch;
+
+use libtest_mimic::Trial;
+
+use crate::trial::prove;
+
+/// What the controller does under load takes a quarter of an hour, so that it belongs to the full length.
+pub fn tests() -> Vec<Trial> {
+    let long = || [moves::tests(), hands::tests()].into_iter().flatten();
+    by_hand::tests().into_iter().chain(if prove() { long().collect() } else { Vec::new() }).collect()
+}
