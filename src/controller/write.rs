@@ -70,6 +70,9 @@ pub enum Change {
     Apply { object: Value, manager: Manager, held: Option<Held> },
     /// Operations of a JSON patch on that object.
     Patch { operations: Vec<Value>, held: Held },
+    /// The same while its spec is of this generation, whatever has become of its status: what a Deployment reports changes with
+    /// every pod that starts, and would refuse the very write that is due because a pod has started.
+    PatchSpec { operations: Vec<Value>, held: Held, generation: i64 },
     /// A new object, refused if there is one. `apiVersion`, `kind`, `metadata.name` and `.namespace` are filled in.
     Create { object: Value },
     /// The end of that object. With `foreground` the API server keeps it until everything that it owns is gone, so that
@@ -202,7 +205,7 @@ impl Writer {
             path.push_str("&dryRun=All");
         }
         let sent = send::send_with(&self.client, method, &path, Some(&body), LONGEST).await;
-        sent.map_err(|trouble| error(method.verb(), &write.at, trouble))
+        sent.map_err(|trouble| error(method.verb(), &write.at, unfit(trouble, &write.change)))
     }
 
     async fn attempt(&self, write: &Write) -> Result<Value, WriteError> {
@@ -214,7 +217,7 @@ impl Writer {
         self.crossing(write.boundary, Side::Before);
         let sent = send::send_with(&self.client, method, &path, Some(&body), left.min(LONGEST)).await;
         self.crossing(write.boundary, Side::After);
-        sent.map_err(|trouble| error(method.verb(), at, trouble))
+        sent.map_err(|trouble| error(method.verb(), at, unfit(trouble, &write.change)))
     }
 
     fn crossing(&self, boundary: &'static str, side: Side) {
@@ -251,6 +254,13 @@ fn request(write: &Write) -> (Method, String, Value) {
             let path = format!("{}?fieldManager={}", at.path(), Manager::Controller.as_str());
             (Method::JsonPatch, path, Value::Array(operations))
         }
+        Change::PatchSpec { operations, held, generation } => {
+            let is = |path: &str, value: Value| json!({"op": "test", "path": path, "value": value});
+            let guards = [is("/metadata/uid", json!(held.uid)), is("/metadata/generation", json!(generation))];
+            let operations: Vec<Value> = guards.into_iter().chain(operations.iter().cloned()).collect();
+            let path = format!("{}?fieldManager={}", at.path(), Manager::Controller.as_str());
+            (Method::JsonPatch, path, Value::Array(operations))
+        }
         Change::Create { object } => {
             let path = format!("{}?fieldManager={}", at.resource.path(&at.namespace), Manager::Controller.as_str());
             (Method::Create, path, named(object, at))
@@ -278,6 +288,17 @@ fn named(object: &Value, at: &At) -> Value {
         object["metadata"]["namespace"] = json!(at.namespace);
     }
     object
+}
+
+/// A `test` that did not hold is answered like any patch that does not fit, in these words and no others.
+fn unfit(trouble: Trouble, change: &Change) -> Trouble {
+    const UNFIT: &str = "the server rejected our request due to an error in our request";
+    match (trouble, change) {
+        (Trouble::Invalid(message), Change::PatchSpec { .. }) if message.contains(UNFIT) => {
+            Trouble::Refused(409, message)
+        }
+        (trouble, _) => trouble,
+    }
 }
 
 fn error(verb: &'static str, at: &At, trouble: Trouble) -> WriteError {
@@ -313,6 +334,14 @@ mod tests {
         );
         assert_eq!(body[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}));
         assert_eq!(body[1]["path"], "/data/a");
+        let operations = vec![json!({"op": "add", "path": "/spec/replicas", "value": 1})];
+        let scale = Change::PatchSpec { operations, held: held.clone(), generation: 3 };
+        let (_, _, body) = request(&write(scale.clone()));
+        assert_eq!(body[0], json!({"op": "test", "path": "/metadata/uid", "value": "u"}));
+        assert_eq!(body[1], json!({"op": "test", "path": "/metadata/generation", "value": 3}));
+        let refused = || Trouble::Invalid("the server rejected our request due to an error in our request".to_owned());
+        assert!(error("patch", &At::of(&CONFIG_MAPS, "ns", "c"), unfit(refused(), &scale)).is_benign());
+        assert!(matches!(unfit(refused(), &Change::Create { object: json!({}) }), Trouble::Invalid(_)));
         let delete = |foreground| Change::Delete { held: held.clone().any_version(), foreground };
         let (_, _, body) = request(&write(delete(false)));
         assert_eq!(body["preconditions"], json!({"uid": "u"}));

@@ -62,7 +62,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Pace { list: s(1), active: s(1), waiting: s(5), over: s(30), connections: s(5), guards: s(15) }
+        Pace { list: s(1), active: s(1), waiting: s(5), over: s(60), connections: s(5), guards: s(15) }
     }
 }
 
@@ -194,6 +194,7 @@ impl Conductor {
     }
 
     fn ended(&self, players: &mut BTreeMap<Key, Player>, key: Key, played: Result<(Box<Track>, Again), String>) {
+        let many = u32::try_from(players.len()).unwrap_or(u32::MAX);
         // Nobody is forgotten during a turn.
         let player = players.entry(key.clone()).or_default();
         player.began = None;
@@ -205,6 +206,8 @@ impl Conductor {
                 return;
             }
             Ok((track, Again::In(after))) => {
+                // However many have ended, together they ask no more than one that goes on does.
+                let after = if track.is_over() { after.max(self.pace.list.saturating_mul(many)) } else { after };
                 player.track = Some(track);
                 after
             }

@@ -67,7 +67,7 @@ pub fn word((reason, note, warning): &(String, String, bool)) -> Word {
 }
 
 /// The status of a rollout whose next write is refused: nothing else would say why it stands still.
-pub fn hindered(mut status: GatewayRolloutStatus, why: &dyn std::fmt::Display, now: Timestamp) -> GatewayRolloutStatus {
+pub fn hindered(mut status: GatewayRolloutStatus, why: &str, now: Timestamp) -> GatewayRolloutStatus {
     let (generation, now) = (status.observed_generation, now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     let at = status.conditions.iter().position(|c| c.type_ == STALLED);
     let before = at.map(|at| status.conditions.remove(at)).filter(|c| c.status == "True");
@@ -77,7 +77,7 @@ pub fn hindered(mut status: GatewayRolloutStatus, why: &dyn std::fmt::Display, n
         observed_generation: generation,
         last_transition_time: before.map_or(now, |c| c.last_transition_time),
         reason: HINDERED.to_owned(),
-        message: why.to_string().chars().take(1024).collect(),
+        message: why.chars().take(1024).collect(),
     };
     status.conditions.insert(at.unwrap_or(status.conditions.len()), condition);
     status.state = HINDERED.to_owned();

@@ -20,12 +20,12 @@ use crate::cluster::Trouble;
 use crate::cluster::request::encode;
 use crate::controller::prometheus::{About, Guard};
 use crate::controller::resource::{At, ROLLOUTS};
-use crate::controller::write::{Change, Write, WriteError};
+use crate::controller::write::{Change, Held, Write, WriteError};
 use crate::rollout::gate;
 use crate::rollout::guards::{self, Scene};
 use crate::rollout::objects::Impossible;
 use crate::rollout::read::{self, Raw, Unreadable};
-use crate::rollout::seen::{DryRun, Evidence, Gate, MetricResult};
+use crate::rollout::seen::{DryRun, Evidence, Gate, MetricResult, Of};
 use crate::rollout::status::{self, Before};
 use crate::rollout::{Memory, Next, Plan, Seen, Step, plan};
 use crate::telemetry::metrics::Loop;
@@ -42,23 +42,22 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 const STUMBLE: Duration = Duration::from_millis(500);
 /// … up to this.
 const MOST_STUMBLE: Duration = Duration::from_secs(30);
-/// The same step so often, with nothing remembered in between, is no progress: somebody takes it back.
-const SAME_STEP: u32 = 10;
+/// The same so often, with no wait in between, is no progress.
+const SAME_MOVE: u32 = 10;
 
 /// What one process keeps between the turns of a rollout. All of it can be lost.
 #[derive(Default)]
 pub struct Track {
     uid: String,
-    /// Where it is, as far as this process knows.
-    phase: Option<Phase>,
-    /// What the last turn was planned from.
-    last: Option<(Seen, Raw)>,
+    /// What the last turn was planned from, and what is remembered since.
+    last: Option<Sight>,
     evidence: BTreeMap<Arc<str>, (Instant, Evidence)>,
     rehearsed: Option<(Instant, i64, Vec<DryRun>)>,
     /// By which label pods can be set apart, and when that was asked.
     apart: Option<(Instant, Result<Arc<str>, String>)>,
-    /// What is known of its Prometheus.
+    /// What is known of its Prometheus, and what it said last.
     guard: Guard,
+    said_by_prometheus: (Gate, Vec<MetricResult>),
     /// Events of the last plan, said already.
     said: BTreeSet<(String, String, bool)>,
     status_at: Option<Instant>,
@@ -67,18 +66,28 @@ pub struct Track {
     stumbles: u32,
     /// The last failure, so that it is logged once.
     trouble: String,
-    /// How often each step was taken since something was remembered.
-    steps: BTreeMap<String, u32>,
+    /// What was done since there was nothing to do, and how often.
+    moves: BTreeMap<String, u32>,
 }
 
 impl Track {
+    /// Where it is, as far as this process knows.
+    fn phase(&self) -> Option<Phase> {
+        self.last.as_ref().map(|last| last.memory.phase)
+    }
+
     /// Whether everything is read that only guards look at: before the start, and from then on now and then.
     fn asks_guards(&self, every: Duration) -> bool {
-        match self.phase {
+        match self.phase() {
             Some(phase) if phase.is_over() => false,
             Some(phase) if !is_before(phase) => self.apart.as_ref().is_none_or(|(at, _)| at.elapsed() >= every),
             _ => true,
         }
+    }
+
+    /// Nothing follows by itself, and nobody has to be asked.
+    pub fn is_over(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.memory.phase.is_over() && !has_apart(&last.seen))
     }
 
     /// Whether this version of the object is our own doing.
@@ -131,17 +140,19 @@ impl Conductor {
     }
 
     async fn attempt(&self, at: &At, track: &mut Track) -> Result<Again, TurnError> {
-        if let Some(phase) = track.phase {
-            self.ask_pods(phase, track).await;
-            self.rehearse(phase, track).await;
+        if let Some(last) = track.last.take() {
+            self.ask_pods(&last, track).await;
+            self.rehearse(&last, track).await;
+            self.guardrails(&last, track).await;
+            track.last = Some(last);
         }
         let guards = track.asks_guards(self.pace.guards);
         let Some(mut sight) = self.look(at, track, guards).await? else { return Ok(Again::Gone) };
         let uid = &sight.seen.rollout.held.uid;
-        // The first look of a process, or at an object, only tells whom to ask.
-        let first = track.uid != **uid;
-        if first {
-            *track = Track { uid: uid.to_string(), ..Track::default() };
+        if track.uid != **uid {
+            // The first look of this process at this object only tells whom to ask. Nothing is done without their answers.
+            *track = Track { uid: uid.to_string(), last: Some(sight), ..Track::default() };
+            return Ok(Again::In(MOMENT));
         }
         let now = Timestamp::now();
         let mut plan = plan(&sight.seen, &sight.memory, now);
@@ -151,15 +162,18 @@ impl Conductor {
             plan = crate::rollout::plan(&again.seen, &again.memory, now);
             sight = again;
         }
-        track.phase = Some(sight.memory.phase);
         if sight.raw.is_guarded() {
             track.apart = Some((Instant::now(), sight.seen.apart_key.clone()));
         }
-        let again = match plan.next {
-            Next::Wait(_) if first => Ok(Again::In(MOMENT)),
-            _ => self.act(at, track, &sight, (plan, now)).await,
-        };
-        track.last = Some((sight.seen, sight.raw));
+        let again = self.act(at, track, &sight, (&plan, now)).await;
+        if let (Ok(_), Next::Remember(after)) = (&again, plan.next) {
+            sight.memory = *after;
+        }
+        if sight.memory.phase.is_over() && !has_apart(&sight.seen) {
+            // Of what is over nothing is asked, and there may be hundreds.
+            sight.raw = Raw::default();
+        }
+        track.last = Some(sight);
         again
     }
 
@@ -175,11 +189,12 @@ impl Conductor {
     }
 
     /// Everything, read now, with what pods, dry-runs and Prometheus said; `None`: the rollout is gone.
-    async fn look(&self, at: &At, track: &mut Track, guards: bool) -> Result<Option<Sight>, TurnError> {
+    async fn look(&self, at: &At, track: &Track, guards: bool) -> Result<Option<Sight>, TurnError> {
         let Some(object) = self.object(at).await? else { return Ok(None) };
         let status = status::read(&object["status"]);
         let memory = status::memory(&status);
         let known = self.shared.state.load_full();
+        let guards = guards && !memory.phase.is_over();
         let raw = self.reader.fill(Raw::of(object), &known.snapshot, guards).await?;
         let mut seen = read::seen(&raw, &known.snapshot)?;
         if raw.is_guarded() && is_before(memory.phase) {
@@ -191,14 +206,13 @@ impl Conductor {
         seen.evidence = track.evidence.iter().map(|(uid, (_, e))| (uid.clone(), e.clone())).collect();
         let generation = seen.rollout.generation;
         seen.dry_runs = track.rehearsed.as_ref().filter(|r| r.1 == generation).map(|r| r.2.clone());
-        (seen.gate, seen.metrics) = self.guardrails(&seen, &memory, &mut track.guard).await;
+        (seen.gate, seen.metrics) = track.said_by_prometheus.clone();
         Ok(Some(Sight { seen, raw, status, memory }))
     }
 
     /// Asks the pods that the last turn saw.
-    async fn ask_pods(&self, phase: Phase, track: &mut Track) {
-        let Some((seen, _)) = &track.last else { return };
-        if !phase.is_active() {
+    async fn ask_pods(&self, last: &Sight, track: &mut Track) {
+        if !last.memory.phase.is_active() && !has_apart(&last.seen) {
             track.evidence.clear();
             return;
         }
@@ -206,8 +220,8 @@ impl Conductor {
         let recent = |uid: &Arc<str>| {
             track.evidence.get(uid).is_some_and(|(at, _)| now.duration_since(*at) < self.pace.connections)
         };
-        let asked = evidence::gather(seen, recent).await;
-        let there: BTreeSet<Arc<str>> = seen.pods.iter().map(|p| p.held.uid.clone()).collect();
+        let asked = evidence::gather(&last.seen, recent).await;
+        let there: BTreeSet<Arc<str>> = last.seen.pods.iter().map(|p| p.held.uid.clone()).collect();
         track.evidence.retain(|uid, _| there.contains(uid));
         for (uid, found) in asked {
             let before = track.evidence.get(&uid).map(|(_, e)| e);
@@ -217,24 +231,26 @@ impl Conductor {
     }
 
     /// Makes the dry-runs where they are looked at, again once they are old.
-    async fn rehearse(&self, phase: Phase, track: &mut Track) {
-        if !matches!(phase, Phase::Pending | Phase::Planned | Phase::Preflight | Phase::Preparing | Phase::Probing) {
+    async fn rehearse(&self, last: &Sight, track: &mut Track) {
+        let phase = last.memory.phase;
+        if !is_before(phase) && !matches!(phase, Phase::Preparing | Phase::Probing) {
             track.rehearsed = None;
             return;
         }
-        let Some((seen, raw)) = &track.last else { return };
-        let generation = seen.rollout.generation;
+        let generation = last.seen.rollout.generation;
         let fresh = |(at, of, _): &(Instant, i64, Vec<DryRun>)| at.elapsed() < REHEARSED && *of == generation;
         if !track.rehearsed.as_ref().is_some_and(fresh) {
-            let found = rehearse::rehearse(&self.writer, seen, raw).await;
+            let found = rehearse::rehearse(&self.writer, &last.seen, &last.raw).await;
             track.rehearsed = Some((Instant::now(), generation, found));
         }
     }
 
-    /// What alerts and metrics say.
-    async fn guardrails(&self, seen: &Seen, memory: &Memory, guard: &mut Guard) -> (Gate, Vec<MetricResult>) {
+    /// Asks what alerts and metrics say. An evaluation stays until the next one: the plan counts it once.
+    async fn guardrails(&self, last: &Sight, track: &mut Track) {
+        let Sight { seen, memory, .. } = last;
         if memory.phase.is_over() {
-            return (Gate::Off, Vec::new());
+            track.said_by_prometheus = (Gate::Off, Vec::new());
+            return;
         }
         let spec = &seen.rollout.spec;
         let old_workload = read::target(spec);
@@ -243,7 +259,13 @@ impl Conductor {
         let new_workload = if parallel { &*names.canary } else { old_workload };
         let names = gate::Names { namespace: &seen.rollout.namespace, new_workload, old_workload };
         let about = About { guardrails: &spec.guardrails, memory, names, now: Timestamp::now() };
-        guard.look(&self.writer, &self.names, &about).await
+        let (gate, metrics) = track.guard.look(&self.writer, &self.names, &about).await;
+        let (known, results) = &mut track.said_by_prometheus;
+        *known = gate;
+        for result in metrics {
+            results.retain(|r| r.name != result.name);
+            results.push(result);
+        }
     }
 
     /// Does what the plan says.
@@ -252,20 +274,20 @@ impl Conductor {
         at: &At,
         track: &mut Track,
         sight: &Sight,
-        (plan, now): (Plan, Timestamp),
+        (plan, now): (&Plan, Timestamp),
     ) -> Result<Again, TurnError> {
         let Sight { seen, memory, .. } = sight;
         let after = match &plan.next {
             Next::Remember(after) => &**after,
             _ => memory,
         };
-        let status = status::status(seen, after, &plan, Before { status: &sight.status, now });
+        let status = status::status(seen, after, plan, Before { status: &sight.status, now });
+        let held = carry::precondition(&seen.rollout.held);
         self.writer.metrics().rollouts.set(&say::figures(seen, &status));
         match &plan.next {
             Next::Remember(after) => {
-                self.write_status(at, track, (seen, &status), REMEMBER).await?;
+                self.write_status(at, track, (held, &status), REMEMBER).await?;
                 say::transition(self.writer.metrics(), memory, after);
-                track.phase = Some(after.phase);
                 tracing::info!(
                     namespace = at.namespace,
                     rollout = at.name,
@@ -274,21 +296,12 @@ impl Conductor {
                     state = status.state,
                     "a rollout goes on"
                 );
-                self.say(at, track, &plan).await;
-                track.steps.clear();
-                Ok(Again::In(Duration::ZERO))
+                self.say(at, track, plan).await;
+                Ok(Again::In(again_and_again(track, format!("{} {}", after.phase.as_str(), status.state))))
             }
             Next::Do(step) => {
-                let write = match self.carry(step, sight).await {
-                    Ok(write) => write,
-                    Err(error) => {
-                        let told = say::hindered(status, &error, now);
-                        if is_said(&error) && is_due(&sight.status, &told, track.status_at) {
-                            self.write_status(at, track, (seen, &told), STATUS).await?;
-                        }
-                        return Err(error);
-                    }
-                };
+                let write = carry::write(step, seen, &sight.raw)?;
+                self.writer.write(&write).await?;
                 tracing::info!(
                     namespace = at.namespace,
                     rollout = at.name,
@@ -296,37 +309,29 @@ impl Conductor {
                     object = %write.at,
                     "a step of a rollout is done"
                 );
-                self.say(at, track, &plan).await;
-                Ok(Again::In(same_step(track, step, &write)))
+                self.say(at, track, plan).await;
+                Ok(Again::In(again_and_again(track, format!("{} {}", write.boundary, write.at))))
             }
             Next::Wait(_) | Next::Done => {
-                self.say(at, track, &plan).await;
+                track.moves.clear();
+                self.say(at, track, plan).await;
                 if is_due(&sight.status, &status, track.status_at) {
-                    self.write_status(at, track, (seen, &status), STATUS).await?;
+                    self.write_status(at, track, (held, &status), STATUS).await?;
                 }
                 let until = match &plan.next {
                     Next::Wait(waiting) => waiting.until,
                     _ => None,
                 };
-                Ok(Again::In(self.pause(
-                    memory.phase,
-                    seen.rollout.deleting,
-                    until.map(|until| until.duration_since(now)),
-                )))
+                Ok(Again::In(self.pause(sight, until.map(|until| until.duration_since(now)))))
             }
         }
     }
 
-    async fn carry(&self, step: &Step, sight: &Sight) -> Result<Write, TurnError> {
-        let write = carry::write(step, &sight.seen, &sight.raw)?;
-        self.writer.write(&write).await?;
-        Ok(write)
-    }
-
     /// How long until the next look, if nothing is heard before.
-    fn pause(&self, phase: Phase, deleting: bool, until: Option<jiff::SignedDuration>) -> Duration {
+    fn pause(&self, sight: &Sight, until: Option<jiff::SignedDuration>) -> Duration {
+        let phase = sight.memory.phase;
         let pace = match phase {
-            _ if deleting || phase.is_active() => self.pace.active,
+            _ if sight.seen.rollout.deleting || phase.is_active() || has_apart(&sight.seen) => self.pace.active,
             _ if phase.is_over() => self.pace.over,
             _ => self.pace.waiting,
         };
@@ -337,11 +342,11 @@ impl Conductor {
         &self,
         at: &At,
         track: &mut Track,
-        (seen, status): (&Seen, &GatewayRolloutStatus),
+        (held, status): (Held, &GatewayRolloutStatus),
         boundary: &'static str,
     ) -> Result<(), WriteError> {
         let operations = vec![json!({"op": "add", "path": "/status", "value": status})];
-        let change = Change::Patch { operations, held: carry::precondition(&seen.rollout.held) };
+        let change = Change::Patch { operations, held };
         let write = Write { boundary, by: Loop::Rollout, at: at.clone().status(), change };
         let written = self.writer.write(&write).await?;
         track.status_at = Some(Instant::now());
@@ -375,17 +380,31 @@ impl Conductor {
         if track.trouble != text {
             tracing::warn!(namespace = at.namespace, rollout = at.name, error = text, "a rollout does not go on");
             if is_said(error) {
-                let word = say::word(&("Hindered".to_owned(), text.clone(), true));
-                self.events.tell(at, &track.uid, &word).await;
+                self.hindered(at, track, &text).await;
             }
             track.trouble = text;
         }
         wait
     }
+
+    /// Says on the object why nothing happens: no plan could be made, or what was planned is refused.
+    async fn hindered(&self, at: &At, track: &mut Track, why: &str) {
+        let word = say::word(&(say::HINDERED.to_owned(), why.to_owned(), true));
+        self.events.tell(at, &track.uid, &word).await;
+        let Ok(Some(object)) = self.object(at).await else { return };
+        let status = say::hindered(status::read(&object["status"]), why, Timestamp::now());
+        // Counted and logged where it was tried; the Event says the same.
+        let _ = self.write_status(at, track, (Held::of(&object), &status), STATUS).await;
+    }
 }
 
 /// No turn follows the one before sooner than this, unless something was written.
 const MOMENT: Duration = Duration::from_millis(50);
+
+/// A pod finishes what it has.
+fn has_apart(seen: &Seen) -> bool {
+    seen.pods.iter().any(|pod| pod.of == Of::Apart)
+}
 
 /// Nothing was changed yet, and findings stand against it.
 fn is_before(phase: Phase) -> bool {
@@ -401,11 +420,12 @@ fn is_said(error: &TurnError) -> bool {
     }
 }
 
-/// How long after this step: not at all, unless it is taken again and again, alone or in turns with others.
-fn same_step(track: &mut Track, step: &Step, write: &Write) -> Duration {
-    let times = track.steps.entry(format!("{} {}", step.boundary(), write.at)).or_default();
+/// How long after this move: not at all, unless it is made again and again, alone or in turns with others: somebody takes it back, or it was
+/// never one.
+fn again_and_again(track: &mut Track, what: String) -> Duration {
+    let times = track.moves.entry(what).or_default();
     *times += 1;
-    let over = times.saturating_sub(SAME_STEP);
+    let over = times.saturating_sub(SAME_MOVE);
     if over == 0 { Duration::ZERO } else { STUMBLE.saturating_mul(1 << over.min(16)).min(MOST_STUMBLE) }
 }
 

@@ -10,6 +10,7 @@ mod crash;
 mod crd;
 mod forward;
 mod held;
+mod injected;
 mod node;
 mod refused;
 mod rights;
@@ -34,8 +35,15 @@ pub fn tests() -> Vec<Trial> {
         trial!(ApiServer, crd::the_definition_refuses_what_cannot_be_carried_out),
         trial!(Helm, approvals::only_who_may_approves_and_nobody_in_anothers_name),
     ];
-    let controller =
-        [forward::tests(), held::tests(), back::tests(), refused::tests(), crash::tests(), rights::tests()];
+    let controller = [
+        forward::tests(),
+        held::tests(),
+        back::tests(),
+        refused::tests(),
+        crash::tests(),
+        rights::tests(),
+        injected::tests(),
+    ];
     controller.into_iter().flatten().chain(admission).collect()
 }
 
@@ -124,7 +132,12 @@ impl Stage {
     }
 
     async fn of(world: Arc<World>, ns: &str) -> Result<Stage> {
-        world.env.apply(&GATEWAY.replace("HERE", ns)).await?;
+        Stage::with(world, ns, GATEWAY).await
+    }
+
+    /// With another gateway.
+    async fn with(world: Arc<World>, ns: &str, gateway: &str) -> Result<Stage> {
+        world.env.apply(&gateway.replace("HERE", ns)).await?;
         let node = Node::start(world.env.plane.client(), ns);
         let stage = Stage { world, node, ns: ns.to_owned() };
         stage.has_ready(GW, 2).await?;
