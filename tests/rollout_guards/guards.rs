@@ -8,7 +8,7 @@ use revguard::rollout::guards::{self, GUARDS, Scene};
 use revguard::rollout::read::{Listed, seen};
 use revguard::rollout::seen::{DryRun, Finding, Severity};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::world::{self, World};
 
@@ -178,4 +178,16 @@ fn words_are_whole() {
             assert!(f.object.contains('/'), "{f:#?}");
         }
     }
+}
+
+#[test]
+fn what_an_injector_made_of_a_dry_run_is_looked_at() {
+    let pod = |image: &str, annotations: Value| json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "istio-proxy", "image": image}]}});
+    let why = |pod: &Value| guards::wrongly_injected(pod, "1-24");
+    assert_eq!(why(&pod("proxyv2:1.24.5", json!({"istio.io/rev": "1-24"}))), None);
+    assert_eq!(why(&pod("proxyv2:1.24.5", json!({"sidecar.istio.io/status": "{\"revision\":\"1-24\"}"}))), None);
+    let other = why(&pod("proxyv2:1.23.5", json!({"istio.io/rev": "1-23"})));
+    assert_eq!(other.as_deref(), Some("it was injected by revision 1-23, not 1-24"));
+    assert!(why(&pod("auto", json!({}))).is_some_and(|w| w.contains("nothing injected it")));
+    assert_eq!(why(&json!({"spec": {"containers": []}})).as_deref(), Some("it has no proxy"));
 }

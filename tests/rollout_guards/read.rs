@@ -317,11 +317,13 @@ fn an_approval_counts_only_for_this_object_and_with_a_name() {
 /// Every value of an object in turn becomes something else; nothing may panic, whatever comes of it.
 #[test]
 fn odd_objects_are_read_as_far_as_they_can_be() {
-    for mut world in [world::injected(), world::mounted()] {
+    // The control planes are the same in both.
+    let of_gateway = |o: &Value| o["metadata"]["namespace"] == "default" || o["kind"] == "GatewayRollout";
+    for (mut world, all) in [(world::injected(), true), (world::mounted(), false)] {
         let known = world.known();
         let odd = [Value::Null, json!(-1), json!("\u{0}%"), json!([[]]), json!({"": {}}), json!(1e300), json!(true)];
         let mut tried = 0_usize;
-        for (name, object) in world.objects.clone() {
+        for (name, object) in world.objects.clone().into_iter().filter(|(_, o)| all || of_gateway(o)) {
             for pointer in pointers(&object) {
                 let changed = world.objects.get_mut(&name).expect("it");
                 *changed.pointer_mut(&pointer).expect("a place") = odd[tried % odd.len()].clone();
@@ -330,7 +332,7 @@ fn odd_objects_are_read_as_far_as_they_can_be() {
                 world.objects.insert(name.clone(), object.clone());
             }
         }
-        assert!(tried > 300, "{tried}");
+        assert!(tried > 200, "{tried}");
     }
 }
 

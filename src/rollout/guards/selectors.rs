@@ -71,7 +71,11 @@ fn disjoint(scene: &Scene<'_>) -> Vec<Found> {
             if is_own || object.label(key::ROLLOUT) == Some(uid) || !matches() {
                 continue;
             }
-            found.push(Found::block(scene.object(kind, name)).says(
+            // Without pods of its own it counts nothing, as long as nobody scales it up: what an earlier rollout left as standby.
+            let sleeps = listed == Listed::Deployments && object["spec"]["replicas"] == 0;
+            let named = scene.object(kind, name);
+            let words = if sleeps { Found::warn(named) } else { Found::block(named) };
+            found.push(words.says(
                 format!("the selector of {kind} {}/{name} matches the pods of {}.", scene.namespace(), plan.names.canary),
                 "autoscalers, disruption budgets and kubectl tell pods by labels alone and would count them for both.",
                 format!(
