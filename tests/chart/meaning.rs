@@ -642,6 +642,8 @@ fn monitoring() -> Result<()> {
             && text(monitor, "/spec/endpoints/0/port") == "metrics"
     );
     ensure!(text(monitor, "/spec/endpoints/0/relabelings/0/targetLabel") == "component");
+    // Metrics of rollouts have a namespace of their own.
+    ensure!(monitor["spec"]["endpoints"][0]["honorLabels"] == true, "{monitor}");
     let dashboard: Value =
         serde_json::from_str(text(find(&objects, "ConfigMap", "revguard-dashboard")?, "/data/revguard.json"))?;
     ensure!(dashboard == serde_json::from_str::<Value>(&file("files/dashboard.json"))?);

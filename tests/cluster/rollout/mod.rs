@@ -9,6 +9,7 @@ mod back;
 mod crash;
 mod crd;
 mod forward;
+mod gate;
 mod held;
 mod injected;
 mod node;
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Trial> {
     let controller = [
         forward::tests(),
         held::tests(),
+        gate::tests(),
         back::tests(),
         refused::tests(),
         crash::tests(),
