@@ -134,8 +134,9 @@ fn arguments_parse() -> Result<()> {
 fn parameters_agree() -> Result<()> {
     for values in MATRIX {
         let objects = render(values)?;
-        let policy = of_kind(&objects, "ValidatingAdmissionPolicy");
-        let policy = policy.first().context("a policy")?;
+        let asks = |p: &&&Value| p["spec"]["paramKind"].is_object();
+        let policies = of_kind(&objects, "ValidatingAdmissionPolicy");
+        let policy = *policies.iter().find(asks).context("a policy with parameters")?;
         let kind = json!({"apiVersion": GUARD_PARAMETERS.api_version(), "kind": GUARD_PARAMETERS.kind});
         ensure!(policy["spec"]["paramKind"] == kind, "{}", policy["spec"]["paramKind"]);
         let deployments = of_kind(&objects, "Deployment");
@@ -581,7 +582,9 @@ fn names_and_labels() -> Result<()> {
                 ensure!(placed.is_empty(), "{kind} {name}");
             } else {
                 ensure!(
-                    placed == NAMESPACE || placed == "istio-system" && name.ends_with("-remote-clusters"),
+                    placed == NAMESPACE
+                        || placed == "istio-system" && name.ends_with("-remote-clusters")
+                        || ["edge", "outer-edge"].contains(&placed) && name.ends_with("-rollouts"),
                     "{kind} {name} in {placed:?}"
                 );
             }

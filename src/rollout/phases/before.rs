@@ -123,9 +123,8 @@ pub fn blocked(look: &Look) -> Option<String> {
     let (Some(findings), Some(dry_runs)) = (&look.seen.findings, &look.seen.dry_runs) else {
         return Some("the guards to be asked".to_owned());
     };
-    let accepted = &look.spec().acknowledge;
-    let mut blocking =
-        findings.iter().filter(|f| f.severity == Severity::Block && !accepted.iter().any(|a| a == f.guard));
+    // What a person may accept, and has, is a warning by now.
+    let mut blocking = findings.iter().filter(|f| f.severity == Severity::Block);
     if let Some(first) = blocking.next() {
         let more = blocking.count();
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
