@@ -15,6 +15,7 @@ mod injected;
 mod node;
 mod refused;
 mod rights;
+mod syncz;
 mod watch;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub fn tests() -> Vec<Trial> {
         crash::tests(),
         rights::tests(),
         injected::tests(),
+        syncz::tests(),
     ];
     controller.into_iter().flatten().chain(admission).collect()
 }
