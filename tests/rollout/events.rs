@@ -305,6 +305,8 @@ impl World {
             Event::LateDecides => {
                 self.late_left -= 1;
                 let mut pending = self.pending(decision);
+                // What is decided while somebody has taken pods is of a world that has too few.
+                pending.tainted = self.harmed;
                 if self.config.broken == Broken::OwnChoice {
                     self.choose_anew(&mut pending);
                 }

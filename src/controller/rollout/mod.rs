@@ -14,7 +14,6 @@ mod carry;
 mod envoy;
 mod evidence;
 mod istiod;
-mod look;
 mod rehearse;
 mod say;
 mod turn;
@@ -32,15 +31,14 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use self::look::Reader;
 use self::turn::{Again, Track};
 use super::events::Events;
 use super::names::Names;
 use super::resource::ROLLOUTS;
 use super::write::Writer;
 use crate::admission::webhook::Shared;
-use crate::cluster::Trouble;
 use crate::cluster::request::Question;
+use crate::cluster::{GatewayReader, Trouble};
 use crate::telemetry::Heartbeat;
 use crate::telemetry::metrics::Loop;
 
@@ -105,7 +103,7 @@ pub struct Conductor {
     events: Events,
     shared: Arc<Shared>,
     names: Names,
-    reader: Reader,
+    reader: GatewayReader,
     pace: Pace,
     istiod_token: Option<PathBuf>,
 }
@@ -139,7 +137,7 @@ impl Conductor {
         let Settings { names, holder, pace, istiod_token } = settings;
         // Events of its own: what an audit has to say must not leave no room for what a rollout has to say.
         let events = Events::of_transitions(writer.clone(), &holder);
-        let reader = Reader::new(writer.client().clone());
+        let reader = GatewayReader::new(writer.client().clone());
         Conductor { writer, events, shared, names, reader, pace, istiod_token }
     }
 

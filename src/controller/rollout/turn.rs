@@ -13,13 +13,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::istiod::{self, Istiods};
-use super::look::LookError;
-use super::{Conductor, carry, evidence, look, rehearse, say};
+use super::{Conductor, carry, evidence, rehearse, say};
 use crate::api::GatewayRolloutStatus;
 use crate::api::gateway_rollout::{Level, StrategyType};
 use crate::api::rollout_status::Phase;
-use crate::cluster::Trouble;
 use crate::cluster::request::encode;
+use crate::cluster::{ReadError, Trouble, list};
 use crate::controller::prometheus::{About, Guard};
 use crate::controller::resource::{At, ROLLOUTS};
 use crate::controller::write::{Change, Held, Write, WriteError};
@@ -111,7 +110,7 @@ pub enum Again {
 #[derive(Debug, thiserror::Error)]
 enum TurnError {
     #[error(transparent)]
-    Look(#[from] LookError),
+    Look(#[from] ReadError),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
     #[error(transparent)]
@@ -182,13 +181,13 @@ impl Conductor {
     }
 
     /// The object itself, freshly. A list of one needs no right that finding it does not need already.
-    async fn object(&self, at: &At) -> Result<Option<Value>, LookError> {
+    async fn object(&self, at: &At) -> Result<Option<Value>, ReadError> {
         let path = format!("{}?fieldSelector=metadata.name%3D{}", at.resource.path(&at.namespace), encode(&at.name));
-        let listed = look::list(self.writer.client(), &path, ROLLOUTS.kind).await;
+        let listed = list(self.writer.client(), &path, ROLLOUTS.kind).await;
         match listed {
             Ok(items) => Ok(items.into_iter().next()),
             Err(Trouble::NotFound) => Ok(None),
-            Err(trouble) => Err(LookError { what: at.to_string(), trouble }),
+            Err(trouble) => Err(ReadError { what: at.to_string(), trouble }),
         }
     }
 
