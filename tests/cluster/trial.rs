@@ -25,6 +25,8 @@ pub enum Needs {
     Helm,
     /// Those, and Prometheus.
     Prometheus,
+    /// Controllers, and Prometheus.
+    ControllersAndPrometheus,
 }
 
 /// A test that takes longer says so: these are what a run waits for.
@@ -80,10 +82,11 @@ fn available(needs: Needs) -> Result<(), String> {
     if matches!(needs, Needs::Helm | Needs::Prometheus) {
         folder("helm")?;
     }
-    if needs == Needs::Prometheus {
+    if matches!(needs, Needs::Prometheus | Needs::ControllersAndPrometheus) {
         folder("prometheus")?;
     }
-    if needs == Needs::Controllers && tools.kube_controller_manager.is_none() {
+    if matches!(needs, Needs::Controllers | Needs::ControllersAndPrometheus) && tools.kube_controller_manager.is_none()
+    {
         return Err("put kube-controller-manager into the folder that KUBEBUILDER_ASSETS names, or \
                     unset it and install Go"
             .to_owned());
