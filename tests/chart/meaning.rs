@@ -352,14 +352,14 @@ fn istiods_are_asked() -> Result<()> {
         }
         Ok(token)
     };
-    let token = found(&[])?.context("a token")?;
+    let token = found(&["--set", "rollouts.istiod.ask=true"])?.context("a token")?;
     let source = &token["projected"]["sources"][0]["serviceAccountToken"];
     ensure!(source["audience"] == "istio-ca" && source["expirationSeconds"] == 600, "{source}");
-    let other = found(&["--set", "rollouts.istiod.audience=mesh"])?.context("a token")?;
+    let other = found(&["--set", "rollouts.istiod.ask=true,rollouts.istiod.audience=mesh"])?.context("a token")?;
     ensure!(text(&other, "/projected/sources/0/serviceAccountToken/audience") == "mesh", "{other}");
-    ensure!(found(&["--set", "rollouts.clusterWide=false,rollouts.namespaces={edge}"])?.is_some());
-    ensure!(found(&["--set", "rollouts.clusterWide=false"])?.is_none(), "nothing is ever rolled out");
-    ensure!(found(&["--set", "rollouts.istiod.ask=false"])?.is_none());
+    ensure!(found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false,rollouts.namespaces={edge}"])?.is_some());
+    ensure!(found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false"])?.is_none(), "nothing is ever rolled out");
+    ensure!(found(&[])?.is_none(), "a token that nobody asked for");
     Ok(())
 }
 
