@@ -77,11 +77,10 @@ fn places() -> Vec<String> {
     sides.chain(later.map(str::to_owned)).collect()
 }
 
-/// A stage on which a controller was just installed, and what the same load loses in place.
-async fn begin(machine: &'static Machine) -> Result<Tally> {
+/// On a stage with a controller that was just installed; the test is given what the same load loses in place.
+async fn begin(machine: &'static Machine, test: impl AsyncFnOnce(Tally) -> Result<()>) -> Result<()> {
     Guard::installed(machine, &[]).await?;
-    stage::set(machine).await?;
-    by_hand::in_place(machine).await
+    stage::on(machine, async { test(by_hand::in_place(machine).await?).await }).await
 }
 
 fn write(name: &str, tally: &Tally, control: &Tally, more: Value) -> Result<()> {
@@ -96,10 +95,21 @@ fn write(name: &str, tally: &Tally, control: &Tally, more: Value) -> Result<()> 
 }
 
 async fn a_controller_killed_at_every_boundary_loses_nothing(machine: &'static Machine) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| killed(machine, &control).await).await
+}
+
+async fn killed(machine: &'static Machine, control: &Tally) -> Result<()> {
     let places = places();
     ensure!(places.len() == 50, "{} places", places.len());
     let armed = Armed::at(machine, &places).await?;
+    let came = until_used(machine, &armed).await;
+    let killed = armed.disarm().await;
+    let ((tally, rollouts), killed) = (came?, killed?);
+    write("rollout-killed", &tally, control, json!({"rollouts": rollouts, "killed": killed, "places": places}))
+}
+
+/// There and back until every place was used; what came of the load, and how many rollouts it was.
+async fn until_used(machine: &'static Machine, armed: &Armed) -> Result<(Tally, u32)> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let mut rollouts = 0;
@@ -109,16 +119,14 @@ async fn a_controller_killed_at_every_boundary_loses_nothing(machine: &'static M
         custom.and(helm)?;
         expires(machine, HELM).await?;
         rollouts += 4;
-        if armed.used()?.len() == places.len() {
+        if armed.left()?.is_empty() {
             break;
         }
     }
     let tally = traffic.finish().await?;
     tally.none_lost("killed at every boundary")?;
     watch.held("killed at every boundary")?;
-    let killed = armed.disarm().await?;
-    write("rollout-killed", &tally, &control, json!({"rollouts": rollouts, "killed": killed, "places": places}))?;
-    stage::clear(machine).await
+    Ok((tally, rollouts))
 }
 
 /// A rollout that ends where it began and then goes by itself.
@@ -144,7 +152,10 @@ async fn gone(machine: &Machine, gateway: Gateway, name: &str) -> Result<()> {
 async fn a_restarted_api_server_loses_nothing_and_an_eviction_no_more_than_it_does_alone(
     machine: &'static Machine,
 ) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| restarted_and_evicted(machine, &control).await).await
+}
+
+async fn restarted_and_evicted(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let there = Course::to_new(machine, CUSTOM).await?;
@@ -166,9 +177,8 @@ async fn a_restarted_api_server_loses_nothing_and_an_eviction_no_more_than_it_do
     let tally = traffic.finish().await?;
     tally.none_lost("an API server that restarts")?;
     watch.held("an API server that restarts")?;
-    write("rollout-api-server", &tally, &control, json!({"rollouts": 2, "restarts": restarts}))?;
-    evictions(machine, &control).await?;
-    stage::clear(machine).await
+    write("rollout-api-server", &tally, control, json!({"rollouts": 2, "restarts": restarts}))?;
+    evictions(machine, control).await
 }
 
 /// An old pod and a new one are evicted in the middle. Whoever evicts a pod ends it as a Deployment does: what it then loses are the long
@@ -231,7 +241,10 @@ async fn evict(machine: &'static Machine, course: &Course, revision: &str) -> Re
 }
 
 async fn pause_abort_and_delete_in_every_phase_lose_nothing(machine: &'static Machine) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| every_hand(machine, &control).await).await
+}
+
+async fn every_hand(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let (custom, helm) = tokio::join!(every_phase(machine, CUSTOM), every_phase(machine, HELM));
@@ -239,8 +252,7 @@ async fn pause_abort_and_delete_in_every_phase_lose_nothing(machine: &'static Ma
     let tally = traffic.finish().await?;
     tally.none_lost("paused, aborted and deleted in every phase")?;
     watch.held("paused, aborted and deleted in every phase")?;
-    write("rollout-hands", &tally, &control, json!({"rollouts": rollouts}))?;
-    stage::clear(machine).await
+    write("rollout-hands", &tally, control, json!({"rollouts": rollouts}))
 }
 
 /// Every hand in every phase, one rollout after another; how many there were. The gateway is on the old revision before and after.
@@ -297,7 +309,10 @@ async fn every_phase(machine: &'static Machine, gateway: Gateway) -> Result<u32>
 }
 
 async fn a_revision_that_turns_bad_holds_the_rollout(machine: &'static Machine) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| turns_bad(machine, &control).await).await
+}
+
+async fn turns_bad(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     for gateway in BOTH {
@@ -326,14 +341,16 @@ async fn a_revision_that_turns_bad_holds_the_rollout(machine: &'static Machine) 
     let tally = traffic.finish().await?;
     tally.none_lost("a revision that turns bad")?;
     watch.held("a revision that turns bad")?;
-    write("rollout-turns-bad", &tally, &control, json!({"rollouts": 2}))?;
-    stage::clear(machine).await
+    write("rollout-turns-bad", &tally, control, json!({"rollouts": 2}))
 }
 
 /// In place, step by step, and back; what it promises is the pods' own drain.
 async fn in_place_loses_no_short_request(machine: &'static Machine) -> Result<()> {
     Guard::installed(machine, &[]).await?;
-    stage::set(machine).await?;
+    stage::on(machine, in_place(machine)).await
+}
+
+async fn in_place(machine: &'static Machine) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     for gateway in BOTH {
@@ -362,6 +379,5 @@ async fn in_place_loses_no_short_request(machine: &'static Machine) -> Result<()
             "rollouts": 2, "sent": tally.sent() - long.sent(), "lost": tally.lost() - long.lost(),
             "control_sent": long.sent(), "control_lost": long.lost(),
         }),
-    )?;
-    stage::clear(machine).await
+    )
 }

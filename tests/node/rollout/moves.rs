@@ -35,11 +35,28 @@ const FEW: [&str; 5] = [
 ];
 
 async fn both_shapes_go_there_and_back_under_load_while_the_controller_dies(machine: &'static Machine) -> Result<()> {
-    let places: Vec<String> = FEW.iter().map(|place| (*place).to_owned()).collect();
     Guard::installed(machine, &[]).await?;
-    stage::set(machine).await?;
+    stage::on(machine, there_and_back(machine)).await
+}
+
+async fn there_and_back(machine: &'static Machine) -> Result<()> {
+    let places: Vec<String> = FEW.iter().map(|place| (*place).to_owned()).collect();
     let control = by_hand::in_place(machine).await?;
     let armed = Armed::at(machine, &places).await?;
+    let came = loaded(machine).await;
+    let killed = armed.disarm().await;
+    let (tally, killed) = (came?, killed?);
+    moved(&tally)?;
+    figures::write(
+        "rollout",
+        &json!({
+            "rollouts": 4, "killed": killed, "places": places, "streams": tally.json(),
+            "sent": tally.sent(), "lost": tally.lost(), "control_sent": control.sent(), "control_lost": control.lost(),
+        }),
+    )
+}
+
+async fn loaded(machine: &'static Machine) -> Result<Tally> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let (custom, helm) = tokio::join!(custom(machine, true), helm(machine));
@@ -47,16 +64,7 @@ async fn both_shapes_go_there_and_back_under_load_while_the_controller_dies(mach
     custom.and(helm)?;
     tally.none_lost("both gateways there and back")?;
     watch.held("both gateways there and back")?;
-    moved(&tally)?;
-    let killed = armed.disarm().await?;
-    figures::write(
-        "rollout",
-        &json!({
-            "rollouts": 4, "killed": killed, "places": places, "streams": tally.json(),
-            "sent": tally.sent(), "lost": tally.lost(), "control_sent": control.sent(), "control_lost": control.lost(),
-        }),
-    )?;
-    stage::clear(machine).await
+    Ok(tally)
 }
 
 /// Both revisions answered on each gateway.
