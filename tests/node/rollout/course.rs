@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::stage::{self, CUSTOM, Gateway, NEW};
+use super::stage::{self, CUSTOM, Gateway, NEW, SOON};
 use super::traffic::LONG;
 use crate::harness::machine::Machine;
 use crate::harness::wait::wait_until;
@@ -177,16 +177,26 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Nothing of a rollout is left on the gateway but what `but` names: no label, annotation or object of ours.
-pub async fn clean(machine: &Machine, gateway: Gateway, but: &[&str]) -> Result<()> {
+/// Nothing of a rollout is left on the gateway: no label, annotation or object of ours. What is the last to go may take its time.
+pub async fn clean(machine: &Machine, gateway: Gateway) -> Result<()> {
+    wait_until(LONG + SOON, &format!("nothing of a rollout on {}", gateway.name), || async {
+        let found = left(machine, gateway).await;
+        tokio::time::sleep(LOOK).await;
+        match found {
+            Ok(left) if left.is_empty() => Ok(()),
+            Ok(left) => Err(format!("left behind: {left:?}")),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })
+    .await
+}
+
+async fn left(machine: &Machine, gateway: Gateway) -> Result<Vec<String>> {
     let kinds = "deployments,pods,configmaps,services,horizontalpodautoscalers,poddisruptionbudgets";
     let of_ours = ["get", kinds, "-n", gateway.namespace, "-l", "revguard.dev/rollout", "-o", "name"];
-    let left = machine.kubectl(&of_ours, "").await?.passed()?;
-    let left: Vec<&str> = left.lines().filter(|line| !but.contains(line)).collect();
-    ensure!(left.is_empty(), "{}: left behind: {left:?}", gateway.name);
+    let mut left: Vec<String> = machine.kubectl(&of_ours, "").await?.passed()?.lines().map(str::to_owned).collect();
     let deployment = stage::get(machine, gateway.namespace, "deployment", gateway.name).await?;
     let annotations = deployment["metadata"]["annotations"].as_object().context("annotations")?;
-    let ours: Vec<&String> = annotations.keys().filter(|key| key.starts_with("revguard.dev/")).collect();
-    ensure!(ours.is_empty(), "{}: left on its Deployment: {ours:?}", gateway.name);
-    Ok(())
+    left.extend(annotations.keys().filter(|key| key.starts_with("revguard.dev/")).cloned());
+    Ok(left)
 }

@@ -115,8 +115,7 @@ async fn until_used(machine: &'static Machine, armed: &Armed) -> Result<(Tally, 
     let mut rollouts = 0;
     // Each process passes by places that an earlier one has used; so it goes there and back until none is left.
     for _ in 0..6 {
-        let (custom, helm) = tokio::join!(moves::custom(machine, false), moves::helm_there_and_back(machine));
-        custom.and(helm)?;
+        moves::both(tokio::join!(moves::custom(machine, false), moves::helm_there_and_back(machine)))?;
         expires(machine, HELM).await?;
         rollouts += 4;
         if armed.left()?.is_empty() {
@@ -137,7 +136,7 @@ async fn expires(machine: &'static Machine, gateway: Gateway) -> Result<()> {
     course.phase("Probing").await?;
     course.abort().await?;
     gone(machine, gateway, &course.name).await?;
-    clean(machine, gateway, &[]).await
+    clean(machine, gateway).await
 }
 
 async fn gone(machine: &Machine, gateway: Gateway, name: &str) -> Result<()> {
@@ -198,7 +197,7 @@ async fn evictions(machine: &'static Machine, control: &Tally) -> Result<()> {
     there.phase("RolledBack").await?;
     is_on(machine, HELM, HELM.name, OLD).await?;
     there.delete().await?;
-    clean(machine, HELM, &[]).await?;
+    clean(machine, HELM).await?;
     let tally = traffic.finish().await?;
     tally.only("short").none_lost("evictions")?;
     tally.only("kept").none_lost("evictions")?;
@@ -248,9 +247,10 @@ async fn every_hand(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let (custom, helm) = tokio::join!(every_phase(machine, CUSTOM), every_phase(machine, HELM));
-    let rollouts = custom.and_then(|custom| Ok(custom + helm?))?;
     let tally = traffic.finish().await?;
     tally.none_lost("paused, aborted and deleted in every phase")?;
+    let rollouts = custom.as_ref().unwrap_or(&0) + helm.as_ref().unwrap_or(&0);
+    moves::both((custom.map(drop), helm.map(drop)))?;
     watch.held("paused, aborted and deleted in every phase")?;
     write("rollout-hands", &tally, control, json!({"rollouts": rollouts}))
 }
@@ -273,7 +273,7 @@ async fn every_phase(machine: &'static Machine, gateway: Gateway) -> Result<u32>
             course.delete().await?;
             println!("{}: {}", course.name, course.seen());
             is_on(machine, gateway, gateway.name, OLD).await.context(name.clone())?;
-            clean(machine, gateway, &[]).await.context(name)?;
+            clean(machine, gateway).await.context(name)?;
             rollouts += 1;
         }
     }
@@ -292,19 +292,19 @@ async fn every_phase(machine: &'static Machine, gateway: Gateway) -> Result<u32>
     println!("{}: {}", course.name, course.seen());
     is_on(machine, gateway, gateway.name, OLD).await?;
     course.delete().await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     // Deleted after its end: it stays where it is, and goes back with another.
     let course = Course::begin(machine, gateway, &format!("{}-deleted", gateway.name), &asked).await?;
     course.phase("Completed").await?;
     course.delete().await?;
     is_on(machine, gateway, gateway.name, NEW).await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     asked["toRevision"] = json!(OLD);
     let back = Course::begin(machine, gateway, &format!("{}-back", gateway.name), &asked).await?;
     back.phase("Completed").await?;
     back.delete().await?;
     is_on(machine, gateway, gateway.name, OLD).await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     Ok(rollouts + 3)
 }
 
@@ -335,7 +335,7 @@ async fn turns_bad(machine: &'static Machine, control: &Tally) -> Result<()> {
         println!("{}: {}", course.name, course.seen());
         is_on(machine, gateway, gateway.name, OLD).await?;
         course.delete().await?;
-        clean(machine, gateway, &[]).await?;
+        clean(machine, gateway).await?;
         stage::istiod(machine, NEW, &[]).await?;
     }
     let tally = traffic.finish().await?;
@@ -365,7 +365,7 @@ async fn in_place(machine: &'static Machine) -> Result<()> {
         println!("{}: {}", course.name, course.seen());
         is_on(machine, gateway, gateway.name, OLD).await?;
         course.delete().await?;
-        clean(machine, gateway, &[]).await?;
+        clean(machine, gateway).await?;
     }
     let tally = traffic.finish().await?;
     tally.only("short").none_lost("in place")?;

@@ -11,7 +11,7 @@ use super::by_hand;
 use super::course::{Course, clean, spec, text};
 use super::kill::Armed;
 use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD, SOON};
-use super::traffic::{Tally, Traffic};
+use super::traffic::{LONG, Tally, Traffic};
 use super::watch::Watch;
 use crate::harness::figures;
 use crate::harness::guard::Guard;
@@ -59,12 +59,20 @@ async fn there_and_back(machine: &'static Machine) -> Result<()> {
 async fn loaded(machine: &'static Machine) -> Result<Tally> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
-    let (custom, helm) = tokio::join!(custom(machine, true), helm(machine));
+    let came = both(tokio::join!(custom(machine, true), helm(machine)));
     let tally = traffic.finish().await?;
-    custom.and(helm)?;
     tally.none_lost("both gateways there and back")?;
+    came?;
     watch.held("both gateways there and back")?;
     Ok(tally)
+}
+
+/// What became of one gateway does not hide what became of the other.
+pub fn both((one, other): (Result<()>, Result<()>)) -> Result<()> {
+    match (one, other) {
+        (Err(one), Err(other)) => Err(anyhow::anyhow!("{one:#}\n\nand {other:#}")),
+        (one, other) => one.and(other),
+    }
 }
 
 /// Both revisions answered on each gateway.
@@ -102,7 +110,7 @@ pub async fn custom(machine: &'static Machine, disturbed: bool) -> Result<()> {
     println!("{}: {}", back.name, back.seen());
     is_on(machine, CUSTOM, CUSTOM.name, OLD).await?;
     back.delete().await?;
-    clean(machine, CUSTOM, &[]).await
+    clean(machine, CUSTOM).await
 }
 
 /// There and back, and then revisions that are no good.
@@ -121,7 +129,7 @@ pub async fn helm_there_and_back(machine: &'static Machine) -> Result<()> {
     there.phase("RolledBack").await?;
     println!("{}: {}", there.name, there.seen());
     is_on(machine, HELM, HELM.name, OLD).await?;
-    clean(machine, HELM, &[]).await?;
+    clean(machine, HELM).await?;
     there.delete().await
 }
 
@@ -140,7 +148,7 @@ async fn refused(machine: &'static Machine, gateway: Gateway, tells: Listeners) 
     ensure!(text(&over, "/status/rollback/reason") == "ProbeFailed", "{}", over["status"]);
     println!("{}: {}", course.name, text(&over, "/status/rollback/message"));
     is_on(machine, gateway, gateway.name, OLD).await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     course.delete().await?;
     stage::istiod(machine, NEW, &[]).await
 }
@@ -201,8 +209,20 @@ pub async fn connections(machine: &Machine, gateway: Gateway, pod: &str) -> Resu
     Ok(statistic(machine, gateway, pod, "envoy_server_total_connections").await? as u64)
 }
 
-/// The gateway's pods are the Deployment's, on this revision, as many as before, and the autoscaler scales it.
+/// The gateway's pods are the Deployment's, on this revision, as many as before, and the autoscaler scales it. Pods set apart may take their time.
 pub async fn is_on(machine: &Machine, gateway: Gateway, deployment: &str, revision: &str) -> Result<()> {
+    let what = format!("{} on {revision} by Deployment {deployment} alone", gateway.name);
+    wait_until(LONG + SOON, &what, || async {
+        let looked = look(machine, gateway, deployment, revision).await.map_err(|error| format!("{error:#}"));
+        if looked.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        looked
+    })
+    .await
+}
+
+async fn look(machine: &Machine, gateway: Gateway, deployment: &str, revision: &str) -> Result<()> {
     let object = stage::get(machine, gateway.namespace, "deployment", deployment).await?;
     ensure!(
         object["status"]["readyReplicas"] == gateway.replicas && object["spec"]["replicas"] == gateway.replicas,
@@ -213,8 +233,7 @@ pub async fn is_on(machine: &Machine, gateway: Gateway, deployment: &str, revisi
     let revisions: Vec<&str> = pods.iter().map(|pod| text(pod, "/metadata/annotations/istio.io~1rev")).collect();
     ensure!(
         revisions.len() == gateway.replicas && revisions.iter().all(|found| *found == revision),
-        "pods of {}: {revisions:?}",
-        gateway.name
+        "pods: {revisions:?}"
     );
     if gateway == HELM {
         let hpa = stage::get(machine, gateway.namespace, "hpa", gateway.name).await?;
