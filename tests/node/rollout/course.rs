@@ -191,11 +191,23 @@ pub async fn clean(machine: &Machine, gateway: Gateway) -> Result<()> {
     .await
 }
 
+/// A copy of a mesh configuration is needed for as long as the gateway is on that revision, also when the rollout that made it is gone. Of the one
+/// that comes later it is nothing, so that a person takes it away.
+pub async fn forget_copy(machine: &Machine, gateway: Gateway) -> Result<()> {
+    let copy = format!("istio-{NEW}");
+    let delete = ["delete", "configmap", &copy, "-n", gateway.namespace, "--ignore-not-found"];
+    machine.kubectl(&delete, "").await?.passed().map(drop)
+}
+
 async fn left(machine: &Machine, gateway: Gateway) -> Result<Vec<String>> {
     let kinds = "deployments,pods,configmaps,services,horizontalpodautoscalers,poddisruptionbudgets";
     let of_ours = ["get", kinds, "-n", gateway.namespace, "-l", "revguard.dev/rollout", "-o", "name"];
     let mut left: Vec<String> = machine.kubectl(&of_ours, "").await?.passed()?.lines().map(str::to_owned).collect();
     let deployment = stage::get(machine, gateway.namespace, "deployment", gateway.name).await?;
+    // The mesh configuration of the revision that it is on.
+    let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().into_iter().flatten();
+    let mounted: Vec<String> = volumes.map(|volume| format!("configmap/{}", text(volume, "/configMap/name"))).collect();
+    left.retain(|object| !mounted.contains(object));
     let annotations = deployment["metadata"]["annotations"].as_object().context("annotations")?;
     left.extend(annotations.keys().filter(|key| key.starts_with("revguard.dev/")).cloned());
     Ok(left)
