@@ -100,7 +100,9 @@ impl Course {
         let object = self
             .until(phase, WHOLE, |object| {
                 let now = text(object, "/status/phase");
-                let over = ["Completed", "RolledBack", "Failed"].contains(&now) && now != phase;
+                // Where it had ended before somebody changed its spec does not count.
+                let noticed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+                let over = ["Completed", "RolledBack", "Failed"].contains(&now) && noticed;
                 if now == phase || over { Ok(object.clone()) } else { Err(line(object)) }
             })
             .await?;
