@@ -3,18 +3,23 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::look::{GO, Go, Look, Move, after};
 use super::seen::{Evidence, Of, Pod};
 use super::step::{Next, Step};
+
+/// A kernel may go on sending to a pod for so long after it left its Services, whatever load balancers do.
+const HEARD: SignedDuration = SignedDuration::from_secs(2);
+/// Envoy counts its connections so often: what it says is what it was at some moment in between.
+const COUNTED: SignedDuration = SignedDuration::from_secs(5);
 
 impl Look<'_> {
     /// Deletes the next pod set apart whose time has come. Paused or not, forward or back: nothing is routed to it any more.
     pub fn end_apart(&self) -> Go {
         let Some(pod) = self.left_apart().find(|p| self.is_finished(p)) else { return GO };
         let evidence = self.evidence(pod);
-        let idle = evidence.is_some_and(|e| e.is_idle(self.memory.unrouted));
+        let idle = evidence.is_some_and(|e| e.is_idle(self.memory.unrouted, self.counts_from(pod)));
         let cut = if idle { 0 } else { evidence.and_then(|e| e.open(self.memory.unrouted)).unwrap_or(0) };
         let next = Next::Do(Step::DropApart { pod: Arc::clone(&pod.name), held: pod.held.clone(), cut });
         let mut events = Vec::new();
@@ -26,9 +31,10 @@ impl Look<'_> {
         std::ops::ControlFlow::Break(Box::new(Move { next, word: None, events }))
     }
 
-    /// When the next of them has waited for as long as it may; it may be finished earlier.
+    /// When the next of them can be seen to be finished, or has waited for as long as it may.
     pub fn apart_until(&self) -> Option<Timestamp> {
-        self.left_apart().map(|p| self.last_moment(p)).min()
+        let next = |p: &Pod| Some(self.counts_from(p)).filter(|from| self.now < *from);
+        self.left_apart().map(|p| next(p).map_or(self.last_moment(p), |from| from.min(self.last_moment(p)))).min()
     }
 
     fn left_apart(&self) -> impl Iterator<Item = &Pod> {
@@ -51,8 +57,13 @@ impl Look<'_> {
         if self.now >= self.last_moment(pod) {
             return true;
         }
-        // Load balancers may go on sending for so long.
-        let routed = self.now < after(self.since(pod), self.spec().strategy.drain.lb_drain_delay.signed());
-        !routed && self.evidence(pod).is_some_and(|e: &Evidence| e.is_idle(self.memory.unrouted))
+        let from = self.counts_from(pod);
+        self.now >= from && self.evidence(pod).is_some_and(|e: &Evidence| e.is_idle(self.memory.unrouted, from))
+    }
+
+    /// From when on what its Envoy says is of a time at which nothing new was sent to it. A pod that has served for a moment only looks idle before.
+    fn counts_from(&self, pod: &Pod) -> Timestamp {
+        let routed = self.spec().strategy.drain.lb_drain_delay.signed().max(HEARD);
+        after(self.since(pod), routed + COUNTED)
     }
 }

@@ -332,8 +332,10 @@ pub struct Stats {
     pub cds_rejected: u64,
     pub listeners_active: u64,
     pub listeners_warming: u64,
-    /// `envoy_server_total_connections`.
+    /// `envoy_server_total_connections`: as it was at some moment of the 5 s before, because Envoy counts no more often.
     pub connections: u64,
+    /// When it was asked.
+    pub at: Timestamp,
 }
 
 /// How far a pod was verified.

@@ -3,6 +3,8 @@
 //! Readiness proves neither: a pod stays ready whose listeners are rejected. What was not asked is unknown, and never taken for good; only
 //! where nothing at all could be asked, `allowDegradeTo` may be enough.
 
+use jiff::Timestamp;
+
 use super::seen::{ControlPlane, Evidence, Pod, Service, Stats, Synced, Verified};
 use crate::api::GatewayRolloutSpec;
 use crate::api::gateway_rollout::Level;
@@ -203,14 +205,14 @@ impl Evidence {
         self.stats.as_ref().map(|s| s.connections.saturating_sub(unrouted))
     }
 
-    /// Nothing was open in this reading and in the one before it.
-    pub fn is_idle(&self, unrouted: u64) -> bool {
-        let none = |stats: &Option<Stats>| stats.as_ref().is_some_and(|s| s.connections <= unrouted);
+    /// Nothing was open in this reading and in the one before it, both from this moment on.
+    pub fn is_idle(&self, unrouted: u64, from: Timestamp) -> bool {
+        let none = |stats: &Option<Stats>| stats.as_ref().is_some_and(|s| s.connections <= unrouted && s.at >= from);
         none(&self.stats) && none(&self.earlier)
     }
 }
 
-/// Reads a page of Envoy's `/stats/prometheus`; `None` where a figure is missing: a page that says nothing of rejections or
+/// Reads a page of Envoy's `/stats/prometheus`, without the time, which is for whoever asked to say; `None` where a figure is missing: a page that says nothing of rejections or
 /// connections must not be taken for one that says there are none.
 pub fn stats(page: &str) -> Option<Stats> {
     let of = |name: &str| {
@@ -237,6 +239,7 @@ pub fn stats(page: &str) -> Option<Stats> {
         listeners_active: of("envoy_listener_manager_total_listeners_active")?,
         listeners_warming: of("envoy_listener_manager_total_listeners_warming")?,
         connections: of("envoy_server_total_connections")?,
+        at: Timestamp::default(),
     })
 }
 
@@ -437,15 +440,25 @@ mod tests {
     #[test]
     fn two_readings_make_a_pod_idle() {
         let open = |n: u64| Some(Stats { connections: n, ..stats() });
+        let is_idle = |e: &Evidence, unrouted: u64| e.is_idle(unrouted, Timestamp::default());
         let first = evidence(open(1)).after(None);
-        assert!(!first.is_idle(1), "one reading");
+        assert!(!is_idle(&first, 1), "one reading");
         let second = evidence(open(1)).after(Some(&first));
-        assert!(second.is_idle(1) && !second.is_idle(0));
-        assert!(!evidence(open(2)).after(Some(&second)).is_idle(1));
+        assert!(is_idle(&second, 1) && !is_idle(&second, 0));
+        assert!(!is_idle(&evidence(open(2)).after(Some(&second)), 1));
         let silent = evidence(None).after(Some(&second));
-        assert!(!silent.is_idle(1));
-        assert!(!evidence(open(0)).after(Some(&silent)).is_idle(1), "after silence it counts anew");
+        assert!(!is_idle(&silent, 1));
+        assert!(!is_idle(&evidence(open(0)).after(Some(&silent)), 1), "after silence it counts anew");
         assert_eq!((second.open(1), evidence(open(5)).open(2), evidence(None).open(0)), (Some(0), Some(3), None));
+    }
+
+    #[test]
+    fn readings_of_before_a_pod_was_let_be_say_nothing_of_what_it_has() {
+        let read = |second: i64| Some(Stats { at: Timestamp::from_second(second).unwrap(), ..stats() });
+        let from = Timestamp::from_second(10).unwrap();
+        let at = |earlier: i64, now: i64| evidence(read(now)).after(Some(&evidence(read(earlier)))).is_idle(0, from);
+        assert!(!at(1, 6) && !at(6, 11), "Envoy may have counted before the pod had any");
+        assert!(at(10, 15));
     }
 
     /// As Envoy 1.40 writes it, shortened.
@@ -476,6 +489,7 @@ envoy_server_watchdog_miss{thread_name=\"worker_0\"} 7
             listeners_active: 3,
             listeners_warming: 0,
             connections: 44,
+            at: Timestamp::default(),
         };
         assert_eq!(super::stats(PAGE), Some(expected.clone()));
         assert_eq!(super::stats(&PAGE.replace("{}", "")), Some(expected.clone()), "without labels");

@@ -141,12 +141,14 @@ pub enum Broken {
     ReadyTerminated,
     /// Rejected listeners are not looked at.
     RejectionsUnseen,
+    /// What Envoy said before a pod had any traffic is taken for what it says now.
+    OldReadings,
     /// A rolled back autoscaler keeps its raised bounds.
     BoundsKept,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 11] = [
+    pub const ALL: [Broken; 12] = [
         Broken::NoFloor,
         Broken::NoPrecondition,
         Broken::ApartNotRecorded,
@@ -157,6 +159,7 @@ impl Broken {
         Broken::ForeignIsOurs,
         Broken::ReadyTerminated,
         Broken::RejectionsUnseen,
+        Broken::OldReadings,
         Broken::BoundsKept,
     ];
 }

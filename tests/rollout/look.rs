@@ -177,7 +177,12 @@ impl World {
 
     fn evidence(&self, pod: &super::world::Pod) -> Option<Evidence> {
         let stats = match pod.of {
-            Of::Apart => Stats { connections: if pod.busy { 3 } else { 0 }, ..Stats::default() },
+            // Envoy counts now and then: what it says at first is of before the pod had anything.
+            Of::Apart => {
+                let lag = u32::from(self.config.broken == Broken::OldReadings);
+                let counted = pod.busy && pod.apart.is_none_or(|since| self.clock > since + lag);
+                Stats { connections: if counted { 3 } else { 0 }, at: at(self.clock), ..Stats::default() }
+            }
             Of::Canary | Of::Source | Of::Probe if pod.rev == Rev::New && self.rejects => {
                 Stats { lds_rejected: 1, lds_success: 1, ..Stats::default() }
             }

@@ -297,6 +297,11 @@ pub fn broken(broken: Broken) -> (Config, &'static str) {
         Broken::RejectionsUnseen => {
             (plain(short(&json!({})), &[Fault::Rejects]), "rejected listeners count as verified")
         }
+        Broken::OldReadings => {
+            let mut config = plain(short(&json!({})), &[]);
+            config.busy = true;
+            (config, "with its requests still open, before its time")
+        }
         Broken::BoundsKept => {
             let mut config = plain(short(&json!({})), &[]);
             config.hpa = true;

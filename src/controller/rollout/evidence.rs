@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 
 use super::envoy;
 use super::wire::{Ask, connects, get};
@@ -83,7 +84,8 @@ fn evidence(said: Said, expected: &BTreeSet<u16>) -> Evidence {
 
 async fn of(pod: &Pod, ip: IpAddr, ports: Option<&BTreeSet<u16>>, probes: &[HttpProbe]) -> Said {
     let stats = async {
-        let said = envoy::stats(ip).await;
+        let at = Timestamp::now();
+        let said = envoy::stats(ip).await.map(|stats| Stats { at, ..stats });
         said.inspect_err(|error| tracing::debug!(pod = %pod.name, %error, "no statistics")).ok()
     };
     let open = async {

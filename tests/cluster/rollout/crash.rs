@@ -100,7 +100,8 @@ async fn kill(stage: &Stage, places: &[String], phase: &str) -> Result<BTreeSet<
             if controller.process.check().is_err() {
                 break false;
             }
-            if stage.get(&stage.rollout()).await?["status"]["phase"] == phase {
+            let status = &stage.get(&stage.rollout()).await?["status"];
+            if status["phase"] == phase && status["apart"].is_null() {
                 // What follows the last phase is waited for, and may kill it once more.
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 break controller.process.check().is_ok();

@@ -261,11 +261,14 @@ impl Stage {
         for path in [self.deployment(CANARY), self.deployment(OLD), self.core("configmaps", "istio-1-24")] {
             anyhow::ensure!(self.is_gone(&path).await?, "{path} was left behind");
         }
-        let pods = self.get(&self.core("pods", "")).await?;
-        let ours = |pod: &&Value| !pod["metadata"]["labels"]["revguard.dev/rollout"].is_null();
-        let left: Vec<&Value> = pods["items"].as_array().into_iter().flatten().filter(ours).collect();
-        anyhow::ensure!(left.is_empty(), "pods that nobody ends: {left:?}");
-        Ok(())
+        // Those set apart finish what they have, and nobody waits for them.
+        wait_until(WHOLE, "the end of the last pod", || async {
+            let pods = self.get(&self.core("pods", "")).await.map_err(|e| e.to_string())?;
+            let ours = |pod: &&Value| !pod["metadata"]["labels"]["revguard.dev/rollout"].is_null();
+            let left: Vec<&Value> = pods["items"].as_array().into_iter().flatten().filter(ours).collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("pods that nobody ends: {left:?}")) }
+        })
+        .await
     }
 }
 

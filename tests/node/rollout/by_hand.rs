@@ -17,7 +17,10 @@ pub fn tests() -> Vec<Trial> {
 }
 
 async fn in_place_loses_long_requests_and_set_apart_by_hand_loses_none(machine: &'static Machine) -> Result<()> {
-    stage::set(machine).await?;
+    stage::on(machine, on_stage(machine)).await
+}
+
+async fn on_stage(machine: &'static Machine) -> Result<()> {
     let control = in_place(machine).await?;
     let gateways: &[Gateway] = if prove() { &BOTH } else { &[HELM] };
     let mut apart = Vec::new();
@@ -31,8 +34,7 @@ async fn in_place_loses_long_requests_and_set_apart_by_hand_loses_none(machine: 
             "gateways": gateways.len(), "sent": apart.iter().map(Tally::sent).sum::<u64>(), "lost": lost,
             "control_sent": control.sent(), "control_lost": control.lost(), "control_lost_long": control.only("long").lost(),
         }),
-    )?;
-    stage::clear(machine).await
+    )
 }
 
 /// Both gateways restart their Deployments, as `helm upgrade` and `kubectl apply` of a new revision do.

@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::stage::{self, CUSTOM, Gateway, NEW};
+use super::stage::{self, CUSTOM, Gateway, NEW, SOON};
 use super::traffic::LONG;
 use crate::harness::machine::Machine;
 use crate::harness::wait::wait_until;
@@ -100,7 +100,9 @@ impl Course {
         let object = self
             .until(phase, WHOLE, |object| {
                 let now = text(object, "/status/phase");
-                let over = ["Completed", "RolledBack", "Failed"].contains(&now) && now != phase;
+                // Where it had ended before somebody changed its spec does not count.
+                let noticed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+                let over = ["Completed", "RolledBack", "Failed"].contains(&now) && noticed;
                 if now == phase || over { Ok(object.clone()) } else { Err(line(object)) }
             })
             .await?;
@@ -177,16 +179,38 @@ pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Nothing of a rollout is left on the gateway but what `but` names: no label, annotation or object of ours.
-pub async fn clean(machine: &Machine, gateway: Gateway, but: &[&str]) -> Result<()> {
+/// Nothing of a rollout is left on the gateway: no label, annotation or object of ours. What is the last to go may take its time.
+pub async fn clean(machine: &Machine, gateway: Gateway) -> Result<()> {
+    wait_until(LONG + SOON, &format!("nothing of a rollout on {}", gateway.name), || async {
+        let found = left(machine, gateway).await;
+        tokio::time::sleep(LOOK).await;
+        match found {
+            Ok(left) if left.is_empty() => Ok(()),
+            Ok(left) => Err(format!("left behind: {left:?}")),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })
+    .await
+}
+
+/// A copy of a mesh configuration is needed for as long as the gateway is on that revision, also when the rollout that made it is gone. Of the one
+/// that comes later it is nothing, so that a person takes it away.
+pub async fn forget_copy(machine: &Machine, gateway: Gateway) -> Result<()> {
+    let copy = format!("istio-{NEW}");
+    let delete = ["delete", "configmap", &copy, "-n", gateway.namespace, "--ignore-not-found"];
+    machine.kubectl(&delete, "").await?.passed().map(drop)
+}
+
+async fn left(machine: &Machine, gateway: Gateway) -> Result<Vec<String>> {
     let kinds = "deployments,pods,configmaps,services,horizontalpodautoscalers,poddisruptionbudgets";
     let of_ours = ["get", kinds, "-n", gateway.namespace, "-l", "revguard.dev/rollout", "-o", "name"];
-    let left = machine.kubectl(&of_ours, "").await?.passed()?;
-    let left: Vec<&str> = left.lines().filter(|line| !but.contains(line)).collect();
-    ensure!(left.is_empty(), "{}: left behind: {left:?}", gateway.name);
+    let mut left: Vec<String> = machine.kubectl(&of_ours, "").await?.passed()?.lines().map(str::to_owned).collect();
     let deployment = stage::get(machine, gateway.namespace, "deployment", gateway.name).await?;
+    // The mesh configuration of the revision that it is on.
+    let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().into_iter().flatten();
+    let mounted: Vec<String> = volumes.map(|volume| format!("configmap/{}", text(volume, "/configMap/name"))).collect();
+    left.retain(|object| !mounted.contains(object));
     let annotations = deployment["metadata"]["annotations"].as_object().context("annotations")?;
-    let ours: Vec<&String> = annotations.keys().filter(|key| key.starts_with("revguard.dev/")).collect();
-    ensure!(ours.is_empty(), "{}: left on its Deployment: {ours:?}", gateway.name);
-    Ok(())
+    left.extend(annotations.keys().filter(|key| key.starts_with("revguard.dev/")).cloned());
+    Ok(left)
 }

@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::by_hand;
-use super::course::{Course, clean, spec, text};
+use super::course::{Course, clean, forget_copy, spec, text};
 use super::kill::Armed;
 use super::moves::{self, is_on, paused};
 use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD, SOON};
@@ -77,11 +77,10 @@ fn places() -> Vec<String> {
     sides.chain(later.map(str::to_owned)).collect()
 }
 
-/// A stage on which a controller was just installed, and what the same load loses in place.
-async fn begin(machine: &'static Machine) -> Result<Tally> {
+/// On a stage with a controller that was just installed; the test is given what the same load loses in place.
+async fn begin(machine: &'static Machine, test: impl AsyncFnOnce(Tally) -> Result<()>) -> Result<()> {
     Guard::installed(machine, &[]).await?;
-    stage::set(machine).await?;
-    by_hand::in_place(machine).await
+    stage::on(machine, async { test(by_hand::in_place(machine).await?).await }).await
 }
 
 fn write(name: &str, tally: &Tally, control: &Tally, more: Value) -> Result<()> {
@@ -96,29 +95,37 @@ fn write(name: &str, tally: &Tally, control: &Tally, more: Value) -> Result<()> 
 }
 
 async fn a_controller_killed_at_every_boundary_loses_nothing(machine: &'static Machine) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| killed(machine, &control).await).await
+}
+
+async fn killed(machine: &'static Machine, control: &Tally) -> Result<()> {
     let places = places();
     ensure!(places.len() == 50, "{} places", places.len());
     let armed = Armed::at(machine, &places).await?;
+    let came = until_used(machine, &armed).await;
+    let killed = armed.disarm().await;
+    let ((tally, rollouts), killed) = (came?, killed?);
+    write("rollout-killed", &tally, control, json!({"rollouts": rollouts, "killed": killed, "places": places}))
+}
+
+/// There and back until every place was used; what came of the load, and how many rollouts it was.
+async fn until_used(machine: &'static Machine, armed: &Armed) -> Result<(Tally, u32)> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let mut rollouts = 0;
     // Each process passes by places that an earlier one has used; so it goes there and back until none is left.
     for _ in 0..6 {
-        let (custom, helm) = tokio::join!(moves::custom(machine, false), moves::helm_there_and_back(machine));
-        custom.and(helm)?;
-        expires(machine, HELM).await?;
-        rollouts += 4;
-        if armed.used()?.len() == places.len() {
+        moves::both(tokio::join!(moves::custom(machine, false), moves::helm_there_and_back(machine)))?;
+        moves::both(tokio::join!(expires(machine, CUSTOM), expires(machine, HELM)))?;
+        rollouts += 5;
+        if armed.left()?.is_empty() {
             break;
         }
     }
     let tally = traffic.finish().await?;
     tally.none_lost("killed at every boundary")?;
     watch.held("killed at every boundary")?;
-    let killed = armed.disarm().await?;
-    write("rollout-killed", &tally, &control, json!({"rollouts": rollouts, "killed": killed, "places": places}))?;
-    stage::clear(machine).await
+    Ok((tally, rollouts))
 }
 
 /// A rollout that ends where it began and then goes by itself.
@@ -129,7 +136,7 @@ async fn expires(machine: &'static Machine, gateway: Gateway) -> Result<()> {
     course.phase("Probing").await?;
     course.abort().await?;
     gone(machine, gateway, &course.name).await?;
-    clean(machine, gateway, &[]).await
+    clean(machine, gateway).await
 }
 
 async fn gone(machine: &Machine, gateway: Gateway, name: &str) -> Result<()> {
@@ -144,7 +151,10 @@ async fn gone(machine: &Machine, gateway: Gateway, name: &str) -> Result<()> {
 async fn a_restarted_api_server_loses_nothing_and_an_eviction_no_more_than_it_does_alone(
     machine: &'static Machine,
 ) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| restarted_and_evicted(machine, &control).await).await
+}
+
+async fn restarted_and_evicted(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let there = Course::to_new(machine, CUSTOM).await?;
@@ -166,9 +176,8 @@ async fn a_restarted_api_server_loses_nothing_and_an_eviction_no_more_than_it_do
     let tally = traffic.finish().await?;
     tally.none_lost("an API server that restarts")?;
     watch.held("an API server that restarts")?;
-    write("rollout-api-server", &tally, &control, json!({"rollouts": 2, "restarts": restarts}))?;
-    evictions(machine, &control).await?;
-    stage::clear(machine).await
+    write("rollout-api-server", &tally, control, json!({"rollouts": 2, "restarts": restarts}))?;
+    evictions(machine, control).await
 }
 
 /// An old pod and a new one are evicted in the middle. Whoever evicts a pod ends it as a Deployment does: what it then loses are the long
@@ -188,7 +197,7 @@ async fn evictions(machine: &'static Machine, control: &Tally) -> Result<()> {
     there.phase("RolledBack").await?;
     is_on(machine, HELM, HELM.name, OLD).await?;
     there.delete().await?;
-    clean(machine, HELM, &[]).await?;
+    clean(machine, HELM).await?;
     let tally = traffic.finish().await?;
     tally.only("short").none_lost("evictions")?;
     tally.only("kept").none_lost("evictions")?;
@@ -231,16 +240,19 @@ async fn evict(machine: &'static Machine, course: &Course, revision: &str) -> Re
 }
 
 async fn pause_abort_and_delete_in_every_phase_lose_nothing(machine: &'static Machine) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| every_hand(machine, &control).await).await
+}
+
+async fn every_hand(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let (custom, helm) = tokio::join!(every_phase(machine, CUSTOM), every_phase(machine, HELM));
-    let rollouts = custom.and_then(|custom| Ok(custom + helm?))?;
     let tally = traffic.finish().await?;
     tally.none_lost("paused, aborted and deleted in every phase")?;
+    let rollouts = custom.as_ref().unwrap_or(&0) + helm.as_ref().unwrap_or(&0);
+    moves::both((custom.map(drop), helm.map(drop)))?;
     watch.held("paused, aborted and deleted in every phase")?;
-    write("rollout-hands", &tally, &control, json!({"rollouts": rollouts}))?;
-    stage::clear(machine).await
+    write("rollout-hands", &tally, control, json!({"rollouts": rollouts}))
 }
 
 /// Every hand in every phase, one rollout after another; how many there were. The gateway is on the old revision before and after.
@@ -261,7 +273,7 @@ async fn every_phase(machine: &'static Machine, gateway: Gateway) -> Result<u32>
             course.delete().await?;
             println!("{}: {}", course.name, course.seen());
             is_on(machine, gateway, gateway.name, OLD).await.context(name.clone())?;
-            clean(machine, gateway, &[]).await.context(name)?;
+            clean(machine, gateway).await.context(name)?;
             rollouts += 1;
         }
     }
@@ -280,24 +292,28 @@ async fn every_phase(machine: &'static Machine, gateway: Gateway) -> Result<u32>
     println!("{}: {}", course.name, course.seen());
     is_on(machine, gateway, gateway.name, OLD).await?;
     course.delete().await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     // Deleted after its end: it stays where it is, and goes back with another.
     let course = Course::begin(machine, gateway, &format!("{}-deleted", gateway.name), &asked).await?;
     course.phase("Completed").await?;
     course.delete().await?;
     is_on(machine, gateway, gateway.name, NEW).await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     asked["toRevision"] = json!(OLD);
     let back = Course::begin(machine, gateway, &format!("{}-back", gateway.name), &asked).await?;
     back.phase("Completed").await?;
     back.delete().await?;
+    forget_copy(machine, gateway).await?;
     is_on(machine, gateway, gateway.name, OLD).await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     Ok(rollouts + 3)
 }
 
 async fn a_revision_that_turns_bad_holds_the_rollout(machine: &'static Machine) -> Result<()> {
-    let control = begin(machine).await?;
+    begin(machine, async |control| turns_bad(machine, &control).await).await
+}
+
+async fn turns_bad(machine: &'static Machine, control: &Tally) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     for gateway in BOTH {
@@ -320,20 +336,22 @@ async fn a_revision_that_turns_bad_holds_the_rollout(machine: &'static Machine) 
         println!("{}: {}", course.name, course.seen());
         is_on(machine, gateway, gateway.name, OLD).await?;
         course.delete().await?;
-        clean(machine, gateway, &[]).await?;
+        clean(machine, gateway).await?;
         stage::istiod(machine, NEW, &[]).await?;
     }
     let tally = traffic.finish().await?;
     tally.none_lost("a revision that turns bad")?;
     watch.held("a revision that turns bad")?;
-    write("rollout-turns-bad", &tally, &control, json!({"rollouts": 2}))?;
-    stage::clear(machine).await
+    write("rollout-turns-bad", &tally, control, json!({"rollouts": 2}))
 }
 
 /// In place, step by step, and back; what it promises is the pods' own drain.
 async fn in_place_loses_no_short_request(machine: &'static Machine) -> Result<()> {
     Guard::installed(machine, &[]).await?;
-    stage::set(machine).await?;
+    stage::on(machine, in_place(machine)).await
+}
+
+async fn in_place(machine: &'static Machine) -> Result<()> {
     let watch = Watch::start(machine, &BOTH).await?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     for gateway in BOTH {
@@ -348,7 +366,7 @@ async fn in_place_loses_no_short_request(machine: &'static Machine) -> Result<()
         println!("{}: {}", course.name, course.seen());
         is_on(machine, gateway, gateway.name, OLD).await?;
         course.delete().await?;
-        clean(machine, gateway, &[]).await?;
+        clean(machine, gateway).await?;
     }
     let tally = traffic.finish().await?;
     tally.only("short").none_lost("in place")?;
@@ -362,6 +380,5 @@ async fn in_place_loses_no_short_request(machine: &'static Machine) -> Result<()
             "rollouts": 2, "sent": tally.sent() - long.sent(), "lost": tally.lost() - long.lost(),
             "control_sent": long.sent(), "control_lost": long.lost(),
         }),
-    )?;
-    stage::clear(machine).await
+    )
 }

@@ -50,7 +50,7 @@ impl Armed {
     }
 
     /// The places where it has died, as they were written.
-    pub fn used(&self) -> Result<BTreeSet<String>> {
+    fn used(&self) -> Result<BTreeSet<String>> {
         let marked = std::fs::read_dir(&self.marks)?.collect::<std::io::Result<Vec<_>>>()?;
         let marked: BTreeSet<String> = marked.iter().map(|f| f.file_name().to_string_lossy().into_owned()).collect();
         let used = |place: &&String| {
@@ -61,6 +61,12 @@ impl Armed {
         Ok(self.places.iter().filter(used).cloned().collect())
     }
 
+    /// The places where it has yet to die.
+    pub fn left(&self) -> Result<Vec<&String>> {
+        let used = self.used()?;
+        Ok(self.places.iter().filter(|place| !used.contains(*place)).collect())
+    }
+
     /// Ends it: each place was used, and the controller is as it was before.
     pub async fn disarm(self) -> Result<usize> {
         let used = self.used()?;
@@ -69,7 +75,7 @@ impl Armed {
             used.len(),
             Vec::from_iter(&used).into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
         );
-        let missed: Vec<&String> = self.places.iter().filter(|place| !used.contains(*place)).collect();
+        let missed = self.left()?;
         replace(self.machine, &self.before).await?;
         ensure!(missed.is_empty(), "nobody came by at {missed:?}");
         Ok(used.len())

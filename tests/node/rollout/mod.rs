@@ -16,10 +16,7 @@ mod watch;
 
 use libtest_mimic::Trial;
 
-use crate::trial::prove;
-
-/// What the controller does under load takes a quarter of an hour, so that it belongs to the full length.
+/// Every hand in every phase and every place of death take the better part of an hour, so that they belong to the full length.
 pub fn tests() -> Vec<Trial> {
-    let long = || [moves::tests(), hands::tests()].into_iter().flatten();
-    by_hand::tests().into_iter().chain(if prove() { long().collect() } else { Vec::new() }).collect()
+    [by_hand::tests(), moves::tests(), hands::tests()].into_iter().flatten().collect()
 }

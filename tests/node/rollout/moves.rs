@@ -8,10 +8,10 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::by_hand;
-use super::course::{Course, clean, spec, text};
+use super::course::{Course, clean, forget_copy, spec, text};
 use super::kill::Armed;
 use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD, SOON};
-use super::traffic::{Tally, Traffic};
+use super::traffic::{LONG, Tally, Traffic};
 use super::watch::Watch;
 use crate::harness::figures;
 use crate::harness::guard::Guard;
@@ -35,28 +35,44 @@ const FEW: [&str; 5] = [
 ];
 
 async fn both_shapes_go_there_and_back_under_load_while_the_controller_dies(machine: &'static Machine) -> Result<()> {
-    let places: Vec<String> = FEW.iter().map(|place| (*place).to_owned()).collect();
     Guard::installed(machine, &[]).await?;
-    stage::set(machine).await?;
+    stage::on(machine, there_and_back(machine)).await
+}
+
+async fn there_and_back(machine: &'static Machine) -> Result<()> {
+    let places: Vec<String> = FEW.iter().map(|place| (*place).to_owned()).collect();
     let control = by_hand::in_place(machine).await?;
     let armed = Armed::at(machine, &places).await?;
-    let watch = Watch::start(machine, &BOTH).await?;
-    let traffic = Traffic::start(machine, &BOTH).await?;
-    let (custom, helm) = tokio::join!(custom(machine, true), helm(machine));
-    let tally = traffic.finish().await?;
-    custom.and(helm)?;
-    tally.none_lost("both gateways there and back")?;
-    watch.held("both gateways there and back")?;
+    let came = loaded(machine).await;
+    let killed = armed.disarm().await;
+    let (tally, killed) = (came?, killed?);
     moved(&tally)?;
-    let killed = armed.disarm().await?;
     figures::write(
         "rollout",
         &json!({
             "rollouts": 4, "killed": killed, "places": places, "streams": tally.json(),
             "sent": tally.sent(), "lost": tally.lost(), "control_sent": control.sent(), "control_lost": control.lost(),
         }),
-    )?;
-    stage::clear(machine).await
+    )
+}
+
+async fn loaded(machine: &'static Machine) -> Result<Tally> {
+    let watch = Watch::start(machine, &BOTH).await?;
+    let traffic = Traffic::start(machine, &BOTH).await?;
+    let came = both(tokio::join!(custom(machine, true), helm(machine)));
+    let tally = traffic.finish().await?;
+    tally.none_lost("both gateways there and back")?;
+    came?;
+    watch.held("both gateways there and back")?;
+    Ok(tally)
+}
+
+/// What became of one gateway does not hide what became of the other.
+pub fn both((one, other): (Result<()>, Result<()>)) -> Result<()> {
+    match (one, other) {
+        (Err(one), Err(other)) => Err(anyhow::anyhow!("{one:#}\n\nand {other:#}")),
+        (one, other) => one.and(other),
+    }
 }
 
 /// Both revisions answered on each gateway.
@@ -94,7 +110,8 @@ pub async fn custom(machine: &'static Machine, disturbed: bool) -> Result<()> {
     println!("{}: {}", back.name, back.seen());
     is_on(machine, CUSTOM, CUSTOM.name, OLD).await?;
     back.delete().await?;
-    clean(machine, CUSTOM, &[]).await
+    forget_copy(machine, CUSTOM).await?;
+    clean(machine, CUSTOM).await
 }
 
 /// There and back, and then revisions that are no good.
@@ -113,7 +130,7 @@ pub async fn helm_there_and_back(machine: &'static Machine) -> Result<()> {
     there.phase("RolledBack").await?;
     println!("{}: {}", there.name, there.seen());
     is_on(machine, HELM, HELM.name, OLD).await?;
-    clean(machine, HELM, &[]).await?;
+    clean(machine, HELM).await?;
     there.delete().await
 }
 
@@ -132,7 +149,7 @@ async fn refused(machine: &'static Machine, gateway: Gateway, tells: Listeners) 
     ensure!(text(&over, "/status/rollback/reason") == "ProbeFailed", "{}", over["status"]);
     println!("{}: {}", course.name, text(&over, "/status/rollback/message"));
     is_on(machine, gateway, gateway.name, OLD).await?;
-    clean(machine, gateway, &[]).await?;
+    clean(machine, gateway).await?;
     course.delete().await?;
     stage::istiod(machine, NEW, &[]).await
 }
@@ -193,8 +210,20 @@ pub async fn connections(machine: &Machine, gateway: Gateway, pod: &str) -> Resu
     Ok(statistic(machine, gateway, pod, "envoy_server_total_connections").await? as u64)
 }
 
-/// The gateway's pods are the Deployment's, on this revision, as many as before, and the autoscaler scales it.
+/// The gateway's pods are the Deployment's, on this revision, as many as before, and the autoscaler scales it. Pods set apart may take their time.
 pub async fn is_on(machine: &Machine, gateway: Gateway, deployment: &str, revision: &str) -> Result<()> {
+    let what = format!("{} on {revision} by Deployment {deployment} alone", gateway.name);
+    wait_until(LONG + SOON, &what, || async {
+        let looked = look(machine, gateway, deployment, revision).await.map_err(|error| format!("{error:#}"));
+        if looked.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        looked
+    })
+    .await
+}
+
+async fn look(machine: &Machine, gateway: Gateway, deployment: &str, revision: &str) -> Result<()> {
     let object = stage::get(machine, gateway.namespace, "deployment", deployment).await?;
     ensure!(
         object["status"]["readyReplicas"] == gateway.replicas && object["spec"]["replicas"] == gateway.replicas,
@@ -205,8 +234,7 @@ pub async fn is_on(machine: &Machine, gateway: Gateway, deployment: &str, revisi
     let revisions: Vec<&str> = pods.iter().map(|pod| text(pod, "/metadata/annotations/istio.io~1rev")).collect();
     ensure!(
         revisions.len() == gateway.replicas && revisions.iter().all(|found| *found == revision),
-        "pods of {}: {revisions:?}",
-        gateway.name
+        "pods: {revisions:?}"
     );
     if gateway == HELM {
         let hpa = stage::get(machine, gateway.namespace, "hpa", gateway.name).await?;

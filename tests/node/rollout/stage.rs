@@ -1,8 +1,9 @@
 //! The meshes that rollouts are tried on: two revisions, a backend, and two gateways on the first of them.
 
+use std::future::Future;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -202,23 +203,108 @@ pub async fn pods(machine: &Machine, namespace: &str, selector: &str) -> Result<
     Ok(pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().collect())
 }
 
-/// Leaves nothing behind but definitions.
+/// Runs a test on the stage, and clears it whatever came of that: who comes next depends on nothing that was left.
+pub async fn on(machine: &Machine, test: impl Future<Output = Result<()>>) -> Result<()> {
+    let came = match set(machine).await {
+        Ok(()) => test.await,
+        Err(error) => Err(error.context("the stage")),
+    };
+    let cleared = clear(machine).await.context("clear the stage");
+    match (came, cleared) {
+        (Err(error), Err(left)) => Err(error.context(format!("and then: {left:#}"))),
+        (came, cleared) => came.and(cleared),
+    }
+}
+
+/// Leaves nothing behind but definitions, in the order in which nobody has to be asked twice: first what makes a gateway one that is used,
+/// then gateways, then control planes. A guard that is installed judges all of it, by what it has heard so far; so each is tried again.
 pub async fn clear(machine: &Machine) -> Result<()> {
     // Without its server, an API makes every deletion of a namespace wait.
     let objects = "apiservice/v1beta1.metrics.k8s.io clusterrole/revguard-test-metrics \
                    clusterrolebinding/revguard-test-metrics";
     for object in objects.split_whitespace() {
-        machine.kubectl(&["delete", object, "--ignore-not-found"], "").await?.passed()?;
+        delete(machine, &[object]).await?;
     }
-    for (release, namespace) in [(HELM.name, HELM.namespace), ("istiod-1-24", SYSTEM), ("istiod-1-23", SYSTEM)] {
-        let uninstall = ["uninstall", release, "-n", namespace, "--ignore-not-found", "--wait"];
-        machine.helm(&uninstall).await?.passed()?;
+    for kind in ["virtualservices", "gateways"] {
+        let kind = format!("{kind}.networking.istio.io");
+        if is_defined(machine, &kind).await? {
+            delete(machine, &[&kind, "--all", "-A"]).await?;
+        }
     }
-    let delete = ["delete", "--ignore-not-found", "--timeout=90s"];
-    let custom =
-        ["deployment/custom-gw", "service/custom-gw", "serviceaccount/custom-gw-service-account", "-n", "default"];
-    machine.kubectl(&[&delete[..], &custom].concat(), "").await?.passed()?;
-    let maps = ["configmap", "istio-1-23", "istio-1-24", "istio-ca-root-cert", "-n", "default"];
-    machine.kubectl(&[&delete[..], &maps].concat(), "").await?.passed()?;
-    machine.kubectl(&[&delete[..], &["namespace", "gw", BACKEND]].concat(), "").await?.passed().map(drop)
+    rollouts(machine).await?;
+    uninstall(machine, HELM.name, HELM.namespace).await?;
+    delete(machine, &["deployments,pods,configmaps", "-l", "revguard.dev/rollout", "-n", CUSTOM.namespace]).await?;
+    let custom = "deployment/custom-gw service/custom-gw serviceaccount/custom-gw-service-account configmap/istio-1-23 \
+                  configmap/istio-1-24 configmap/istio-ca-root-cert";
+    let custom: Vec<&str> = custom.split_whitespace().chain(["-n", CUSTOM.namespace]).collect();
+    delete(machine, &custom).await?;
+    // Of pods set apart nobody is the owner.
+    delete(machine, &["pods", "-l", "istio=custom-gw", "-n", CUSTOM.namespace]).await?;
+    for (revision, _) in REVISIONS {
+        uninstall(machine, &format!("istiod-{revision}"), SYSTEM).await?;
+    }
+    delete(machine, &["namespace", HELM.namespace, BACKEND]).await
+}
+
+/// Rollouts that a test has left half-way: nobody goes on with them.
+async fn rollouts(machine: &Machine) -> Result<()> {
+    let kind = "gatewayrollouts.revguard.dev";
+    if !is_defined(machine, kind).await? {
+        return Ok(());
+    }
+    let path = "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
+    let left = machine.kubectl(&["get", kind, "-A", "-o", path], "").await?.passed()?;
+    for (namespace, name) in left.lines().filter_map(|line| line.split_once(' ')) {
+        println!("left behind: GatewayRollout {name} in {namespace}");
+        wait_until(SOON, &format!("the end of {name}"), || async {
+            let end = async || -> Result<()> {
+                let of = [name, "-n", namespace];
+                machine
+                    .kubectl(&[&["delete", kind, "--ignore-not-found", "--wait=false"], &of[..]].concat(), "")
+                    .await?
+                    .passed()?;
+                let free = r#"{"metadata":{"finalizers":null}}"#;
+                let freed =
+                    machine.kubectl(&[&["patch", kind, "--type=merge", "-p", free], &of[..]].concat(), "").await?;
+                ensure!(freed.code == Some(0) || freed.err.contains("NotFound"), "{}", freed.err);
+                Ok(())
+            };
+            again(end().await).await
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn is_defined(machine: &Machine, kind: &str) -> Result<bool> {
+    let said = machine.kubectl(&["get", "crd", kind, "--ignore-not-found", "-o", "name"], "").await?;
+    Ok(!said.passed()?.is_empty())
+}
+
+/// Deletes what there is of these objects, and waits until they are gone.
+async fn delete(machine: &Machine, what: &[&str]) -> Result<()> {
+    wait_until(SOON, &format!("the end of {}", what.join(" ")), || async {
+        let arguments = [&["delete", "--ignore-not-found", "--timeout=30s"], what].concat();
+        let said = async { machine.kubectl(&arguments, "").await?.passed() };
+        again(said.await.map(drop)).await
+    })
+    .await
+}
+
+/// Uninstalls a release. Helm says what was refused only to those who ask for everything.
+async fn uninstall(machine: &Machine, release: &str, namespace: &str) -> Result<()> {
+    wait_until(SOON, &format!("the uninstallation of {release}"), || async {
+        let arguments =
+            ["uninstall", release, "-n", namespace, "--ignore-not-found", "--wait", "--timeout", "60s", "--debug"];
+        let said = async { machine.helm(&arguments).await?.passed() };
+        again(said.await.map(drop)).await
+    })
+    .await
+}
+
+/// What was not done is tried again in a moment.
+async fn again(done: Result<()>) -> Result<(), String> {
+    let Err(error) = done else { return Ok(()) };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Err(format!("{error:#}"))
 }
