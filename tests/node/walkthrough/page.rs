@@ -61,6 +61,11 @@ impl Page {
         }
     }
 
+    /// As it is so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     fn path() -> PathBuf {
         repository().join("docs/walkthrough.md")
     }

@@ -16,8 +16,11 @@ use crate::harness::machine::Machine;
 use crate::harness::programs::{Said, built, command, repository, said, target};
 use crate::harness::wait::wait_until;
 
-/// How long a person looks whether something has come about.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a person looks whether something has come about. What takes longest is that an API server hears of a new admission policy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// So many lines that did not do what they should are enough.
+const ENOUGH: usize = 6;
 
 /// The longest that one line may take: a rollout is watched to its end.
 const AT_MOST: Duration = Duration::from_secs(600);
@@ -28,6 +31,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Terminal {
     home: PathBuf,
     pub page: Page,
+    /// Lines that did not do what they should, and what they did. The story goes on as far as it can, so that one run shows all of them.
+    broken: Vec<String>,
 }
 
 impl Terminal {
@@ -57,7 +62,7 @@ impl Terminal {
         user["as"] = json!("jane");
         user["as-groups"] = json!(["people", "system:authenticated"]);
         std::fs::write(home.join(".kube/config"), kubeconfig.to_string())?;
-        Ok(Terminal { home, page: Page::default() })
+        Ok(Terminal { home, page: Page::default(), broken: Vec::new() })
     }
 
     /// Types a line that is not told.
@@ -88,21 +93,43 @@ impl Terminal {
 
     /// Types a line until it is done and says all of these.
     pub async fn until(&mut self, line: &str, words: &[&str]) -> Result<String> {
-        let said = self.tried(line, |said| done(said, words)).await?;
+        let said = self.tried(line, |said| done(said, words)).await;
+        let said = self.so(said)?;
         self.page.typed(line, &said);
         Ok(said)
+    }
+
+    /// What a line said; that it was wrong is told in the end.
+    fn so(&mut self, said: Result<String>) -> Result<String> {
+        let error = match said {
+            Ok(said) => return Ok(said),
+            Err(error) => format!("{error:#}"),
+        };
+        println!("BROKEN: {error}");
+        self.broken.push(error.clone());
+        ensure!(self.broken.len() < ENOUGH, "too much is wrong:\n{}", self.broken.join("\n\n"));
+        Ok(error)
+    }
+
+    /// Fails if anything was wrong, and leaves the page where a person can read it.
+    pub fn end(self) -> Result<()> {
+        std::fs::write(self.home.join("walkthrough.md"), self.page.text())?;
+        ensure!(self.broken.is_empty(), "the story does not hold:\n{}", self.broken.join("\n\n"));
+        self.page.end()
     }
 
     /// Looks at a Deployment once its pods are as they are wanted.
     pub async fn rolled_out(&mut self, namespace: &str, deployment: &str) -> Result<String> {
         let line = format!("kubectl rollout status -n {namespace} deployment/{deployment}");
-        self.tried(&line, |said| done(said, &[])).await?;
+        let said = self.tried(&line, |said| done(said, &[])).await;
+        self.so(said)?;
         self.types(&line).await
     }
 
     /// The same as [`Terminal::until`], where what comes back differs from run to run.
     pub async fn once(&mut self, line: &str, words: &[&str]) -> Result<String> {
-        let said = self.tried(line, |said| done(said, words)).await?;
+        let said = self.tried(line, |said| done(said, words)).await;
+        let said = self.so(said)?;
         self.page.typed_once(line, &said);
         Ok(said)
     }
@@ -134,12 +161,16 @@ impl Terminal {
     pub async fn refused(&mut self, line: &str, words: &[&str]) -> Result<String> {
         if line.contains("kubectl ") {
             let trial = format!("{line} --dry-run=server");
-            self.tried(&trial, |said| refusal(said, words)).await?;
+            let said = self.tried(&trial, |said| refusal(said, words)).await;
+            if said.is_err() {
+                return self.so(said);
+            }
         }
         let said = self.quietly(line).await?;
-        refusal(&said, words).map_err(anyhow::Error::msg).with_context(|| format!("$ {line}"))?;
-        self.page.typed(line, &said.out);
-        Ok(said.out)
+        let refused = refusal(&said, words).map(|()| said.out).map_err(|why| anyhow::anyhow!("$ {line}: {why}"));
+        let said = self.so(refused)?;
+        self.page.typed(line, &said);
+        Ok(said)
     }
 
     async fn tried(&self, line: &str, is: impl Fn(&Said) -> Result<(), String>) -> Result<String> {
