@@ -111,8 +111,9 @@ impl Terminal {
         Ok(error)
     }
 
-    /// Fails if anything was wrong, and leaves the page where a person can read it.
-    pub fn end(self) -> Result<()> {
+    /// Fails if anything was wrong, `told` included, and leaves the page where a person can read it.
+    pub fn end(mut self, told: Result<()>) -> Result<()> {
+        self.broken.extend(told.err().map(|error| format!("{error:#}")));
         std::fs::write(self.home.join("walkthrough.md"), self.page.text())?;
         ensure!(self.broken.is_empty(), "the story does not hold:\n{}", self.broken.join("\n\n"));
         self.page.end()
