@@ -6,12 +6,27 @@ use super::terminal::Terminal;
 
 /// Code and object of each old mistake, and what a person does in the editor that its command opens.
 const MISTAKES: [(&str, &str, Option<&str>, &str); 6] = [
-    ("VW002", "istiod-default-validator", None, "The validator of what names no revision leads to an istiod that is gone, so that every write of Istio configuration is refused:"),
+    (
+        "VW002",
+        "istiod-default-validator",
+        None,
+        "The validator of what names no revision leads to an istiod that is gone, so that every write of Istio configuration is refused:",
+    ),
     ("NS001", "payments", None, "Both labels on a namespace, and nobody injects its pods:"),
     ("NS004", "legacy", None, "A revision that is not here any more:"),
     ("GW007", "custom-gw", None, "A gateway beside whose pods somebody has tidied the mesh configuration away:"),
-    ("GW002", "gateways", Some("sed -i \"s/profile: default/profile: minimal/\""), "Two files that render one gateway, because the control plane's has a profile with gateways (the editor is told what to change here, in place of your hands):"),
-    ("UP009", "istiod-control-plane", Some("sed -i \"0,/defaultRevision: true/! s/defaultRevision: true/defaultRevision: false/\""), "Two default revisions of Gloo's:"),
+    (
+        "GW002",
+        "gateways",
+        Some("sed -i \"s/profile: default/profile: minimal/\""),
+        "Two files that render one gateway, because the control plane's has a profile with gateways (the editor is told what to change here, in place of your hands):",
+    ),
+    (
+        "UP009",
+        "istiod-control-plane",
+        Some("sed -i \"0,/defaultRevision: true/! s/defaultRevision: true/defaultRevision: false/\""),
+        "Two default revisions of Gloo's:",
+    ),
 ];
 
 pub async fn tell(t: &mut Terminal) -> Result<()> {

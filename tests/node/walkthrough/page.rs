@@ -79,7 +79,8 @@ impl Page {
         let there = std::fs::read_to_string(Page::path())?;
         let (there, here) = (compared(&there), compared(&self.text));
         let at = there.iter().zip(&here).position(|(a, b)| a != b).unwrap_or_else(|| there.len().min(here.len()));
-        let from = |lines: &[String]| lines[at.min(lines.len())..].iter().take(8).cloned().collect::<Vec<_>>().join("\n");
+        let from =
+            |lines: &[String]| lines[at.min(lines.len())..].iter().take(8).cloned().collect::<Vec<_>>().join("\n");
         ensure!(
             there == here,
             "docs/walkthrough.md no longer tells what happens (UPDATE=1 writes it anew). It says\n{}\n\nand now it is\n{}",

@@ -72,7 +72,9 @@ impl Terminal {
         // What a person sees is both streams, as they come.
         shell.args(["-c", "exec 2>&1; eval \"$0\"", line]).current_dir(&self.home);
         shell.env("PATH", path).env("HOME", &self.home).env_remove("KUBECONFIG");
-        tokio::time::timeout(AT_MOST, said(shell, "")).await.with_context(|| format!("$ {line}: not within {AT_MOST:?}"))?
+        tokio::time::timeout(AT_MOST, said(shell, ""))
+            .await
+            .with_context(|| format!("$ {line}: not within {AT_MOST:?}"))?
     }
 
     /// A file that the story needs, told and written.
@@ -152,7 +154,12 @@ impl Terminal {
                 told.extend([seen.clone()].into_iter().chain(endpoints.map(str::to_owned)));
             }
         }
-        told.push(last.split_once('\n').filter(|(first, _)| !first.contains(" -> ")).map_or(*last, |(_, rest)| rest).to_owned());
+        told.push(
+            last.split_once('\n')
+                .filter(|(first, _)| !first.contains(" -> "))
+                .map_or(*last, |(_, rest)| rest)
+                .to_owned(),
+        );
         self.page.typed_once(line, &told.join("\n"));
         Ok(())
     }

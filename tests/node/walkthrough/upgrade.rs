@@ -24,10 +24,14 @@ pub async fn tell(machine: &'static Machine, t: &mut Terminal) -> Result<()> {
 
 async fn arrives(machine: &Machine, t: &mut Terminal) -> Result<()> {
     t.page.say("## The new revision arrives\n\nBeside the old one, as a release of its own.");
-    let told = machine.kubectl(&["get", "deployment", "istiod-1-23", "-n", "istio-system", "-o", "json"], "").await?.passed()?;
+    let told = machine
+        .kubectl(&["get", "deployment", "istiod-1-23", "-n", "istio-system", "-o", "json"], "")
+        .await?
+        .passed()?;
     let told: serde_json::Value = serde_json::from_str(&told)?;
     let environment = told["spec"]["template"]["spec"]["containers"][0]["env"].as_array().context("an environment")?;
-    let gateways = environment.iter().find(|variable| variable["name"] == "GATEWAYS").context("gateways")?["value"].as_str();
+    let gateways =
+        environment.iter().find(|variable| variable["name"] == "GATEWAYS").context("gateways")?["value"].as_str();
     let gateways: serde_json::Value = serde_json::from_str(gateways.unwrap_or_default())?;
     let values = json!({
         "revision": "1-24", "image": "revguard.local/pilot:1.24.0", "proxyImage": "revguard.local/proxyv2:1.24.0", "gateways": gateways,
