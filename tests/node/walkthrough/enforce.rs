@@ -126,9 +126,9 @@ const MISTAKES: [Mistake; 11] = [
         code: "[CP002 ",
     },
     Mistake {
-        about: "The validator. Webhook configurations are never sent to a webhook; an admission policy of the API server's own stands there.",
+        about: "The validator, led to where nobody answers. Webhook configurations are never sent to a webhook; an admission policy in the API server stands there.",
         file: None,
-        line: "kubectl delete validatingwebhookconfiguration istiod-default-validator",
+        line: "kubectl patch validatingwebhookconfiguration istiod-default-validator --type=json \\\n  -p '[{\"op\":\"replace\",\"path\":\"/webhooks/0/clientConfig/service/name\",\"value\":\"istiod\"}]'",
         code: "[VW010 ",
     },
 ];

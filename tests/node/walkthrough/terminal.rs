@@ -19,6 +19,9 @@ use crate::harness::wait::wait_until;
 /// How long a person looks whether something has come about. What takes longest is that an API server hears of a new admission policy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long they watch a gateway.
+const COURSE: Duration = Duration::from_secs(420);
+
 /// So many lines that did not do what they should are enough.
 const ENOUGH: usize = 6;
 
@@ -97,8 +100,15 @@ impl Terminal {
     pub async fn until(&mut self, line: &str, words: &[&str]) -> Result<String> {
         let said = self.tried(line, |said| done(said, words)).await;
         let said = self.so(said)?;
-        self.page.typed(line, &said);
+        self.told(line, &said);
         Ok(said)
+    }
+
+    /// Puts it on the page, which a person can read while the story goes on.
+    fn told(&mut self, line: &str, said: &str) {
+        self.page.typed(line, said);
+        // The page that counts is written in the end.
+        let _ = std::fs::write(self.home.join("walkthrough.md"), self.page.text());
     }
 
     /// What a line said; that it was wrong is told in the end.
@@ -113,10 +123,9 @@ impl Terminal {
         Ok(error)
     }
 
-    /// Fails if anything was wrong, `told` included, and leaves the page where a person can read it.
+    /// Fails if anything was wrong, `told` included.
     pub fn end(mut self, told: Result<()>) -> Result<()> {
         self.broken.extend(told.err().map(|error| format!("{error:#}")));
-        std::fs::write(self.home.join("walkthrough.md"), self.page.text())?;
         ensure!(self.broken.is_empty(), "the story does not hold:\n{}", self.broken.join("\n\n"));
         self.page.end()
     }
@@ -126,12 +135,17 @@ impl Terminal {
         let line = format!("kubectl rollout status -n {namespace} deployment/{deployment}");
         let said = self.tried(&line, |said| done(said, &[])).await;
         self.so(said)?;
+        // Pods that are ending count as pods.
+        let ending = format!("kubectl get pods -n {namespace} -o jsonpath='{{.items[*].metadata.deletionTimestamp}}'");
+        let nobody = |said: &Said| if said.out.is_empty() { Ok(()) } else { Err(said.out.clone()) };
+        let said = self.tried(&ending, nobody).await;
+        self.so(said)?;
         self.types(&line).await
     }
 
     /// The same as [`Terminal::until`], where what comes back differs from run to run.
     pub async fn once(&mut self, line: &str, words: &[&str]) -> Result<String> {
-        let said = self.tried(line, |said| done(said, words)).await;
+        let said = self.tried_for(COURSE, line, |said| done(said, words)).await;
         let said = self.so(said)?;
         self.page.typed_once(line, &said);
         Ok(said)
@@ -177,12 +191,16 @@ impl Terminal {
         let said = self.quietly(line).await?;
         let refused = refusal(&said, words).map(|()| said.out).map_err(|why| anyhow::anyhow!("$ {line}: {why}"));
         let said = self.so(refused)?;
-        self.page.typed(line, &said);
+        self.told(line, &said);
         Ok(said)
     }
 
     async fn tried(&self, line: &str, is: impl Fn(&Said) -> Result<(), String>) -> Result<String> {
-        wait_until(PATIENCE, &format!("$ {line}"), || async {
+        self.tried_for(PATIENCE, line, is).await
+    }
+
+    async fn tried_for(&self, limit: Duration, line: &str, is: impl Fn(&Said) -> Result<(), String>) -> Result<String> {
+        wait_until(limit, &format!("$ {line}"), || async {
             let said = self.quietly(line).await.map_err(|error| format!("{error:#}"))?;
             match is(&said) {
                 Ok(()) => Ok(said.out),

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::stage::BOTH;
+use super::stage::{BOTH, SOON};
 use super::terminal::Terminal;
 use crate::harness::machine::Machine;
+use crate::harness::wait::wait_until;
 
 const SOURCE: &str = "
 apiVersion: revguard.dev/v1alpha1
@@ -85,20 +86,19 @@ async fn gateways(t: &mut Terminal) -> Result<()> {
 /// An alert holds it.
 async fn held(t: &mut Terminal) -> Result<()> {
     t.types("kubectl apply -f rollout.yaml").await?;
-    t.page.say("Somebody stops payments meanwhile, which pages:");
-    t.until("kubectl get gatewayrollouts -n gw", &["Progressing"]).await?;
+    t.page.say("It is under way, and somebody stops payments, which pages:");
+    t.until("kubectl get gatewayrollout igw-1-24 -n gw -o jsonpath='{.status.phase}{\"\\n\"}'", &["Progressing"])
+        .await?;
     t.types("kubectl scale -n payments deployment/web --replicas=0").await?;
     t.page.say("The rollout holds, and says why:");
     t.once("revguard rollout get igw-1-24 -n gw", &["held by AlertFiring"]).await?;
     t.page.say("Payments come back, and it goes on by itself:");
     t.types("kubectl scale -n payments deployment/web --replicas=2").await?;
-    loop {
-        let said = t.quietly("revguard rollout get igw-1-24 -n gw").await?.passed()?;
-        if !said.contains("held by") {
-            return Ok(());
-        }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    }
+    wait_until(SOON, "a rollout that goes on", || async {
+        let said = t.quietly("revguard rollout get igw-1-24 -n gw").await.map_err(|error| format!("{error:#}"))?;
+        if said.out.contains("held by") { Err(said.out) } else { Ok(()) }
+    })
+    .await
 }
 
 /// A person sends it back.
@@ -114,7 +114,7 @@ async fn back(t: &mut Terminal) -> Result<()> {
 async fn through(t: &mut Terminal) -> Result<()> {
     t.page.say("And once more, to the end. Helm owns this gateway, so the rollout waits until Helm says the new revision, too:");
     t.types("kubectl apply -f rollout.yaml").await?;
-    t.once("revguard rollout get igw-1-24 -n gw", &["Promoting"]).await?;
+    t.once("revguard rollout get igw-1-24 -n gw", &["AwaitingExternal"]).await?;
     t.types("helm upgrade igw istio/gateway -n gw --reuse-values --set-string revision=1-24").await?;
     t.watches("revguard rollout get igw-1-24 -n gw --watch", "Completed").await?;
     Ok(())
