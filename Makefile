@@ -1,6 +1,6 @@
 # What a person types. Everything needs Rust 1.90 or newer and a C compiler; the tests on a real control plane also Go 1.26
 # or KUBEBUILDER_ASSETS, and those on a real node root, cgroup v1 and what tests/node/README.md names.
-.PHONY: demo test test-node prove image sbom lint lint-files bench bench-judge bench-audit bench-server bench-memory docs fuzz
+.PHONY: demo test test-node walkthrough prove image sbom lint lint-files bench bench-judge bench-audit bench-server bench-memory docs fuzz
 
 demo:            ## the main job, with no cluster at hand
 	cargo run --release -- demo
@@ -10,6 +10,9 @@ test:            ## every test, the long ones in a short profile
 
 test-node:       ## brings up a real Kubernetes node, runs its tests, takes it down; FILTER=install runs some
 	bash tests/run.sh node $(FILTER)
+
+walkthrough:     ## types the whole story of docs/walkthrough.md on the node, and fails when it no longer holds; UPDATE=1 rewrites the page
+	bash tests/run.sh node --ignored walkthrough::
 
 image:           ## target/image/revguard.tar, which every container engine loads; without one. ARCH=arm64 for another processor
 	image/image.sh $(ARCH)

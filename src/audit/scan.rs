@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{Audit, Entry, Exemption};
-use crate::model::{Kind, Object, Workload};
+use crate::model::{Id, Kind, Object, Workload};
 use crate::rules::allow::{self, Standing};
+use crate::rules::finding::Fix;
 use crate::rules::request::LazyObject;
+use crate::rules::view::kubectl;
 use crate::rules::{Action, Level, Mode, Operation, Policy, RULES, Request, User, judge};
 use crate::snapshot::Snapshot;
 use crate::wire::KINDS;
@@ -60,13 +62,22 @@ pub fn objects(policy: &Policy, snapshot: &Snapshot, now: Timestamp, audit: &mut
                     value: format!("{}={}", j.finding.field, j.finding.value),
                     what: j.finding.what.clone(),
                     why: j.finding.why.to_string(),
-                    fix: j.finding.fix.text().to_owned(),
+                    fix: mended(&id, &j.finding.fix),
                     grace: super::GRACE,
                     repair: None,
                 });
             }
         }
     }
+}
+
+/// What mends an object that is there. A writer has the manifest at hand, and is told what to change in it; who finds the object
+/// later gets the command that opens it.
+fn mended(id: &Id, fix: &Fix) -> String {
+    if fix.is_command() {
+        return fix.text().to_owned();
+    }
+    format!("kubectl edit {}\n({})", kubectl(id), fix.text().replace('\n', "\n "))
 }
 
 /// The object as a request would bring it. A pod that nobody owns is judged as its own template; where only its metadata

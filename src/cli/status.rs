@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::text::wrapped;
+use super::text::{columns, wrapped};
 use super::{Failure, Live, Plain, input, table};
 use crate::audit::{self, Audit, Entry, Inventory, inventory};
 use crate::cluster::Pods;
@@ -227,8 +227,10 @@ fn by_rule(entries: &[Entry]) -> String {
             None => counts.push((e.level, e.rule.code, e.rule.summary, 1)),
         }
     }
+    // The other columns take 32.
+    let width = columns() - 32;
     let rows = counts.into_iter().map(|(level, code, summary, n)| {
-        vec![level.as_str().to_owned(), code.to_owned(), n.to_string(), cut(summary, 48)]
+        vec![level.as_str().to_owned(), code.to_owned(), n.to_string(), cut(summary, width)]
     });
     table::render(&["LEVEL", "CODE", "COUNT", "WHAT"], rows.collect())
 }

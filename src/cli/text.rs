@@ -4,8 +4,13 @@ use std::fmt::Write as _;
 
 use jiff::SignedDuration;
 
-/// A terminal as most people have it.
-const WIDTH: usize = 80;
+/// A terminal as most people have it, and what is assumed where there is none.
+pub const WIDTH: usize = 80;
+
+/// Columns of the terminal that is written to, and at least [`WIDTH`].
+pub fn columns() -> usize {
+    terminal_size::terminal_size_of(std::io::stdout()).map_or(WIDTH, |(width, _)| usize::from(width.0).max(WIDTH))
+}
 
 /// Lines of at most [`WIDTH`] characters, broken between words.
 pub fn wrapped(text: &str, indent: &str) -> String {

@@ -112,7 +112,10 @@ pub fn grants() -> Vec<Grant> {
     }
     all.push(grant(WebhookNamespace, &SECRETS, &["-webhook-tls"], WATCHED, "the serving certificate"));
     for (resource, why) in [
-        (&VALIDATING, "puts the CA into our own configuration, and looks whether it is still there"),
+        (
+            &VALIDATING,
+            "puts the CA into our own configuration, and looks whether it is still there; reports belong to it",
+        ),
         (&MUTATING, "the same"),
     ] {
         all.push(grant(Controller, resource, &[""], &["get", "patch"], why));

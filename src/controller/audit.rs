@@ -175,7 +175,7 @@ impl Auditor {
         let inventory = audit::inventory(&snapshot, &standing.entries);
         self.writer.metrics().mesh.set(&figures(&inventory, &standing, ends, took, at));
         self.tell(&standing).await;
-        let written = self.reports.keep(&self.writer, &audit::report::reports(&standing.entries)).await;
+        let written = self.reports.keep(&self.writer, &self.names, &audit::report::reports(&standing.entries)).await;
         failed(written, "policy reports");
         let in_force = self.in_force.as_ref().map(|known| *known.borrow());
         let written = self.mesh.keep(&self.writer, mesh_state::Seen { inventory: &inventory, in_force }, at).await;

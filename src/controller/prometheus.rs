@@ -52,6 +52,8 @@ enum NoServer {
     Unreadable(String, String),
     #[error("the Secret {secret} has no key {key:?}, which PrometheusSource {name} asks for; put the token there")]
     NoToken { name: String, secret: String, key: String },
+    #[error("{0} cannot be believed without spec.caBundle, because the image carries no authority's certificate: {1}")]
+    NoAuthority(String, String),
     #[error("{0:?} is no URL of a server: {1}")]
     Url(String, String),
 }
@@ -184,6 +186,7 @@ impl Server {
         let wrong = |e: String| NoServer::Url(spec.url.clone(), e);
         let url: http::Uri =
             spec.url.trim_end_matches('/').parse().map_err(|e: http::uri::InvalidUri| wrong(e.to_string()))?;
+        let plain = url.scheme_str() == Some("http");
         // The client that talks to the API server speaks to any HTTP server, with the same TLS.
         let mut config = Config::new(url);
         let timeout = spec.timeout.signed().unsigned_abs();
@@ -193,6 +196,9 @@ impl Server {
             let pems = x509_parser::pem::Pem::iter_from_buffer(bundle.as_bytes());
             let certificates: Result<Vec<Vec<u8>>, _> = pems.map(|pem| pem.map(|p| p.contents)).collect();
             config.root_cert = Some(certificates.map_err(|e| wrong(format!("caBundle: {e}")))?);
+        } else if plain {
+            // Nobody's certificate is looked at. Without a list the system's would be, and the image has none, which is an error.
+            config.root_cert = Some(Vec::new());
         }
         for header in &spec.headers {
             let name =
@@ -204,7 +210,10 @@ impl Server {
         if let Some(token) = token {
             config.auth_info.token = Some(token.into());
         }
-        let client = Client::try_from(config).map_err(|e| wrong(e.to_string()))?;
+        let client = Client::try_from(config).map_err(|e| match spec.ca_bundle {
+            None if !plain => NoServer::NoAuthority(spec.url.clone(), e.to_string()),
+            _ => wrong(e.to_string()),
+        })?;
         Ok(Server { client, spec })
     }
 

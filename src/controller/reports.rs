@@ -2,14 +2,17 @@
 //!
 //! A report is written when its findings change and removed when there are none. What is there is listed once after this
 //! replica began to lead; from then on it is known, because nobody else writes these objects, and looked at again when a
-//! write does not find it as it was.
+//! write does not find it as it was. Reports belong to the release's webhook configuration, so that they go with it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::resource::{At, CLUSTER_POLICY_REPORTS, OPEN_CLUSTER_REPORTS, OPEN_REPORTS, POLICY_REPORTS, Resource};
+use super::names::Names;
+use super::resource::{
+    At, CLUSTER_POLICY_REPORTS, OPEN_CLUSTER_REPORTS, OPEN_REPORTS, POLICY_REPORTS, Resource, VALIDATING,
+};
 use super::send::{Method, send_with};
 use super::write::{Change, Held, LONGEST, Manager, Write, WriteError, Writer};
 use crate::audit::report::{self, Report, ReportApi};
@@ -37,6 +40,8 @@ pub struct Keeper {
     api: Option<(Option<ReportApi>, Instant)>,
     /// By namespace, empty for the cluster's; `None`: not listed yet.
     written: Option<(BTreeMap<String, Written>, Instant)>,
+    /// Whose end is theirs; `None`: not there, as after the break glass.
+    owner: Option<Value>,
 }
 
 fn resource(api: ReportApi, namespaced: bool) -> &'static Resource {
@@ -58,15 +63,27 @@ impl Keeper {
     ///
     /// # Errors
     /// The first write that failed for a reason that the next pass will not overcome by itself.
-    pub async fn keep(&mut self, writer: &Writer, reports: &[Report]) -> Result<(), WriteError> {
+    pub async fn keep(&mut self, writer: &Writer, names: &Names, reports: &[Report]) -> Result<(), WriteError> {
         let Some(api) = self.api(writer).await else { return Ok(()) };
+        let owner = owner(writer, names).await?;
+        if owner != self.owner {
+            // With another one, what belonged to the former has gone or is about to.
+            self.owner = owner;
+            self.written = None;
+        }
         if self.written.as_ref().is_none_or(|(_, at)| at.elapsed() > RELIST) {
             self.written = Some((list(writer, api).await?, Instant::now()));
         }
         let Some((written, _)) = &mut self.written else { return Ok(()) };
         let wanted: BTreeMap<String, Value> = reports
             .iter()
-            .map(|r| (r.namespace.as_ref().map(ToString::to_string).unwrap_or_default(), content(&r.manifest(api))))
+            .map(|r| {
+                let mut manifest = r.manifest(api);
+                if let Some(owner) = &self.owner {
+                    manifest["metadata"]["ownerReferences"] = json!([owner]);
+                }
+                (r.namespace.as_ref().map(ToString::to_string).unwrap_or_default(), content(&manifest))
+            })
             .collect();
         let gone: Vec<String> = written.keys().filter(|ns| !wanted.contains_key(*ns)).cloned().collect();
         let changed = wanted.iter().filter(|(ns, value)| written.get(*ns).is_none_or(|w| w.content != **value));
@@ -147,6 +164,16 @@ impl Keeper {
     }
 }
 
+/// What reports belong to. It is no namespaced object, because they are in all namespaces.
+async fn owner(writer: &Writer, names: &Names) -> Result<Option<Value>, WriteError> {
+    let at = At::of(&VALIDATING, "", &names.release);
+    let found = writer.read(&at).await.inspect_err(|_| writer.metrics().reconcile_error(Loop::Reports))?;
+    Ok(found.map(|object| {
+        let (version, uid) = (VALIDATING.api_version(), &object["metadata"]["uid"]);
+        json!({"apiVersion": version, "kind": VALIDATING.kind, "name": names.release, "uid": uid})
+    }))
+}
+
 /// Our reports as they are, of every namespace and of the cluster.
 async fn list(writer: &Writer, api: ReportApi) -> Result<BTreeMap<String, Written>, WriteError> {
     let mut out = BTreeMap::new();
@@ -178,7 +205,7 @@ fn content(report: &Value) -> Value {
         object.retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
     }
     if let Some(metadata) = report["metadata"].as_object_mut() {
-        metadata.retain(|key, _| matches!(key.as_str(), "labels" | "annotations"));
+        metadata.retain(|key, _| matches!(key.as_str(), "labels" | "annotations" | "ownerReferences"));
     }
     report
 }
@@ -186,7 +213,6 @@ fn content(report: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_report_is_compared_without_what_the_api_server_adds() {

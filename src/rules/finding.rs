@@ -25,6 +25,11 @@ impl Fix {
             Fix::Say(text) | Fix::Patch(_, text) => text,
         }
     }
+
+    /// It begins with a command, and not with words about the manifest that was sent.
+    pub fn is_command(&self) -> bool {
+        ["kubectl ", "istioctl ", "helm ", "revguard "].iter().any(|program| self.text().starts_with(program))
+    }
 }
 
 /// One violation.

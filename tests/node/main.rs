@@ -12,6 +12,7 @@ mod lifecycle;
 mod mesh;
 mod rollout;
 mod trial;
+mod walkthrough;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         leader::tests(),
         cold_start::tests(),
         lifecycle::uninstall(),
+        walkthrough::tests(),
     ]
     .into_iter()
     .flatten()

@@ -207,6 +207,13 @@ fn holds(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp
             _ => {}
         }
     }
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready" && !c.message.is_empty());
+    if let Some(ready) = ready
+        && status.pause.is_none()
+        && !status.phase.is_over()
+    {
+        let _ = write!(out, "\n{}", wrapped(&format!("now: {}", ready.message), ""));
+    }
     for metric in status.metrics.iter().filter(|m| m.result != "Passed") {
         out.push_str(&wrapped(&format!("metric {}: {}, {}", metric.name, metric.result, metric.message), "  "));
     }
@@ -291,6 +298,20 @@ held by AlertFiring for 3m
         }));
         let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
         assert!(text.contains("\n  revguard rollout approve public-1-24 -n ingress\n"), "{text}");
+    }
+
+    #[test]
+    fn what_nothing_holds_says_what_it_waits_for() {
+        let rollout = rollout(serde_json::json!({
+            "state": "Pending", "phase": "Pending",
+            "conditions": [{
+                "type": "Ready", "status": "False", "reason": "Pending", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "message": "waiting for an answer from Prometheus: http://p:9090 did not answer within 10s",
+            }],
+        }));
+        let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
+        let expected = "\nnow: waiting for an answer from Prometheus: http://p:9090 did not answer within\n10s\n";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ struct Get {
     /// Rollouts of every namespace
     #[arg(short = 'A', long, conflicts_with_all = ["name", "namespace"])]
     all_namespaces: bool,
-    /// Look again all the time, and show what has changed
+    /// Look again all the time, and show what has changed; one rollout is watched until it is over
     #[arg(short, long)]
     watch: bool,
     #[arg(short, long, value_enum, default_value_t)]
@@ -143,20 +143,20 @@ async fn shown(get: &Get) -> Result<ExitCode, Failure> {
     let out = std::io::stdout();
     let paint = Paint::of(&out);
     // A screen is drawn over; a file or a pipe gets what has changed, one after the other.
-    let over = get.watch && out.is_terminal() && get.output == Plain::Text;
+    let redrawn = get.watch && out.is_terminal() && get.output == Plain::Text;
     let mut last = String::new();
     loop {
-        let told = match told(get, &api, &namespace, paint).await {
+        let (told, ended) = match told(get, &api, &namespace, paint).await {
             Ok(told) => told,
             Err(error) if last.is_empty() => return Err(error),
             // A watch outlives a restart of the API server.
             Err(error) => {
                 eprintln!("warning: {error:#}");
-                last.clone()
+                (last.clone(), false)
             }
         };
         if told != last {
-            let before = match (over, last.is_empty()) {
+            let before = match (redrawn, last.is_empty()) {
                 (true, _) => "\x1b[H\x1b[2J".to_owned(),
                 (false, false) if get.output == Plain::Text => format!("\n--- {:.0}\n", Timestamp::now()),
                 _ => String::new(),
@@ -165,32 +165,37 @@ async fn shown(get: &Get) -> Result<ExitCode, Failure> {
             let _ = std::io::stdout().flush();
             last = told;
         }
-        if !get.watch {
+        if !get.watch || ended {
             return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Paint) -> Result<String, Failure> {
+/// What is shown, and whether it is one rollout that is over, of which nothing new is to be expected.
+async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Paint) -> Result<(String, bool), Failure> {
     let now = Timestamp::now();
     if let Some(name) = &get.name {
         let rollout = one(api, namespace, name).await?;
-        return Ok(match get.output {
+        let phase = rollout.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        // One that is told to go back after its end is about to begin anew.
+        let over = phase.is_over() && !(phase == Phase::Completed && rollout.spec.abort);
+        let told = match get.output {
             Plain::Json => format!("{}\n", serde_json::to_string_pretty(&rollout)?),
             Plain::Text => draw::whole(&rollout, now, paint),
-        });
+        };
+        return Ok((told, over));
     }
     let all = api.list(&ListParams::default()).await.map_err(explained)?;
     if get.output == Plain::Json {
-        return Ok(format!("{}\n", serde_json::to_string_pretty(&all.items)?));
+        return Ok((format!("{}\n", serde_json::to_string_pretty(&all.items)?), false));
     }
     if all.items.is_empty() {
         let place = if get.all_namespaces { "this cluster".to_owned() } else { format!("namespace {namespace}") };
-        return Ok(format!("no GatewayRollout in {place}\n"));
+        return Ok((format!("no GatewayRollout in {place}\n"), false));
     }
     let rows = all.items.iter().map(|r| draw::row(r, get.all_namespaces, now)).collect();
-    Ok(table::render(&draw::heads(get.all_namespaces), rows))
+    Ok((table::render(&draw::heads(get.all_namespaces), rows), false))
 }
 
 /// The step that waits for an approval now, or the next one that will.

@@ -1,6 +1,6 @@
 // lab is the one program in the pods of the node tests. Its first argument says which part it plays.
 //
-//	lab web            answers on :8080; "/?wait=20s" takes that long; /healthz; ends gracefully at SIGTERM
+//	lab web            answers on :8080; "/?wait=20s" takes that long; /healthz; /metrics; ends gracefully at SIGTERM
 //	lab get URL [N]    N requests on a connection each; prints how often each answer came
 //	lab load STREAMS   constant load, and a report of it on :8080: see load.go
 //	lab istiod DIR     stands for an istiod of the revision $REVISION: see istiod.go and inject.go
@@ -100,6 +100,10 @@ func web() {
 	name, _ := os.Hostname()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", ok)
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		fmt.Fprintln(w, "web_up 1")
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// Without ?wait= there is nothing to parse, and nothing to wait for.
 		wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))
