@@ -357,8 +357,13 @@ fn istiods_are_asked() -> Result<()> {
     ensure!(source["audience"] == "istio-ca" && source["expirationSeconds"] == 600, "{source}");
     let other = found(&["--set", "rollouts.istiod.ask=true,rollouts.istiod.audience=mesh"])?.context("a token")?;
     ensure!(text(&other, "/projected/sources/0/serviceAccountToken/audience") == "mesh", "{other}");
-    ensure!(found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false,rollouts.namespaces={edge}"])?.is_some());
-    ensure!(found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false"])?.is_none(), "nothing is ever rolled out");
+    ensure!(
+        found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false,rollouts.namespaces={edge}"])?.is_some()
+    );
+    ensure!(
+        found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false"])?.is_none(),
+        "nothing is ever rolled out"
+    );
     ensure!(found(&[])?.is_none(), "a token that nobody asked for");
     Ok(())
 }
