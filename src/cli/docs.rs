@@ -77,6 +77,8 @@ pub fn chart_files() -> Vec<(String, String)> {
         // Helm never upgrades what stands in its own crds/ folder, and must not take everybody's objects along when it
         // removes a release.
         definition["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep".into();
+        // By which whoever wants them gone as well finds them.
+        definition["metadata"]["labels"]["app.kubernetes.io/name"] = "revguard".into();
         let text = serde_json::to_string_pretty(&definition).expect("a definition is plain data");
         // JSON is YAML. It is a template as well, and whoever writes two braces into a description should hear of it.
         assert!(!text.contains("{{"), "{name}: Helm would read this as an action");

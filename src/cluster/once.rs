@@ -89,7 +89,8 @@ pub async fn read_once(client: &Client, pods: Pods) -> Result<Reading, ReadError
 pub async fn remote_clusters(client: &Client, namespaces: &BTreeSet<Str>) -> Result<Vec<String>, Trouble> {
     #[derive(Deserialize)]
     struct List {
-        items: Vec<Item>,
+        // `null`, where there are none.
+        items: Option<Vec<Item>>,
     }
     #[derive(Deserialize)]
     struct Item {
@@ -108,6 +109,7 @@ pub async fn remote_clusters(client: &Client, namespaces: &BTreeSet<Str>) -> Res
         names.extend(
             list.items
                 .into_iter()
+                .flatten()
                 .map(|mut i| i.metadata.annotations.remove("networking.istio.io/cluster").unwrap_or(i.metadata.name)),
         );
     }

@@ -110,7 +110,7 @@ const MISTAKES: [Mistake; 11] = [
     Mistake {
         about: "A gateway that moves to a control plane that is not there.",
         file: None,
-        line: "kubectl get deployment custom-gw -n default -o yaml | sed s/1-23/1-24/ | kubectl apply -f -",
+        line: "kubectl set env deployment/custom-gw -n default -c istio-proxy CA_ADDR=istiod-1-24.istio-system.svc:15012",
         code: "[GW006 ",
     },
     Mistake {

@@ -13,10 +13,10 @@ mod terminal;
 mod upgrade;
 
 // What gateway rollouts are tried on; this story uses its part.
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../rollout/stage.rs"]
 mod stage;
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../rollout/traffic.rs"]
 mod traffic;
 
@@ -54,6 +54,7 @@ async fn the_story_holds(machine: &'static Machine) -> Result<()> {
     let traffic = Traffic::start(machine, &BOTH).await?;
     let told = story(machine, &mut terminal).await;
     let tally = traffic.finish().await?;
+    tally.print("the story");
     let streams = [("short", "that take a moment"), ("kept", "on kept connections"), ("long", "that take 20 s")];
     terminal.page.say("## Requests lost\n\nOf the requests that came through both gateways meanwhile:");
     for (stream, which) in streams {

@@ -98,14 +98,21 @@ impl Page {
                 let _ = writeln!(out, "{before}LAST DEPLOYED: today");
                 continue;
             }
-            // Words and the gaps between them.
-            let mut rest = line;
+            // Words and the gaps between them. A gap takes up what a word has lost, so that columns stay columns.
+            let mut rest = line.trim_end();
+            let mut lost = 0;
             while !rest.is_empty() {
                 let gap = rest.len() - rest.trim_start().len();
                 out.push_str(&rest[..gap]);
+                out.extend(std::iter::repeat_n(' ', if gap > 1 { std::mem::take(&mut lost) } else { 0 }));
                 rest = &rest[gap..];
                 let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-                let word = self.word(&rest[..end]);
+                let word = match &rest[..end] {
+                    // Elsewhere than in a column, a time is part of what is said.
+                    age if gap > 1 && is_age(age) => "1m".to_owned(),
+                    word => self.word(word),
+                };
+                lost += end.saturating_sub(word.len());
                 out.push_str(&word);
                 rest = &rest[end..];
             }
@@ -115,15 +122,18 @@ impl Page {
     }
 
     fn word(&mut self, word: &str) -> String {
-        if is_age(word) {
-            return "1m".to_owned();
-        }
         let (front, core, back) = pared(word);
         if is_address(core) {
             return format!("{front}10.0.0.1{back}");
         }
         if is_time(core) {
             return format!("{front}2026-01-01T00:00:00Z{back}");
+        }
+        if is_like(core, "20dd-dd-dd") {
+            return format!("{front}2026-01-01{back}");
+        }
+        if core.get(..9).is_some_and(|clock| is_like(clock, "dd:dd:dd.")) {
+            return format!("{front}00:00:00{back}");
         }
         if let Some(stem) = pod(core) {
             // The same pod keeps its name over the page.
@@ -185,6 +195,12 @@ fn is_address(word: &str) -> bool {
 
 fn is_time(word: &str) -> bool {
     word.len() >= 20 && word.starts_with("20") && word.ends_with('Z') && word.as_bytes()[10] == b'T'
+}
+
+/// A `d` of the pattern is any digit.
+fn is_like(word: &str, pattern: &str) -> bool {
+    let like = |(c, p): (char, char)| if p == 'd' { c.is_ascii_digit() } else { c == p };
+    word.len() == pattern.len() && word.chars().zip(pattern.chars()).all(like)
 }
 
 /// What Kubernetes makes random ends of.
