@@ -51,6 +51,10 @@ pub struct Options {
     /// How long the Lease lasts when nobody renews it
     #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
     lease_duration: Option<Duration>,
+    /// A file with a token of istiod's audience, with which istiods are asked which gateway pods are connected to them. Without it, or while it
+    /// is not there, they are not asked
+    #[arg(long, value_name = "FILE")]
+    istiod_token_file: Option<PathBuf>,
     /// How often rollouts are looked at, in tests: everything follows in proportion, 1s is what it is
     #[arg(long, value_name = "DURATION", value_parser = duration, hide = true)]
     rollout_pace: Option<Duration>,
@@ -90,6 +94,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         collect: options.tally_interval.max(Duration::from_millis(100)),
         lease: options.lease_duration,
         rollouts: options.rollout_pace.map_or_else(rollout::Pace::default, rollout::Pace::of),
+        istiod_token: options.istiod_token_file,
         kill: options.kill_at,
         kill_marks: options.kill_marks,
     })?;

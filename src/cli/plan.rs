@@ -127,7 +127,7 @@ impl Live {
                 rollout["metadata"] = there["metadata"].clone();
                 rollout["status"] = there["status"].clone();
             }
-            Ok(cluster::read_gateway(&client, rollout, known).await?)
+            Ok(cluster::GatewayReader::new(client).fill(Raw::of(rollout), known, true).await?)
         })
     }
 }

@@ -1,40 +1,114 @@
-//! Everything around one gateway as it is now, once: for `plan`, which asks before a rollout begins.
+//! Everything around one gateway as it is now: whole lists from the API server, none from a cache of ours. The controller plans each step
+//! from it, and `plan` asks before a rollout begins.
 //!
-//! `rollout::read` says what is to be asked and what the answers mean. A kind that the cluster does not have is an empty list; one that
-//! this person may not read is said to be unread.
+//! `rollout::read` says what is to be asked and what the answers mean; here they are fetched, page by page and several at a time. A kind
+//! that the cluster does not have is an empty list, one that may not be read is said to be unread, and any other trouble ends the look: a
+//! plan is never made from half of what there is.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
 use kube::Client;
 use serde_json::Value;
 
 use super::once::ReadError;
 use super::request::{Question as Request, Trouble, encode, version_path};
-use super::telemetry::Timing;
-use crate::rollout::read::{Question, Raw, Row, missing};
+use crate::rollout::read::{Listed, Question, Raw, Row, missing};
 use crate::snapshot::Snapshot;
 
+/// Lists on their way at a time.
+const AT_ONCE: usize = 6;
+/// Objects a page.
+const PAGE: u32 = 500;
+/// How long a page may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers lead to questions, and those to no third sort.
 const MOST_ROUNDS: usize = 8;
 
-/// What a rollout would be planned from, and what only guards look at.
-///
-/// # Errors
-/// The first list that was not answered, whatever for but missing rights.
-pub async fn read_gateway(client: &Client, rollout: Value, known: &Snapshot) -> Result<Raw, ReadError> {
-    let mut raw = Raw::of(rollout);
-    for _ in 0..MOST_ROUNDS {
-        let questions = missing(&raw, known, true);
-        if questions.is_empty() {
-            break;
-        }
-        for question in questions {
-            match ask(client, &question).await {
-                Ok(items) => raw.answer(question, items),
-                Err(Trouble::Forbidden(why)) => raw.refuse(question, why),
-                Err(trouble) => return Err(ReadError { what: question.listed.row().plural.to_owned(), trouble }),
+/// Reads, and remembers which version of a kind the cluster serves.
+pub struct GatewayReader {
+    client: Client,
+    served: Mutex<BTreeMap<Listed, &'static str>>,
+}
+
+impl GatewayReader {
+    pub fn new(client: Client) -> GatewayReader {
+        GatewayReader { client, served: Mutex::default() }
+    }
+
+    /// Puts everything into `raw` that a rollout is planned from, and with `guards` what only guards look at.
+    ///
+    /// # Errors
+    /// The first list that was not answered, whatever for but missing rights.
+    pub async fn fill(&self, mut raw: Raw, known: &Snapshot, guards: bool) -> Result<Raw, ReadError> {
+        for _ in 0..MOST_ROUNDS {
+            let questions = missing(&raw, known, guards);
+            if questions.is_empty() {
+                return Ok(raw);
+            }
+            let mut asked = Vec::new();
+            for question in questions {
+                asked.push(async move {
+                    let answer = self.ask(&question).await;
+                    (question, answer)
+                });
+            }
+            let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+            for (question, answer) in answers {
+                match answer {
+                    Ok(items) => raw.answer(question, items),
+                    Err(Trouble::Forbidden(why)) => raw.refuse(question, why),
+                    Err(trouble) => return Err(ReadError { what: name(&question), trouble }),
+                }
             }
         }
+        let what = format!("what {} depends on", raw.rollout["metadata"]["name"]);
+        Err(ReadError { what, trouble: Trouble::Invalid(format!("more than {MOST_ROUNDS} rounds of questions")) })
     }
-    Ok(raw)
+
+    /// The answer to one question. What names no version that the cluster serves is empty.
+    async fn ask(&self, question: &Question) -> Result<Vec<Value>, Trouble> {
+        let row = question.listed.row();
+        let known = self.served().get(&question.listed).copied();
+        if let Some(version) = known {
+            match self.list(row, version, question).await {
+                // The definition is gone, or serves another version now.
+                Err(Trouble::NotFound) => {
+                    self.served().remove(&question.listed);
+                }
+                other => return other,
+            }
+        }
+        for version in row.versions {
+            match self.list(row, version, question).await {
+                Err(Trouble::NotFound) => {}
+                other => {
+                    if other.is_ok() {
+                        self.served().insert(question.listed, version);
+                    }
+                    return other;
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn list(&self, row: &Row, version: &str, question: &Question) -> Result<Vec<Value>, Trouble> {
+        let base = version_path(row.group, version);
+        let path = match question.namespace.as_str() {
+            "" => format!("{base}/{}", row.plural),
+            namespace => format!("{base}/namespaces/{}/{}", encode(namespace), row.plural),
+        };
+        // One object by its name is a list of one: whoever may list needs no other right.
+        let of = question.name.as_ref().map(|name| format!("&fieldSelector=metadata.name%3D{}", encode(name)));
+        list(&self.client, &format!("{path}?limit={PAGE}{}", of.unwrap_or_default()), row.kind).await
+    }
+
+    fn served(&self) -> MutexGuard<'_, BTreeMap<Listed, &'static str>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One rollout as the API server holds it; `None`: it is not there, nor may its definition be.
@@ -42,14 +116,9 @@ pub async fn read_gateway(client: &Client, rollout: Value, known: &Snapshot) -> 
 /// # Errors
 /// Any answer but that.
 pub async fn read_rollout(client: &Client, namespace: &str, name: &str) -> Result<Option<Value>, ReadError> {
-    let row = crate::rollout::read::Listed::Rollouts.row();
+    let row = Listed::Rollouts.row();
     let base = version_path(row.group, row.versions[0]);
-    let path = format!("{base}/namespaces/{}/{}/{}", encode(namespace), row.plural, encode(name));
-    let answer = match Request::json(path).ask(client, Timing::default().answer).await {
-        Ok(answer) => answer.read().await,
-        Err(trouble) => Err(trouble),
-    };
-    match answer {
+    match get(client, format!("{base}/namespaces/{}/{}/{}", encode(namespace), row.plural, encode(name))).await {
         Ok(object) => Ok(Some(object)),
         // Whoever may not look at it can still plan from the file.
         Err(Trouble::NotFound | Trouble::Forbidden(_)) => Ok(None),
@@ -57,40 +126,44 @@ pub async fn read_rollout(client: &Client, namespace: &str, name: &str) -> Resul
     }
 }
 
-async fn ask(client: &Client, question: &Question) -> Result<Vec<Value>, Trouble> {
-    let row = question.listed.row();
-    for version in row.versions {
-        match list(client, row, version, question).await {
-            Err(Trouble::NotFound) => {}
-            other => return other,
+/// Every item of a list, page by page. Items of a list do not say what they are; ours do.
+///
+/// # Errors
+/// Whatever the API server says instead.
+pub async fn list(client: &Client, path: &str, kind: &str) -> Result<Vec<Value>, Trouble> {
+    'whole: loop {
+        let (mut items, mut next) = (Vec::new(), String::new());
+        loop {
+            let page = if next.is_empty() { path.to_owned() } else { format!("{path}&continue={}", encode(&next)) };
+            let mut answer = match get(client, page).await {
+                // The page after this one is of a version that is too old by now.
+                Err(Trouble::Gone) if !next.is_empty() => continue 'whole,
+                other => other?,
+            };
+            let version = answer["apiVersion"].clone();
+            for mut item in answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+                item["apiVersion"] = version.clone();
+                item["kind"] = Value::from(kind);
+                items.push(item);
+            }
+            match answer["metadata"]["continue"].as_str().filter(|next| !next.is_empty()) {
+                None => return Ok(items),
+                Some(more) => next = more.to_owned(),
+            }
         }
     }
-    Ok(Vec::new())
 }
 
-async fn list(client: &Client, row: &Row, version: &str, question: &Question) -> Result<Vec<Value>, Trouble> {
-    let timing = Timing::default();
-    let base = version_path(row.group, version);
-    let collection = match question.namespace.as_str() {
-        "" => format!("{base}/{}", row.plural),
-        namespace => format!("{base}/namespaces/{}/{}", encode(namespace), row.plural),
-    };
-    let of = question.name.as_ref().map(|name| format!("&fieldSelector=metadata.name%3D{}", encode(name)));
-    let path = format!("{collection}?limit={}{}", timing.page, of.unwrap_or_default());
-    let (mut items, mut next) = (Vec::new(), String::new());
-    loop {
-        let page = if next.is_empty() { path.clone() } else { format!("{path}&continue={}", encode(&next)) };
-        let mut answer: Value = Request::json(page).ask(client, timing.answer).await?.read().await?;
-        let version = answer["apiVersion"].clone();
-        for mut item in answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
-            // Items of a list do not say what they are.
-            item["apiVersion"] = version.clone();
-            item["kind"] = Value::from(row.kind);
-            items.push(item);
-        }
-        match answer["metadata"]["continue"].as_str().filter(|next| !next.is_empty()) {
-            None => return Ok(items),
-            Some(more) => next = more.to_owned(),
-        }
+/// One limit over the whole exchange: an answer that trickles in is as late as one that does not come.
+async fn get(client: &Client, path: String) -> Result<Value, Trouble> {
+    let exchange = async { Request::json(path).ask(client, PATIENCE).await?.read().await };
+    tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| Trouble::Silent(PATIENCE))?
+}
+
+fn name(question: &Question) -> String {
+    let row = question.listed.row();
+    match question.namespace.as_str() {
+        "" => row.plural.to_owned(),
+        namespace => format!("{} in {namespace}", row.plural),
     }
 }

@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
 pub use client::{Access, ClientError, connect, connect_as_kubectl, install_crypto};
-pub use gateway::{read_gateway, read_rollout};
+pub use gateway::{GatewayReader, list, read_rollout};
 pub use once::{Pods, ReadError, Reading, read_once, remote_clusters};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;

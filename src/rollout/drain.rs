@@ -21,6 +21,9 @@ pub const PINNED: i32 = 1000;
 /// A replacement that has been ready for so long was not noticed in time, and is spared whatever was spared before.
 const UNTIL_SPARED: SignedDuration = SignedDuration::from_secs(10);
 
+/// A pod that is not ready after so long is not on its way to help out.
+const UNTIL_GIVEN_UP: SignedDuration = SignedDuration::from_secs(60);
+
 /// The guard that stands against draining behind `externalTrafficPolicy: Local`, where it is acknowledged.
 const LOCAL: &str = "LocalTrafficPolicy";
 
@@ -40,7 +43,7 @@ impl Look<'_> {
         let to = batch.to.saturating_add(u32::try_from(left.len()).unwrap_or(u32::MAX));
         if deployment.replicas > to {
             self.spare_ready(batch, to)?;
-            if !self.can_spare(self.count(batch.which).loss(to)) {
+            if !self.can_spare(self.count(batch.which).loss(to)) && !self.costs_nothing(batch.which, to) {
                 return GO;
             }
             return self.act(Step::Scale { which: batch.which, held: deployment.held.clone(), to });
@@ -72,7 +75,14 @@ impl Look<'_> {
 
     /// So many pods that serve may go.
     fn can_spare(&self, n: u32) -> bool {
-        n == 0 || self.serving() >= self.floor().saturating_add(n)
+        self.serving() >= self.floor().saturating_add(n)
+    }
+
+    /// Only pods that do not serve are missed: where too few do, no sooner than it is clear that they will not either. Then they may
+    /// hold the very room that others need.
+    fn costs_nothing(&self, which: Which, to: u32) -> bool {
+        let given_up = |p: &Pod| self.now >= after(p.created, UNTIL_GIVEN_UP);
+        self.count(which).loss(to) == 0 && self.pods(which).filter(|p| !p.ready).all(given_up)
     }
 
     /// A replacement that is ready already (nobody led for a while) has traffic: it is set apart as well, and not terminated. The one

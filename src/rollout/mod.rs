@@ -29,6 +29,7 @@ mod shift;
 pub mod status;
 pub mod step;
 pub mod steps;
+pub mod syncz;
 pub mod verify;
 pub mod window;
 

@@ -306,8 +306,19 @@ pub struct Evidence {
     pub closed_ports: Option<Vec<u16>>,
     /// HTTP probes that it failed, in words; `None`: nobody tried.
     pub failed_probes: Option<Vec<String>>,
-    /// What the new revision's istiod says of it; `None`: it could not be asked.
-    pub synced: Option<bool>,
+    /// What istiods say of it; `None`: they could not be asked, or do not know.
+    pub synced: Option<Synced>,
+}
+
+/// What istiods say of a proxy that should be the new revision's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Synced {
+    /// It is connected to one of the new revision, and has accepted what it was sent.
+    Acked,
+    /// It is connected there, and has refused something or does not answer: what, in words.
+    Waiting(String),
+    /// It is connected to one of the old revision.
+    Elsewhere,
 }
 
 /// Envoy's statistics, of `:15090/stats/prometheus`.

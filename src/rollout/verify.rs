@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::seen::{ControlPlane, Evidence, Pod, Service, Stats, Verified};
+use super::seen::{ControlPlane, Evidence, Pod, Service, Stats, Synced, Verified};
 use crate::api::GatewayRolloutSpec;
 use crate::api::gateway_rollout::Level;
 
@@ -149,13 +149,21 @@ fn connected(evidence: Option<&Evidence>, measure: Measure) -> Known {
     {
         return Known::No(format!("nothing answers on its port {port}, to which a Service sends"));
     }
-    if evidence.synced == Some(false) {
-        return Known::No(format!("istiod of {} does not know it, or waits for its answer", measure.spec.to_revision));
+    match &evidence.synced {
+        Some(Synced::Elsewhere) => {
+            return Known::No(
+                "it is connected to an istiod of the old revision, whatever it says of itself".to_owned(),
+            );
+        }
+        Some(Synced::Waiting(why)) => {
+            return Known::No(format!("istiod of {} says that {why}", measure.spec.to_revision));
+        }
+        Some(Synced::Acked) | None => {}
     }
     let Some(stats) = &evidence.stats else {
         // What istiod says of it is as good, if its ports answer.
-        return match (evidence.synced, &evidence.closed_ports) {
-            (Some(true), Some(_)) => Known::Yes,
+        return match (&evidence.synced, &evidence.closed_ports) {
+            (Some(Synced::Acked), Some(_)) => Known::Yes,
             _ => Known::Unknown("its statistics on port 15090 cannot be read".to_owned()),
         };
     };
@@ -364,7 +372,10 @@ mod tests {
         assert!(lacks(|e| e.closed_ports = Some(vec![8080])).contains("port 8080"));
         assert!(lacks(|e| e.closed_ports = Some(vec![9999])).contains("passes"), "no Service sends there");
         assert!(lacks(|e| e.closed_ports = None).contains("tried its ports"));
-        assert!(lacks(|e| e.synced = Some(false)).contains("istiod of 1-24"));
+        assert!(
+            lacks(|e| e.synced = Some(Synced::Waiting("it does not answer".into())))
+                .contains("istiod of 1-24 says that it does")
+        );
     }
 
     #[test]
@@ -378,7 +389,7 @@ mod tests {
         silent.shows.discovery = None;
         assert!(matches!(judged(&silent, Some(&blind), &degraded), Verified::NotYet(_)), "less was not found either");
         // What istiod says is as good; a closed port is known, whoever else is silent.
-        let known = Evidence { synced: Some(true), ..blind.clone() };
+        let known = Evidence { synced: Some(Synced::Acked), ..blind.clone() };
         assert_eq!(
             judged(&pod(), Some(&known), &spec("XdsConnected", "XdsConnected")),
             Verified::Yes(Level::XdsConnected)

@@ -40,6 +40,8 @@ pub struct Control {
     /// How long a Lease lasts without a renewal; the rest follows in proportion.
     pub lease: Option<Duration>,
     pub rollouts: rollout::Pace,
+    /// A file with a token of istiod's audience.
+    pub istiod_token: Option<PathBuf>,
     /// Where tests end the process, and the folder where it is remembered which places were used.
     pub kill: Vec<Place>,
     pub kill_marks: Option<PathBuf>,
@@ -157,8 +159,12 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
     tokio::spawn(week::run(writer.clone(), control.names.clone(), exemptions, control.collect, heartbeat));
     let heartbeat = health.task("guard", Some(SILENCE));
     tokio::spawn(guard::run(writer.clone(), Arc::clone(shared), control.names.clone(), heartbeat));
-    let settings =
-        rollout::Settings { names: control.names.clone(), holder: control.holder.clone(), pace: control.rollouts };
+    let settings = rollout::Settings {
+        names: control.names.clone(),
+        holder: control.holder.clone(),
+        pace: control.rollouts,
+        istiod_token: control.istiod_token.clone(),
+    };
     let conductor = rollout::Conductor::new(writer.clone(), Arc::clone(shared), settings);
     let heartbeat = health.task("rollouts", Some(SILENCE));
     let known = Arc::clone(health);

@@ -449,6 +449,8 @@ mod tests {
         metrics.rollouts.set(&RolloutFigures {
             paused: Some("User".into()),
             stage_started: Some(1),
+            due: Some(1),
+            apart_due: Some(1),
             gate: Some(0),
             ..RolloutFigures::default()
         });

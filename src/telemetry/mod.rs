@@ -8,6 +8,7 @@ pub mod health;
 mod labels;
 pub mod mesh;
 pub mod metrics;
+mod rollout_table;
 pub mod rollouts;
 pub mod table;
 pub mod tally;

@@ -37,6 +37,11 @@ pub struct RolloutFigures {
     pub paused: Option<String>,
     /// In seconds since 1970.
     pub stage_started: Option<i64>,
+    /// When the stage should be over, in seconds since 1970; `None`: nobody can say.
+    pub due: Option<i64>,
+    pub apart: u32,
+    /// When the first of the pods set apart has to go, in seconds since 1970.
+    pub apart_due: Option<i64>,
     /// 0 quiet, 1 firing, 2 unknown; `None`: nobody asked for one.
     pub gate: Option<u8>,
 }
@@ -60,6 +65,9 @@ pub struct Rollouts {
     weight_endpoints: GaugeVec,
     paused: IntGaugeVec,
     stage_started: IntGaugeVec,
+    due: IntGaugeVec,
+    apart: IntGaugeVec,
+    apart_due: IntGaugeVec,
     gate: IntGaugeVec,
     transitions: IntCounterVec,
     duration: HistogramVec,
@@ -80,6 +88,9 @@ impl Rollouts {
             weight_endpoints: gauges(registry, ROLLOUT_WEIGHT_ENDPOINTS),
             paused: int_gauges(registry, ROLLOUT_PAUSED),
             stage_started: int_gauges(registry, ROLLOUT_STAGE_STARTED),
+            due: int_gauges(registry, ROLLOUT_DUE),
+            apart: int_gauges(registry, ROLLOUT_PODS_APART),
+            apart_due: int_gauges(registry, ROLLOUT_APART_DUE),
             gate: int_gauges(registry, ALERT_GATE),
             transitions: counters(registry, ROLLOUT_TRANSITIONS),
             duration: register(registry, HistogramVec::new(opts, ROLLOUT_DURATION.labels)),
@@ -121,11 +132,18 @@ impl Rollouts {
         if let Some(reason) = &figures.paused {
             self.paused.with_label_values(&[own[0], own[1], reason]).set(1);
         }
-        if let Some(at) = figures.stage_started {
-            self.stage_started.with_label_values(&own).set(at);
-        }
-        if let Some(gate) = figures.gate {
-            self.gate.with_label_values(&own).set(i64::from(gate));
+        self.apart.with_label_values(&own).set(i64::from(figures.apart));
+        let gate = figures.gate.map(i64::from);
+        let known = [
+            (&self.stage_started, figures.stage_started),
+            (&self.due, figures.due),
+            (&self.apart_due, figures.apart_due),
+            (&self.gate, gate),
+        ];
+        for (gauge, value) in known {
+            if let Some(value) = value {
+                gauge.with_label_values(&own).set(value);
+            }
         }
         shown.insert(key, figures.clone());
     }
@@ -167,7 +185,7 @@ impl Rollouts {
         for phase in Phase::ALL {
             let _ = self.phase.remove_label_values(&[own[0], own[1], phase.as_str()]);
         }
-        for gauge in [&self.step, &self.stage_started, &self.gate] {
+        for gauge in [&self.step, &self.stage_started, &self.due, &self.apart, &self.apart_due, &self.gate] {
             let _ = gauge.remove_label_values(&own);
         }
         for gauge in [&self.weight_desired, &self.weight_endpoints] {
@@ -203,8 +221,19 @@ mod tests {
                 .contains(&"revguard_rollout_paused{name=\"a\",namespace=\"ns\",reason=\"User\"} 1".into())
         );
         assert_eq!(lines("revguard_alert_gate{"), ["revguard_alert_gate{name=\"a\",namespace=\"ns\"} 2"]);
-        let moved = RolloutFigures { phase: Phase::Draining, weight_endpoints: 25, ..figures("a") };
+        let moved = RolloutFigures {
+            phase: Phase::Draining,
+            weight_endpoints: 25,
+            apart: 2,
+            due: Some(7),
+            apart_due: Some(9),
+            ..figures("a")
+        };
         metrics.rollouts.set(&moved);
+        for (name, value) in [("pods_apart", 2), ("due_timestamp_seconds", 7), ("apart_due_timestamp_seconds", 9)] {
+            let wanted = format!("revguard_rollout_{name}{{name=\"a\",namespace=\"ns\"}} {value}");
+            assert!(lines("name=\"a\"").contains(&wanted), "{wanted}");
+        }
         assert!(lines("reason=\"User\"").is_empty() && lines("revguard_alert_gate{").is_empty());
         let phases = lines("revguard_rollout_phase{name=\"a\"");
         assert_eq!(phases.len(), Phase::ALL.len());

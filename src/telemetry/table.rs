@@ -7,6 +7,8 @@ use super::labels::{Action, Asked, Closed, Full, Loop, Outcome, Path, Port, Repa
 use crate::api::rollout_status::{Completion, Phase};
 use crate::rollout::memory::{Cause, Reason};
 
+pub(super) use super::rollout_table::*;
+
 /// One metric as an operator reads of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Def {
@@ -281,78 +283,6 @@ pub(super) const CONFIGURATION_PRESENT: Def = Def {
     help: "1 if revguard's own webhook configuration is in the cluster, 0 if it was removed. It is never made again by us.",
     labels: &["name"],
 };
-pub(super) const ROLLOUT_INFO: Def = Def {
-    name: "revguard_rollout_info",
-    kind: Kind::Gauge,
-    help: "Always 1: a gateway rollout, its gateway, the revisions it goes from and to, and how.",
-    labels: &["namespace", "name", "gateway", "from", "to", "strategy", "flavor"],
-};
-pub(super) const ROLLOUT_PHASE: Def = Def {
-    name: "revguard_rollout_phase",
-    kind: Kind::Gauge,
-    help: "1 for the phase that a rollout is in, 0 for every other.",
-    labels: &["namespace", "name", "phase"],
-};
-pub(super) const ROLLOUT_STEP: Def = Def {
-    name: "revguard_rollout_step",
-    kind: Kind::Gauge,
-    help: "The step that a rollout is at, from 1; 0 before the first.",
-    labels: &["namespace", "name"],
-};
-pub(super) const ROLLOUT_WEIGHT_DESIRED: Def = Def {
-    name: "revguard_rollout_weight_desired",
-    kind: Kind::Gauge,
-    help: "Part of the ready pods that the step wants to be new, 0 to 1.",
-    labels: &["namespace", "name"],
-};
-pub(super) const ROLLOUT_WEIGHT_ENDPOINTS: Def = Def {
-    name: "revguard_rollout_weight_endpoints",
-    kind: Kind::Gauge,
-    help: "Part of the ready endpoints that is new, 0 to 1.",
-    labels: &["namespace", "name"],
-};
-pub(super) const ROLLOUT_PAUSED: Def = Def {
-    name: "revguard_rollout_paused",
-    kind: Kind::Gauge,
-    help: "1 while a rollout holds, by reason; no series while it does not.",
-    labels: &["namespace", "name", "reason"],
-};
-pub(super) const ROLLOUT_STAGE_STARTED: Def = Def {
-    name: "revguard_rollout_stage_started_timestamp_seconds",
-    kind: Kind::Gauge,
-    help: "When the phase or stage of a rollout began, in seconds since 1970.",
-    labels: &["namespace", "name"],
-};
-pub(super) const ALERT_GATE: Def = Def {
-    name: "revguard_alert_gate",
-    kind: Kind::Gauge,
-    help: "What the alerts that guard a rollout say: 0 quiet, 1 firing, 2 unknown; no series where nothing guards it.",
-    labels: &["namespace", "name"],
-};
-pub(super) const PROMETHEUS_QUERIES: Def = Def {
-    name: "revguard_prometheus_queries_total",
-    kind: Kind::Counter,
-    help: "Queries for alerts and metrics that guard rollouts, by what was asked and what came of it.",
-    labels: &["source", "result"],
-};
-pub(super) const ROLLOUT_TRANSITIONS: Def = Def {
-    name: "revguard_rollout_transitions_total",
-    kind: Kind::Counter,
-    help: "Changes of phase, of all rollouts; the reason is that of a rollback.",
-    labels: &["phase_from", "phase_to", "reason"],
-};
-pub(super) const ROLLOUT_DURATION: Def = Def {
-    name: "revguard_rollout_duration_seconds",
-    kind: Kind::Histogram,
-    help: "From the preflight of a rollout to its end, by how it ended.",
-    labels: &["completion"],
-};
-pub(super) const ROLLOUTS: Def = Def {
-    name: "revguard_rollouts_total",
-    kind: Kind::Counter,
-    help: "Rollouts that came to an end, by how.",
-    labels: &["completion"],
-};
 pub(super) const IN_FORCE: Def = Def {
     name: "revguard_admission_policy_in_force",
     kind: Kind::Gauge,
@@ -417,6 +347,9 @@ pub const ALL: &[Def] = &[
     ROLLOUT_WEIGHT_ENDPOINTS,
     ROLLOUT_PAUSED,
     ROLLOUT_STAGE_STARTED,
+    ROLLOUT_DUE,
+    ROLLOUT_PODS_APART,
+    ROLLOUT_APART_DUE,
     ROLLOUT_TRANSITIONS,
     ROLLOUT_DURATION,
     ROLLOUTS,

@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
         test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
         test("meaning::rollouts_may_write_where_they_are_let", &["helm"], rollouts_are_bound),
+        test("meaning::istiods_are_asked_with_a_token_of_theirs", &["helm"], istiods_are_asked),
         test("meaning::the_policy_is_one_that_the_binary_reads", &["helm"], policy_parses),
         test("meaning::webhooks_ask_for_every_kind_that_rules_judge", &["helm"], webhooks_ask),
         test("meaning::webhooks_cannot_lock_a_cluster", &["helm"], webhooks_cannot_lock),
@@ -134,8 +135,9 @@ fn arguments_parse() -> Result<()> {
 fn parameters_agree() -> Result<()> {
     for values in MATRIX {
         let objects = render(values)?;
-        let policy = of_kind(&objects, "ValidatingAdmissionPolicy");
-        let policy = policy.first().context("a policy")?;
+        let asks = |p: &&&Value| p["spec"]["paramKind"].is_object();
+        let policies = of_kind(&objects, "ValidatingAdmissionPolicy");
+        let policy = *policies.iter().find(asks).context("a policy with parameters")?;
         let kind = json!({"apiVersion": GUARD_PARAMETERS.api_version(), "kind": GUARD_PARAMETERS.kind});
         ensure!(policy["spec"]["paramKind"] == kind, "{}", policy["spec"]["paramKind"]);
         let deployments = of_kind(&objects, "Deployment");
@@ -293,7 +295,11 @@ fn rollouts_are_bound() -> Result<()> {
     let out = |objects: &[Value]| -> Result<Vec<Value>> {
         let policy = find(objects, "NetworkPolicy", "revguard-controller")?;
         let rules = policy["spec"]["egress"].as_array().context("egress")?.iter();
-        Ok(rules.filter(|rule| rule["to"][0].get("namespaceSelector").is_some()).cloned().collect())
+        let gateways = |rule: &&Value| {
+            let to = &rule["to"][0];
+            to.get("namespaceSelector").is_some() && to.get("podSelector").is_none()
+        };
+        Ok(rules.filter(gateways).cloned().collect())
     };
     let everywhere = render(&[])?;
     ensure!(find(&everywhere, "ClusterRole", name)?["rules"] == generated, "not its file");
@@ -318,6 +324,47 @@ fn rollouts_are_bound() -> Result<()> {
     let none = render(&["--set", "rollouts.clusterWide=false"])?;
     ensure!(find(&none, "ClusterRole", name).is_err() && out(&none)?.is_empty(), "rights that nobody asked for");
     ensure!(of_kind(&none, "RoleBinding").iter().all(|b| text(b, "/metadata/name") != name));
+    Ok(())
+}
+
+/// A token of istiod's audience is mounted where it is used, and the way out to istiods goes with it.
+fn istiods_are_asked() -> Result<()> {
+    let found = |arguments: &[&str]| -> Result<Option<Value>> {
+        let objects = render(arguments)?;
+        let deployment = find(&objects, "Deployment", "revguard-controller")?;
+        let policy = find(&objects, "NetworkPolicy", "revguard-controller")?;
+        let volumes = pod(deployment)["volumes"].as_array().context("volumes")?;
+        let token = volumes.iter().find(|v| v["name"] == "istiod-token").cloned();
+        let file = argument(deployment, "istiod-token-file").ok();
+        let mounts = pod(deployment)["containers"][0]["volumeMounts"].as_array().context("mounts")?;
+        let mount = mounts.iter().find(|m| m["name"] == "istiod-token");
+        let out = policy["spec"]["egress"].as_array().context("egress")?;
+        let out = out.iter().find(|rule| rule["to"][0]["podSelector"]["matchLabels"]["app"] == "istiod");
+        ensure!(
+            file.is_some() == token.is_some() && mount.is_some() == token.is_some(),
+            "{file:?} {mount:?} {token:?}"
+        );
+        ensure!(out.is_some() == token.is_some(), "{out:?}");
+        if let (Some(mount), Some(out), Some(token)) = (mount, out, &token) {
+            let path = text(token, "/projected/sources/0/serviceAccountToken/path");
+            ensure!(file == Some(format!("{}/{path}", text(mount, "/mountPath"))), "{file:?}");
+            ensure!(mount["readOnly"] == true && out["ports"] == json!([{"port": 15014, "protocol": "TCP"}]), "{out}");
+        }
+        Ok(token)
+    };
+    let token = found(&["--set", "rollouts.istiod.ask=true"])?.context("a token")?;
+    let source = &token["projected"]["sources"][0]["serviceAccountToken"];
+    ensure!(source["audience"] == "istio-ca" && source["expirationSeconds"] == 600, "{source}");
+    let other = found(&["--set", "rollouts.istiod.ask=true,rollouts.istiod.audience=mesh"])?.context("a token")?;
+    ensure!(text(&other, "/projected/sources/0/serviceAccountToken/audience") == "mesh", "{other}");
+    ensure!(
+        found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false,rollouts.namespaces={edge}"])?.is_some()
+    );
+    ensure!(
+        found(&["--set", "rollouts.istiod.ask=true,rollouts.clusterWide=false"])?.is_none(),
+        "nothing is ever rolled out"
+    );
+    ensure!(found(&[])?.is_none(), "a token that nobody asked for");
     Ok(())
 }
 
@@ -581,7 +628,9 @@ fn names_and_labels() -> Result<()> {
                 ensure!(placed.is_empty(), "{kind} {name}");
             } else {
                 ensure!(
-                    placed == NAMESPACE || placed == "istio-system" && name.ends_with("-remote-clusters"),
+                    placed == NAMESPACE
+                        || placed == "istio-system" && name.ends_with("-remote-clusters")
+                        || ["edge", "outer-edge"].contains(&placed) && name.ends_with("-rollouts"),
                     "{kind} {name} in {placed:?}"
                 );
             }
@@ -642,6 +691,8 @@ fn monitoring() -> Result<()> {
             && text(monitor, "/spec/endpoints/0/port") == "metrics"
     );
     ensure!(text(monitor, "/spec/endpoints/0/relabelings/0/targetLabel") == "component");
+    // Metrics of rollouts have a namespace of their own.
+    ensure!(monitor["spec"]["endpoints"][0]["honorLabels"] == true, "{monitor}");
     let dashboard: Value =
         serde_json::from_str(text(find(&objects, "ConfigMap", "revguard-dashboard")?, "/data/revguard.json"))?;
     ensure!(dashboard == serde_json::from_str::<Value>(&file("files/dashboard.json"))?);

@@ -33,7 +33,10 @@ fn main() -> ExitCode {
     if let Some(report) = std::env::var_os(harness_tests::ends::HOLD) {
         return harness_tests::ends::hold(report.as_ref());
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait more than they compute: for leases, for soaks, for an API server that is away.
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    arguments.test_threads.get_or_insert((2 * cores).min(8));
     let tests = [
         harness_tests::tests(),
         injection::tests(),

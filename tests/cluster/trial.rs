@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -24,7 +25,12 @@ pub enum Needs {
     Helm,
     /// Those, and Prometheus.
     Prometheus,
+    /// Controllers, and Prometheus.
+    ControllersAndPrometheus,
 }
+
+/// A test that takes longer says so: these are what a run waits for.
+const LONG: Duration = Duration::from_secs(20);
 
 /// The full lengths are wanted, which take minutes.
 pub fn prove() -> bool {
@@ -55,7 +61,13 @@ where
             // How to change that is said once, at the end.
             return Ok(Completion::ignored_with("no control plane for it"));
         }
-        match runtime().block_on(run()) {
+        let began = Instant::now();
+        let ended = runtime().block_on(run());
+        let took = began.elapsed();
+        if took > LONG {
+            println!("{name} took {} s", took.as_secs());
+        }
+        match ended {
             Ok(()) => Ok(Completion::Completed),
             Err(error) => Err(Failed::from(format!("{error:?}"))),
         }
@@ -70,10 +82,11 @@ fn available(needs: Needs) -> Result<(), String> {
     if matches!(needs, Needs::Helm | Needs::Prometheus) {
         folder("helm")?;
     }
-    if needs == Needs::Prometheus {
+    if matches!(needs, Needs::Prometheus | Needs::ControllersAndPrometheus) {
         folder("prometheus")?;
     }
-    if needs == Needs::Controllers && tools.kube_controller_manager.is_none() {
+    if matches!(needs, Needs::Controllers | Needs::ControllersAndPrometheus) && tools.kube_controller_manager.is_none()
+    {
         return Err("put kube-controller-manager into the folder that KUBEBUILDER_ASSETS names, or \
                     unset it and install Go"
             .to_owned());

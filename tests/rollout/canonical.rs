@@ -101,7 +101,7 @@ impl World {
             .hash(s);
         (self.harmed, self.forced, self.late_left, self.budget).hash(s);
         if let Some(late) = &self.late {
-            late.tainted.hash(s);
+            (late.tainted, late.over).hash(s);
             self.hash_next(&late.next, s);
         }
         match &self.rollout {

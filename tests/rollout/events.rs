@@ -273,7 +273,11 @@ impl World {
                 self.hpa.as_ref().is_some_and(|h| h.target != Which::Source) && memory.phase.is_forward()
             }
             Fault::Foreign => self.deployment(Which::Canary).is_none(),
-            Fault::StatusLost => memory.baseline.is_some() && memory.phase.is_active(),
+            // Between its end and the lock of the way back nothing but the status knows what was, and a person is waited for.
+            Fault::StatusLost => {
+                let over = memory.phase == Phase::RollingBack && !self.lock;
+                memory.baseline.is_some() && memory.phase.is_active() && !over
+            }
             Fault::EditFuture => bits(bit::EDIT_FUTURE),
             Fault::EditPast => bits(bit::EDIT_PAST),
             Fault::ServiceNarrowed => !self.narrowed,
@@ -305,6 +309,8 @@ impl World {
             Event::LateDecides => {
                 self.late_left -= 1;
                 let mut pending = self.pending(decision);
+                // What is decided while somebody has taken pods is of a world that has too few.
+                pending.tainted = self.harmed;
                 if self.config.broken == Broken::OwnChoice {
                     self.choose_anew(&mut pending);
                 }
@@ -362,7 +368,8 @@ impl World {
         let next = decision.expect("something to do").plan.next.clone();
         let version = self.rollout.as_ref().map_or(0, |r| r.version);
         let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
-        Pending { next, version, tainted: false, back }
+        let over = self.memory().is_none_or(|m| m.phase.is_over());
+        Pending { next, version, tainted: false, back, over }
     }
 
     /// What must hold in every world.

@@ -103,6 +103,8 @@ pub struct Pending {
     pub version: u16,
     /// Pods were taken by somebody else since.
     pub tainted: bool,
+    /// Whether it was decided after the end.
+    pub over: bool,
     /// It was decided on the way back.
     pub back: bool,
 }
@@ -503,9 +505,10 @@ impl World {
     /// Drops what was decided and would be refused.
     pub fn settle(&mut self) {
         let back = self.memory().is_some_and(|m| m.phase == Phase::RollingBack);
+        let over = self.memory().is_none_or(|m| m.phase.is_over());
         if let Some(pending) = &self.late
-            // A lease ends long before a way turns round, or before the object is gone: that takes longer than any request.
-            && (self.is_refused(pending) || pending.back != back || self.rollout.is_none())
+            // A lease ends long before a way turns round or comes to its end: that takes longer than any request.
+            && (self.is_refused(pending) || pending.back != back || over && !pending.over)
         {
             self.late = None;
             self.refusals += 1;

@@ -98,6 +98,11 @@ imagePullSecrets:
 {{- if or (eq $value "true") (and (eq $value "auto") ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}yes{{- end -}}
 {{- end -}}
 
+{{- /* There may be rollouts, and istiods are asked who is connected to them. */ -}}
+{{- define "revguard.istiodToken" -}}
+{{- with .Values.rollouts -}}{{- if and .istiod.ask (or .clusterWide .namespaces) -}}yes{{- end -}}{{- end -}}
+{{- end -}}
+
 {{- /* Rules of a role, from a generated file. FULLNAME stands for the prefix of our names. Takes (list $ file). */ -}}
 {{- define "revguard.rules" -}}
 {{- $root := index . 0 -}}

@@ -31,7 +31,7 @@ const WHOLE: &str = "/stats/prometheus";
 pub async fn stats(ip: IpAddr) -> Result<Stats, AskError> {
     let asked = |path: &'static str, most_bytes| async move {
         let host = ip.to_string();
-        let ask = Ask { to: (ip, PORT).into(), host: &host, path, tls: false, most_bytes };
+        let ask = Ask { to: (ip, PORT).into(), host: &host, path, tls: false, most_bytes, token: None };
         let said = get(&ask, PATIENCE).await?;
         if said.status != 200 {
             return Err(AskError::Unusable(format!("HTTP {}", said.status)));

@@ -2,8 +2,7 @@
 //! gets through.
 //!
 //! Asked of every pod at its own address, several at a time, each within seconds. Nothing is concluded here: what could not be asked
-//! stays `None`, and what that means is the plan's to say. istiod's `/debug/syncz` is not asked: it answers 401 to
-//! everybody without a token of its audience, and 403 from outside of its namespace, so `synced` stays unknown.
+//! stays `None`, and what that means is the plan's to say. What istiods say of the same pods is `istiod`'s to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,8 +40,7 @@ struct Said {
 /// were asked just now.
 pub async fn gather(seen: &Seen, recent: impl Fn(&Arc<str>) -> bool) -> BTreeMap<Arc<str>, Evidence> {
     let ports: BTreeSet<u16> = seen.services.iter().flat_map(|s| s.target_ports.iter().copied()).collect();
-    let to = seen.rollout.spec.to_revision.as_str();
-    let is_new = |pod: &Pod| pod.of == Of::Probe || pod.revision.as_deref() == Some(to);
+    let is_new = |pod: &Pod| is_new(seen, pod);
     let mut models = 0;
     let mut asked = Vec::new();
     for pod in seen.pods.iter().filter(|p| p.of != Of::Other) {
@@ -60,6 +58,11 @@ pub async fn gather(seen: &Seen, recent: impl Fn(&Arc<str>) -> bool) -> BTreeMap
     let expected = expected(said.iter().map(|(pod, said)| (is_new(pod), said)));
     let kept = said.into_iter().filter(|(pod, said)| pod.containers_ready || said.stats.is_some());
     kept.map(|(pod, said)| (pod.held.uid.clone(), evidence(said, &expected))).collect()
+}
+
+/// It should be the new revision's.
+pub fn is_new(seen: &Seen, pod: &Pod) -> bool {
+    pod.of == Of::Probe || pod.revision.as_deref() == Some(seen.rollout.spec.to_revision.as_str())
 }
 
 /// Ports that have to answer: those that old pods answer on, and where there are none, any pod. A Service may have ports that no Gateway
@@ -109,7 +112,14 @@ async fn of(pod: &Pod, ip: IpAddr, ports: Option<&BTreeSet<u16>>, probes: &[Http
 /// Why a probe fails, if it does.
 async fn fails(ip: IpAddr, probe: &HttpProbe) -> Option<String> {
     let tls = probe.scheme == Scheme::HTTPS;
-    let ask = Ask { to: (ip, probe.port).into(), host: &probe.host, path: &probe.path, tls, most_bytes: MOST_BYTES };
+    let ask = Ask {
+        to: (ip, probe.port).into(),
+        host: &probe.host,
+        path: &probe.path,
+        tls,
+        most_bytes: MOST_BYTES,
+        token: None,
+    };
     let named = format!("{}://{}{} at port {}", if tls { "https" } else { "http" }, probe.host, probe.path, probe.port);
     match get(&ask, PATIENCE_PROBE).await {
         Ok(said) if is_expected(probe, said.status) => None,

@@ -13,7 +13,7 @@
 mod carry;
 mod envoy;
 mod evidence;
-mod look;
+mod istiod;
 mod rehearse;
 mod say;
 mod turn;
@@ -21,6 +21,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,15 +31,14 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use self::look::Reader;
 use self::turn::{Again, Track};
 use super::events::Events;
 use super::names::Names;
 use super::resource::ROLLOUTS;
 use super::write::Writer;
 use crate::admission::webhook::Shared;
-use crate::cluster::Trouble;
 use crate::cluster::request::Question;
+use crate::cluster::{GatewayReader, Trouble};
 use crate::telemetry::Heartbeat;
 use crate::telemetry::metrics::Loop;
 
@@ -57,12 +57,14 @@ pub struct Pace {
     pub connections: Duration,
     /// From one look at what only guards look at to the next, once it has begun.
     pub guards: Duration,
+    /// From one question to istiods about their proxies to the next: theirs is a page about the whole mesh.
+    pub istiods: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Pace { list: s(1), active: s(1), waiting: s(5), over: s(60), connections: s(5), guards: s(15) }
+        Pace { list: s(1), active: s(1), waiting: s(5), over: s(60), connections: s(5), guards: s(15), istiods: s(15) }
     }
 }
 
@@ -78,6 +80,7 @@ impl Pace {
             over: part(all.over),
             connections: part(all.connections),
             guards: part(all.guards),
+            istiods: part(all.istiods),
         }
     }
 }
@@ -100,8 +103,9 @@ pub struct Conductor {
     events: Events,
     shared: Arc<Shared>,
     names: Names,
-    reader: Reader,
+    reader: GatewayReader,
     pace: Pace,
+    istiod_token: Option<PathBuf>,
 }
 
 /// What runs a conductor: which installation, which replica, how often.
@@ -110,6 +114,8 @@ pub struct Settings {
     /// This replica, as Events call it.
     pub holder: String,
     pub pace: Pace,
+    /// A file with a token of istiod's audience. Without it istiods are not asked.
+    pub istiod_token: Option<PathBuf>,
 }
 
 /// One rollout, between or during its turns.
@@ -128,11 +134,11 @@ type Played = (Key, Result<(Box<Track>, Again), String>);
 
 impl Conductor {
     pub fn new(writer: Writer, shared: Arc<Shared>, settings: Settings) -> Conductor {
-        let Settings { names, holder, pace } = settings;
+        let Settings { names, holder, pace, istiod_token } = settings;
         // Events of its own: what an audit has to say must not leave no room for what a rollout has to say.
         let events = Events::of_transitions(writer.clone(), &holder);
-        let reader = Reader::new(writer.client().clone());
-        Conductor { writer, events, shared, names, reader, pace }
+        let reader = GatewayReader::new(writer.client().clone());
+        Conductor { writer, events, shared, names, reader, pace, istiod_token }
     }
 
     /// Goes on for as long as the process lives; acts while it leads.

@@ -1,14 +1,16 @@
 //! What is said of a rollout: its metrics and its Events. The status is written in `turn`, because whether it could be written decides
 //! what comes next.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::api::GatewayRolloutStatus;
 use crate::api::mesh_state::Condition;
+use crate::api::rollout_status::{Phase, Stage};
 use crate::controller::events::Word;
 use crate::rollout::Seen;
 use crate::rollout::memory::{Memory, RollbackMemory};
-use crate::rollout::seen::Gate;
+
+use crate::rollout::seen::{Gate, Of, Pod};
 use crate::telemetry::Metrics;
 use crate::telemetry::rollouts::RolloutFigures;
 
@@ -33,11 +35,10 @@ pub fn figures(seen: &Seen, status: &GatewayRolloutStatus) -> RolloutFigures {
         weight_desired: weights.desired,
         weight_endpoints: weights.endpoints,
         paused: status.pause.as_ref().map(|p| p.reason.clone()),
-        stage_started: status
-            .stage_started_at
-            .as_deref()
-            .and_then(|at| at.parse::<Timestamp>().ok())
-            .map(Timestamp::as_second),
+        stage_started: time(&status.stage_started_at).map(Timestamp::as_second),
+        due: due(seen, status).map(Timestamp::as_second),
+        apart: u32::try_from(apart(seen).count()).unwrap_or(u32::MAX),
+        apart_due: apart_due(seen).map(Timestamp::as_second),
         gate: match seen.gate {
             Gate::Off => None,
             Gate::Quiet(_) => Some(0),
@@ -45,6 +46,42 @@ pub fn figures(seen: &Seen, status: &GatewayRolloutStatus) -> RolloutFigures {
             Gate::Unknown { .. } => Some(2),
         },
     }
+}
+
+fn time(text: &Option<String>) -> Option<Timestamp> {
+    text.as_deref()?.parse().ok()
+}
+
+/// So much later; at the end of time if that is beyond it.
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Pods that finish what they have. One that was told to end is the kubelet's business.
+fn apart(seen: &Seen) -> impl Iterator<Item = &Pod> {
+    seen.pods.iter().filter(|pod| pod.of == Of::Apart && !pod.deleting)
+}
+
+/// When the first of the pods set apart has to go.
+fn apart_due(seen: &Seen) -> Option<Timestamp> {
+    let first = apart(seen).map(|pod| pod.apart_since.unwrap_or(pod.created)).min()?;
+    Some(later(first, seen.rollout.spec.strategy.drain.max_wait.signed()))
+}
+
+/// When what goes on now should be over, or should hold the rollout: after that it is stuck. `None` while it holds, goes back, or
+/// waits for somebody.
+fn due(seen: &Seen, status: &GatewayRolloutStatus) -> Option<Timestamp> {
+    let waits = status.pause.is_some() || status.state == "AwaitingExternal";
+    if !status.phase.is_forward() || waits {
+        return None;
+    }
+    let soaking = status.step.as_ref().filter(|step| step.stage == Stage::Soaking);
+    let soaking = soaking.filter(|_| matches!(status.phase, Phase::Progressing | Phase::Draining));
+    let begun = time(&status.stage_started_at).max(time(&status.last_batch_at))?;
+    let paused = SignedDuration::from_secs(status.stage_paused_seconds);
+    let deadline = seen.rollout.spec.progress_deadline.signed().saturating_add(paused);
+    let stage = soaking.and_then(|step| time(&step.soak_until)).unwrap_or_else(|| later(begun, deadline));
+    Some(apart_due(seen).map_or(stage, |apart| stage.max(apart)))
 }
 
 /// Counts what a remembered change means.
@@ -82,4 +119,78 @@ pub fn hindered(mut status: GatewayRolloutStatus, why: &str, now: Timestamp) -> 
     status.conditions.insert(at.unwrap_or(status.conditions.len()), condition);
     status.state = HINDERED.to_owned();
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::rollout::read::{self, Raw};
+    use crate::snapshot::Snapshot;
+
+    const BEGAN: &str = "2026-03-02T08:00:00Z";
+
+    fn seen(pods: Vec<Value>) -> Seen {
+        let rollout = json!({
+            "apiVersion": "revguard.dev/v1alpha1", "kind": "GatewayRollout",
+            "metadata": {"name": "gw", "namespace": "edge", "uid": "u"},
+            "spec": {
+                "target": {"deployment": {"name": "gw"}}, "toRevision": "1-24", "progressDeadline": "10m",
+                "strategy": {"drain": {"maxWait": "20m"}},
+            },
+        });
+        read::seen(&Raw::manifests(rollout, pods), &Snapshot::offline()).unwrap()
+    }
+
+    fn apart_pod(since: &str) -> Value {
+        let annotations = json!({crate::model::key::APART_SINCE: since});
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "istio-proxy", "image": "p"}]},
+            "metadata": {
+                "name": format!("gw-{}", since.len()), "namespace": "edge", "uid": since, "creationTimestamp": BEGAN,
+                "labels": {crate::model::key::ROLLOUT: "u", "app": "revguard-apart"}, "annotations": annotations,
+            },
+        })
+    }
+
+    /// Minutes from the beginning to when it should be over.
+    fn minutes(seen: &Seen, status: Value) -> Option<i64> {
+        let mut whole = json!({"phase": "Progressing", "stageStartedAt": BEGAN});
+        let more = status.as_object().unwrap().clone();
+        whole.as_object_mut().unwrap().extend(more);
+        let status: GatewayRolloutStatus = serde_json::from_value(whole).unwrap();
+        let due = figures(seen, &status).due?;
+        Some((due - BEGAN.parse::<Timestamp>().unwrap().as_second()) / 60)
+    }
+
+    #[test]
+    fn a_stage_is_due_at_the_end_of_what_it_waits_for() {
+        let none = seen(Vec::new());
+        assert_eq!(minutes(&none, json!({})), Some(10), "the deadline");
+        assert_eq!(minutes(&none, json!({"stagePausedSeconds": 300})), Some(15), "pauses do not count");
+        assert_eq!(minutes(&none, json!({"phase": "Draining", "lastBatchAt": "2026-03-02T08:30:00Z"})), Some(40));
+        let soak = json!({"stage": "Soaking", "soakUntil": "2026-03-02T10:00:00Z"});
+        assert_eq!(minutes(&none, json!({"step": soak})), Some(120), "a long soak is none that is stuck");
+        assert_eq!(minutes(&none, json!({"phase": "Promoting", "step": soak})), Some(10), "a soak that is long over");
+        for waits in [
+            json!({"pause": {"reason": "User"}}),
+            json!({"state": "AwaitingExternal"}),
+            json!({"phase": "Preflight"}),
+            json!({"phase": "RollingBack"}),
+            json!({"phase": "Completed"}),
+        ] {
+            assert_eq!(minutes(&none, waits.clone()), None, "{waits}");
+        }
+    }
+
+    #[test]
+    fn pods_set_apart_have_their_own_time() {
+        let seen = seen(vec![apart_pod("2026-03-02T08:05:00Z"), apart_pod("2026-03-02T08:01:00.0Z")]);
+        let figures = figures(&seen, &GatewayRolloutStatus::default());
+        assert_eq!(figures.apart, 2);
+        let due: Timestamp = "2026-03-02T08:21:00Z".parse().unwrap();
+        assert_eq!(figures.apart_due, Some(due.as_second()), "of the first of them");
+        assert_eq!(minutes(&seen, json!({"phase": "Draining"})), Some(21));
+    }
 }

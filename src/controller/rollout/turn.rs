@@ -4,6 +4,7 @@
 //! that old when something is taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +12,21 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::look::LookError;
-use super::{Conductor, carry, evidence, look, rehearse, say};
+use super::istiod::{self, Istiods};
+use super::{Conductor, carry, evidence, rehearse, say};
 use crate::api::GatewayRolloutStatus;
-use crate::api::gateway_rollout::StrategyType;
+use crate::api::gateway_rollout::{Level, StrategyType};
 use crate::api::rollout_status::Phase;
-use crate::cluster::Trouble;
 use crate::cluster::request::encode;
+use crate::cluster::{ReadError, Trouble, list};
 use crate::controller::prometheus::{About, Guard};
 use crate::controller::resource::{At, ROLLOUTS};
 use crate::controller::write::{Change, Held, Write, WriteError};
 use crate::rollout::gate;
 use crate::rollout::guards::{self, Scene};
 use crate::rollout::objects::Impossible;
-use crate::rollout::read::{self, Raw, Unreadable};
-use crate::rollout::seen::{DryRun, Evidence, Gate, MetricResult, Of};
+use crate::rollout::read::{self, Raw, Unreadable, plane};
+use crate::rollout::seen::{ControlPlane, DryRun, Evidence, Gate, MetricResult, Of, Pod};
 use crate::rollout::status::{self, Before};
 use crate::rollout::{Memory, Next, Plan, Seen, Step, plan};
 use crate::telemetry::metrics::Loop;
@@ -52,6 +53,8 @@ pub struct Track {
     /// What the last turn was planned from, and what is remembered since.
     last: Option<Sight>,
     evidence: BTreeMap<Arc<str>, (Instant, Evidence)>,
+    /// What istiods say of its pods.
+    istiods: Istiods,
     rehearsed: Option<(Instant, i64, Vec<DryRun>)>,
     /// By which label pods can be set apart, and when that was asked.
     apart: Option<(Instant, Result<Arc<str>, String>)>,
@@ -107,7 +110,7 @@ pub enum Again {
 #[derive(Debug, thiserror::Error)]
 enum TurnError {
     #[error(transparent)]
-    Look(#[from] LookError),
+    Look(#[from] ReadError),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
     #[error(transparent)]
@@ -178,13 +181,13 @@ impl Conductor {
     }
 
     /// The object itself, freshly. A list of one needs no right that finding it does not need already.
-    async fn object(&self, at: &At) -> Result<Option<Value>, LookError> {
+    async fn object(&self, at: &At) -> Result<Option<Value>, ReadError> {
         let path = format!("{}?fieldSelector=metadata.name%3D{}", at.resource.path(&at.namespace), encode(&at.name));
-        let listed = look::list(self.writer.client(), &path, ROLLOUTS.kind).await;
+        let listed = list(self.writer.client(), &path, ROLLOUTS.kind).await;
         match listed {
             Ok(items) => Ok(items.into_iter().next()),
             Err(Trouble::NotFound) => Ok(None),
-            Err(trouble) => Err(LookError { what: at.to_string(), trouble }),
+            Err(trouble) => Err(ReadError { what: at.to_string(), trouble }),
         }
     }
 
@@ -214,20 +217,46 @@ impl Conductor {
     async fn ask_pods(&self, last: &Sight, track: &mut Track) {
         if !last.memory.phase.is_active() && !has_apart(&last.seen) {
             track.evidence.clear();
+            track.istiods = Istiods::default();
             return;
         }
         let now = Instant::now();
-        let recent = |uid: &Arc<str>| {
-            track.evidence.get(uid).is_some_and(|(at, _)| now.duration_since(*at) < self.pace.connections)
-        };
-        let asked = evidence::gather(&last.seen, recent).await;
-        let there: BTreeSet<Arc<str>> = last.seen.pods.iter().map(|p| p.held.uid.clone()).collect();
-        track.evidence.retain(|uid, _| there.contains(uid));
-        for (uid, found) in asked {
-            let before = track.evidence.get(&uid).map(|(_, e)| e);
-            let found = found.after(before);
-            track.evidence.insert(uid, (now, found));
+        let Track { evidence: known, istiods, .. } = track;
+        let recent =
+            |uid: &Arc<str>| known.get(uid).is_some_and(|(at, _)| now.duration_since(*at) < self.pace.connections);
+        let (asked, ()) = tokio::join!(evidence::gather(&last.seen, recent), self.ask_istiods(last, istiods));
+        let there: BTreeMap<&Arc<str>, &Pod> = last.seen.pods.iter().map(|p| (&p.held.uid, p)).collect();
+        known.retain(|uid, _| there.contains_key(uid));
+        for (uid, mut found) in asked {
+            let new = there.get(&uid).filter(|pod| evidence::is_new(&last.seen, pod));
+            found.synced = new.and_then(|pod| istiods.synced(&pod.name, &last.seen.rollout.namespace));
+            let found = found.after(known.get(&uid).map(|(_, before)| before));
+            known.insert(uid, (now, found));
         }
+    }
+
+    /// Asks the istiods of both revisions who is connected to them, where that is looked at and may be asked.
+    async fn ask_istiods(&self, last: &Sight, istiods: &mut Istiods) {
+        let Sight { seen, raw, memory, .. } = last;
+        let (Some(token), Some(from)) = (&self.istiod_token, &memory.from) else { return };
+        let spec = &seen.rollout.spec;
+        let new = seen.pods.iter().any(|pod| evidence::is_new(seen, pod));
+        if spec.verification.level < Level::XdsConnected || !new {
+            *istiods = Istiods::default();
+            return;
+        }
+        let of = |plane: &ControlPlane, revision: &str| -> Vec<SocketAddr> {
+            let all = plane::monitoring(raw, &plane.namespace, revision);
+            all.iter().filter_map(|(ip, port)| Some((ip.parse::<IpAddr>().ok()?, *port).into())).collect()
+        };
+        let question = istiod::Question {
+            token,
+            namespace: &seen.rollout.namespace,
+            new: &of(&seen.to, &spec.to_revision),
+            old: &of(&seen.from, from),
+            every: self.pace.istiods,
+        };
+        istiods.ask(&question).await;
     }
 
     /// Makes the dry-runs where they are looked at, again once they are old.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -21,7 +21,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// What is asked of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask<'a> {
     pub to: SocketAddr,
     /// Host header, and SNI with TLS.
@@ -31,6 +30,8 @@ pub struct Ask<'a> {
     pub tls: bool,
     /// More of a body is not read: an error.
     pub most_bytes: usize,
+    /// A bearer token.
+    pub token: Option<&'a str>,
 }
 
 /// What it said.
@@ -90,11 +91,13 @@ fn unusable(error: impl std::fmt::Display) -> AskError {
 
 async fn over(stream: impl AsyncRead + AsyncWrite + Unpin, ask: &Ask<'_>) -> Result<Said, AskError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unusable)?;
-    let request = http::Request::get(ask.path)
-        .header(HOST, ask.host)
-        .header(CONNECTION, "close")
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(unusable)?;
+    let mut request = http::Request::get(ask.path).header(HOST, ask.host).header(CONNECTION, "close");
+    if let Some(token) = ask.token {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(unusable)?;
+        bearer.set_sensitive(true);
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(unusable)?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(unusable)?;
         let status = response.status().as_u16();
@@ -205,7 +208,7 @@ mod tests {
     }
 
     fn ask(to: SocketAddr, tls: bool) -> Ask<'static> {
-        Ask { to, host: "shop.example.com", path: "/healthz", tls, most_bytes: 100 }
+        Ask { to, host: "shop.example.com", path: "/healthz", tls, most_bytes: 100, token: None }
     }
 
     #[tokio::test]

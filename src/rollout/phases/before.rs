@@ -21,6 +21,7 @@ const UNTIL_ASKED: SignedDuration = SignedDuration::from_secs(60);
 pub fn pending(look: &Look) -> Go {
     if look.memory.started.is_none() {
         recover(look)?;
+        forgotten(look)?;
     }
     withdrawn(look)?;
     turn_taken(look)?;
@@ -123,9 +124,8 @@ pub fn blocked(look: &Look) -> Option<String> {
     let (Some(findings), Some(dry_runs)) = (&look.seen.findings, &look.seen.dry_runs) else {
         return Some("the guards to be asked".to_owned());
     };
-    let accepted = &look.spec().acknowledge;
-    let mut blocking =
-        findings.iter().filter(|f| f.severity == Severity::Block && !accepted.iter().any(|a| a == f.guard));
+    // What a person may accept, and has, is a warning by now.
+    let mut blocking = findings.iter().filter(|f| f.severity == Severity::Block);
     if let Some(first) = blocking.next() {
         let more = blocking.count();
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
@@ -207,6 +207,19 @@ pub fn recover(look: &Look) -> Go {
         let generation = look.seen.rollout.generation;
         m.pause = Some(PauseMemory { cause: Cause::StatusLost, since: look.now, message, generation });
     })
+}
+
+/// It has made the Deployment that serves, and neither status nor lock knows of it: after its end both are gone. Whoever says that it has not
+/// begun, or that it is over, would be wrong.
+fn forgotten(look: &Look) -> Go {
+    let made = [Which::Canary, Which::Standby].into_iter().find_map(|which| look.deployment(which));
+    let Some(made) = made.filter(|_| !look.is_locked() && look.replicas(Which::Source) == 0) else { return GO };
+    let on = format!(
+        "a person: the status of this rollout was lost after its end, and Deployment {} of it is there. Put the status back from a copy, or \
+         delete the rollout, which leaves that Deployment as it is",
+        made.name
+    );
+    look.wait_as("StatusLost", on, None)
 }
 
 fn observed_of(look: &Look, baseline: &Baseline) -> Option<Arc<str>> {

@@ -1,5 +1,6 @@
 //! The two control planes of a rollout: whether there is one, whether it can take proxies, and its version.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -95,6 +96,25 @@ pub fn serves(fresh: &Snapshot, revision: &RevisionName) -> Result<(), String> {
     }
 }
 
+/// What istiod calls the port of its metrics and debug pages, and its number where a Service does not lead there.
+const MONITORING: (&str, u16) = ("http-monitoring", 15014);
+
+/// Where the pods that are ready behind the Service of a revision's istiod tell about themselves: address and port.
+pub fn monitoring(raw: &Raw, namespace: &str, revision: &str) -> BTreeSet<(String, u16)> {
+    let service = RevisionName::new(revision).istiod();
+    let own = |s: &&Value| s.label("kubernetes.io/service-name") == Some(&*service);
+    let mut all = BTreeSet::new();
+    for slice in raw.within(Listed::EndpointSlices, namespace).filter(own) {
+        let named = slice.list("ports").iter().find(|p| p.text("name") == MONITORING.0);
+        let number = named.and_then(|p| u16::try_from(p["port"].as_u64()?).ok()).unwrap_or(MONITORING.1);
+        let ready = slice.list("endpoints").iter().filter(|e| e["conditions"]["ready"] != Value::Bool(false));
+        // The addresses of one endpoint are one pod's.
+        let addresses = ready.filter_map(|e| e.list("addresses").first()?.as_str());
+        all.extend(addresses.map(|address| (address.to_owned(), number)));
+    }
+    all
+}
+
 fn injector_is_elsewhere(fresh: &Snapshot, revision: &RevisionName) -> bool {
     let mut hooks =
         fresh.injector_configs().flat_map(|c| c.hooks.iter()).filter(|h| h.revision.as_ref() == Some(revision));
@@ -130,5 +150,47 @@ pub fn injects(raw: &Raw, fresh: &Snapshot, asking: &Asking<'_>) -> Result<(), S
         Ok(Answers::Missing) => Err(format!("injector {} leads to a Service that is not there", hook.config)),
         Ok(Answers::Nobody) => Err(format!("nobody answers behind injector {}", hook.config)),
         Err(unknown) => Err(unknown.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(name: &str, (namespace, service): (&str, &str), ports: Value, endpoints: Value) -> Value {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "ports": ports, "endpoints": endpoints,
+            "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+        })
+    }
+
+    #[test]
+    fn istiods_are_those_that_are_ready_behind_their_own_service() {
+        let https = || json!([{"name": "https-webhook", "port": 15017}]);
+        let moved = json!([{"name": "https-webhook", "port": 15017}, {"name": "http-monitoring", "port": 9093}]);
+        let several = json!([
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true}},
+            {"addresses": ["10.0.0.3", "10.0.0.4"]},
+            {},
+        ]);
+        let (new, old) = (("istio-system", "istiod-1-24"), ("istio-system", "istiod-1-23"));
+        let raw = Raw::manifests(
+            Value::Null,
+            [
+                slice("a", new, https(), several),
+                slice("b", new, Value::Null, json!([{"addresses": ["fd00::1"]}])),
+                slice("c", old, moved, json!([{"addresses": ["10.0.0.5"]}])),
+                slice("d", ("elsewhere", "istiod-1-24"), https(), json!([{"addresses": ["10.0.0.6"]}])),
+            ],
+        );
+        let found = |revision: &str| -> Vec<String> {
+            monitoring(&raw, "istio-system", revision).iter().map(|(ip, port)| format!("{ip} {port}")).collect()
+        };
+        assert_eq!(found("1-24"), ["10.0.0.1 15014", "10.0.0.3 15014", "fd00::1 15014"]);
+        assert_eq!(found("1-23"), ["10.0.0.5 9093"]);
+        assert!(found("default").is_empty());
     }
 }

@@ -8,7 +8,6 @@ mod install;
 mod monitoring;
 #[path = "../../chart/panels.rs"]
 mod panels;
-mod prometheus;
 #[path = "../../chart/render.rs"]
 pub mod render;
 #[path = "../../chart/tools.rs"]

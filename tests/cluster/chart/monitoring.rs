@@ -1,6 +1,6 @@
 //! Monitoring from end to end: a real webhook that has answered the real API server, a real controller over a mesh, both with the
 //! rights that the chart gives them, and a real Prometheus that scrapes all three. Every query of the dashboard returns something; a
-//! validator that really dangles is alerted of, mended once that is allowed, and the alert ends.
+//! validator that really dangles is alerted of, mended once that is allowed, and the alert ends. Rollouts that are held and given up are shown.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,12 +11,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::panels::queries;
-use super::prometheus::Prometheus;
-use super::render::{NAMESPACE, RELEASE, chart, helm};
+use super::render::{NAMESPACE, RELEASE, chart, file, helm};
 use crate::controller::Controller;
 use crate::harness::binary::Binary;
 use crate::harness::objects::{Scope, documents};
-use crate::harness::raw::{Answer, As, JSON, JSON_PATCH, send};
+use crate::harness::prometheus::Prometheus;
+use crate::harness::raw::{Answer, As, JSON, JSON_PATCH, MERGE, send};
 use crate::harness::wait::wait_until;
 use crate::harness::{ControlPlane, Options};
 
@@ -39,12 +39,25 @@ metadata: {name: cart, namespace: shop, annotations: {istio.io/rev: 1-23, sideca
 spec: {containers: [{name: cart, image: cart}, {name: istio-proxy, image: proxyv2}]}
 ";
 
+/// Gateways without pods, of which one is guarded and held by a person, and one is given up before it begins.
+const GATEWAYS: [&str; 2] = ["held", "given-up"];
+const ROLLOUTS: &str = "/apis/revguard.dev/v1alpha1/namespaces/shop/gatewayrollouts";
+
 /// Counters that stay at 0 while nothing is wrong, so that a line at 0 is what their panels have to show.
 const QUIET: [(&str, &str); 3] = [
     ("revguard_admission_rejected_total", "needs an overload, which e2e::serving makes"),
     ("revguard_watch_errors_total", "needs an API server that fails, which controller::trouble makes"),
     ("revguard_reconcile_errors_total", "needs writes that are refused, which controller::trouble makes"),
 ];
+
+/// The rules that ship, each waiting for a second only.
+fn shipped() -> String {
+    let shorter = |line: &str| {
+        let wait = line.trim_start().strip_prefix("for: ").is_some();
+        if wait { format!("{}for: 1s", &line[..line.len() - line.trim_start().len()]) } else { line.to_owned() }
+    };
+    file("files/alerts.yaml").lines().map(shorter).collect::<Vec<_>>().join("\n")
+}
 
 struct Scene {
     plane: ControlPlane,
@@ -78,7 +91,8 @@ impl Scene {
         let secret = ["--tls-secret", "revguard-webhook-tls", "--namespace", NAMESPACE];
         let webhook = Binary::bare(&folder, &account, &secret).await?;
         webhook.ready().await?;
-        let prometheus = Prometheus::start(&folder, scrapes(&plane, webhook.health, controller.health)).await?;
+        let prometheus =
+            Prometheus::start(&folder, &shipped(), scrapes(&plane, webhook.health, controller.health)).await?;
         Ok(Scene { plane, webhook, controller, prometheus })
     }
 
@@ -126,6 +140,41 @@ impl Scene {
             ]
         });
         self.ask(Method::PATCH, &path, (JSON_PATCH, change.collect())).await?.expect(&path).map(drop)
+    }
+
+    /// Two rollouts: what panels show of rollouts has to come from somewhere.
+    async fn roll(&self) -> Result<()> {
+        for name in GATEWAYS {
+            let labels = json!({"app": name, "istio": name, "istio.io/rev": "1-23", "sidecar.istio.io/inject": "true"});
+            let deployment = json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+                "spec": {"replicas": 1, "selector": {"matchLabels": {"app": name, "istio": name}}, "template": {
+                    "metadata": {"labels": labels, "annotations": {"inject.istio.io/templates": "gateway"}},
+                    "spec": {"containers": [{"name": "istio-proxy", "image": "auto"}]}}},
+            });
+            let path = "/apis/apps/v1/namespaces/shop/deployments";
+            self.ask(Method::POST, path, (JSON, deployment)).await?.expect(name)?;
+            let held = name == GATEWAYS[0];
+            let guarded = json!({"source": {"url": self.prometheus.url()}, "alerts": {"resumeAfter": "3s"}});
+            let rollout = json!({
+                "apiVersion": "revguard.dev/v1alpha1", "kind": "GatewayRollout", "metadata": {"name": name},
+                "spec": {
+                    "target": {"deployment": {"name": name}}, "toRevision": "1-24", "paused": held,
+                    "guardrails": if held { guarded } else { json!({}) },
+                },
+            });
+            self.ask(Method::POST, ROLLOUTS, (JSON, rollout)).await?.expect(name)?;
+        }
+        let path = format!("{ROLLOUTS}/{}", GATEWAYS[1]);
+        wait_until(SOON, "a preflight", || async {
+            let found = send(&self.plane.client(), Method::GET, &path, None, &As::default()).await;
+            let found = found.map_err(|error| format!("{error:#}"))?;
+            if found.body["status"]["phase"] == "Preflight" { Ok(()) } else { Err(found.body["status"].to_string()) }
+        })
+        .await?;
+        // It has been scraped once before it ends: an increase needs a before.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        self.ask(Method::PATCH, &path, (MERGE, json!({"spec": {"abort": true}}))).await?.expect(&path).map(drop)
     }
 
     async fn until_firing(&self, fires: bool) -> Result<()> {
@@ -219,6 +268,8 @@ pub async fn a_dangling_validator_is_alerted_of_and_every_panel_shows_something(
     .await?;
     // The controller has audited, and nothing is said of validators.
     panels.until(&mut scene, &["revguard_audit_last_success_seconds"]).await?;
+    scene.roll().await?;
+    panels.until(&mut scene, &["revguard_rollout", "revguard_alert_gate", "revguard_prometheus_queries_total"]).await?;
     let before = scene.prometheus.firing().await.map_err(anyhow::Error::msg)?;
     ensure!(!before.iter().any(|name| name == ALERT), "it fires before there is a reason: {before:?}");
 

@@ -183,7 +183,7 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
     reports(&env, &controller, "openreports.io/v1alpha1", ["reports", "clusterreports"]).await?;
 
     // Compared once everything has been done, because a watch begins when its CRD is found.
-    let granted = |roles: &[Role]| -> BTreeSet<(String, String)> {
+    let granted_to = |roles: &[Role]| -> BTreeSet<(String, String)> {
         let all = grants().into_iter().filter(|g| roles.contains(&g.role));
         all.flat_map(|g| {
             let name = if g.group.is_empty() { g.resource.clone() } else { format!("{}.{}", g.resource, g.group) };
@@ -195,14 +195,19 @@ async fn what_is_granted_is_what_is_used() -> Result<()> {
         ("revguard-webhook", &[Role::Webhook, Role::WebhookNamespace][..]),
         ("revguard-controller", &[Role::Controller, Role::ControllerNamespace, Role::Repairs][..]),
     ] {
-        let granted = granted(roles);
+        let granted = granted_to(roles);
         wait_until(SOON, &format!("every right of {account} to be used"), || async {
             let used = used(&env, account).map_err(|e| format!("{e:#}"))?;
             let spare: Vec<_> = granted.difference(&used).collect();
             if spare.is_empty() { Ok(()) } else { Err(format!("granted and not used: {spare:?}")) }
         })
         .await?;
-        let used = used(&env, account)?;
+        let mut used = used(&env, account)?;
+        if account == "revguard-controller" {
+            // Whether these are all used is asked where a rollout goes its whole way (`rollout::rights`).
+            let of_rollouts = granted_to(&[Role::Rollouts]);
+            used.retain(|right| !of_rollouts.contains(right));
+        }
         let missing: Vec<_> = used.difference(&granted).collect();
         ensure!(missing.is_empty(), "{account} asks for more than is granted: {missing:?}");
         println!("access: {account} uses all of its {} rights and no other", granted.len());

@@ -7,7 +7,7 @@ use http::Method;
 use jiff::Timestamp;
 use libtest_mimic::Trial;
 use revguard::api::rollout_status::Baseline;
-use revguard::cluster::{Pods, read_gateway, read_once};
+use revguard::cluster::{GatewayReader, Pods, read_once};
 use revguard::model::Kind;
 use revguard::rollout::objects::{self, Change, Written};
 use revguard::rollout::read::{Raw, seen};
@@ -118,7 +118,7 @@ impl Gateway {
         let path = format!("/apis/revguard.dev/v1alpha1/namespaces/{namespace}/gatewayrollouts/{name}");
         let rollout = send(&client, Method::GET, &path, None, &As::default()).await?.expect("the rollout")?;
         let known = read_once(&client, Pods::Metadata).await?.snapshot;
-        let raw = read_gateway(&client, rollout, &known).await?;
+        let raw = GatewayReader::new(client).fill(Raw::of(rollout), &known, true).await?;
         let seen = seen(&raw, &known)?;
         Ok(Gateway { raw, seen, known })
     }

@@ -20,6 +20,7 @@ pub mod objects;
 pub mod pki;
 pub mod plane;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 pub mod recorder;
 pub mod registration;

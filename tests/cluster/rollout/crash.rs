@@ -197,7 +197,8 @@ async fn overtaken_at_every_write_it_looks_again() -> Result<()> {
     let witness = Arc::clone(&meddler) as Arc<dyn Witness>;
     let writer = Writer::new(client, leadership, Arc::new(Metrics::new())).witnessed(witness);
     let pace = Pace::of(Duration::from_millis(200));
-    let settings = Settings { names: Names::new(HOME, "revguard"), holder: "overtaken".to_owned(), pace };
+    let settings =
+        Settings { names: Names::new(HOME, "revguard"), holder: "overtaken".to_owned(), pace, istiod_token: None };
     let conductor = Conductor::new(writer, Arc::clone(&live.shared), settings);
     let health = Health::new(&[]);
     let running = tokio::spawn(conductor.run(health.task("rollouts", None)));

@@ -118,9 +118,13 @@ async fn the_injector_is_asked_before_anything_is_made() -> Result<()> {
     let watch = Watch::start(&stage);
     stage.begin(json!({"toVersion": "1.24.1"})).await?;
     // What should be 1-24 is 1-23: only a pod that is really made, or as good as, shows it.
-    let held =
-        stage.until("a refusal", |r| r["status"].to_string().contains("injected by revision 1-23, not 1-24")).await?;
-    ensure!(condition(&held, "PreflightPassed") == "False" && held["status"]["phase"] == "Preflight", "{held}");
+    let held = stage
+        .until("a refusal", |r| {
+            condition(r, "PreflightPassed") == "False"
+                && r["status"].to_string().contains("injected by revision 1-23, not 1-24")
+        })
+        .await?;
+    ensure!(held["status"]["phase"] == "Preflight", "{held}");
     injectors.lead(&stage.world, "1-24", "nobody").await?;
     stage.until("another", |r| r["status"].to_string().contains("its image is still the word auto")).await?;
     ensure!(stage.is_gone(&stage.deployment(CANARY)).await?, "something was made");

@@ -9,11 +9,13 @@ mod back;
 mod crash;
 mod crd;
 mod forward;
+mod gate;
 mod held;
 mod injected;
 mod node;
 mod refused;
 mod rights;
+mod syncz;
 mod watch;
 
 use std::sync::Arc;
@@ -38,11 +40,13 @@ pub fn tests() -> Vec<Trial> {
     let controller = [
         forward::tests(),
         held::tests(),
+        gate::tests(),
         back::tests(),
         refused::tests(),
         crash::tests(),
         rights::tests(),
         injected::tests(),
+        syncz::tests(),
     ];
     controller.into_iter().flatten().chain(admission).collect()
 }

@@ -27,13 +27,15 @@ async fn what_rollouts_are_granted_is_what_they_use() -> Result<()> {
         ]}}))
         .await?;
     stage.paused("Approval").await?;
-    // The mesh configuration changes meanwhile.
+    // The mesh configuration changes meanwhile, not where it leads to.
+    const MESH: &str =
+        "accessLogFile: /dev/stdout\ndefaultConfig:\n  discoveryAddress: istiod-1-24.istio-system.svc:15012\n";
     let original = "/api/v1/namespaces/istio-system/configmaps/istio-1-24";
-    stage.env().merge(original, json!({"data": {"mesh": "defaultConfig: {}\n"}})).await?;
+    stage.env().merge(original, json!({"data": {"mesh": MESH}})).await?;
     let copy = stage.core("configmaps", "istio-1-24");
     stage.approve("one").await?;
     stage.phase("Completed").await?;
-    stage.env().until(WHOLE, &copy, "a copy that followed", |c| c["data"]["mesh"] == "defaultConfig: {}\n").await?;
+    stage.env().until(WHOLE, &copy, "a copy that followed", |c| c["data"]["mesh"] == MESH).await?;
     stage.set(json!({"abort": true})).await?;
     // Its time over, the object goes.
     stage.env().until_gone(WHOLE, &stage.rollout()).await?;

@@ -1,34 +1,27 @@
-//! A real Prometheus beside a test, with the chart's rules; only durations are shorter than what ships.
+//! A real Prometheus beside a test. Its rules are what the test says, and may be others while it runs.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::render::file;
-use super::tools::program;
+use crate::chart::tools::program;
 use crate::harness::process::Process;
 use crate::harness::wait::wait_until;
 
 /// It reads its rules, on a machine that does other things as well.
 const START: Duration = Duration::from_secs(60);
+const RULES: &str = "rules.yaml";
 
 pub struct Prometheus {
     port: u16,
+    folder: PathBuf,
     pub process: Process,
-}
-
-/// The rules that ship, each waiting for a second only.
-fn rules() -> String {
-    let shorter = |line: &str| {
-        let wait = line.trim_start().strip_prefix("for: ").is_some();
-        if wait { format!("{}for: 1s", &line[..line.len() - line.trim_start().len()]) } else { line.to_owned() }
-    };
-    file("files/alerts.yaml").lines().map(shorter).collect::<Vec<_>>().join("\n")
 }
 
 /// A port that nobody listens on right now: Prometheus does not say which one it was given.
@@ -37,27 +30,60 @@ fn free_port() -> Result<u16> {
 }
 
 impl Prometheus {
-    /// Scrapes every second, as `scrapes` says (`scrape_configs`).
-    pub async fn start(folder: &Path, scrapes: Value) -> Result<Prometheus> {
-        std::fs::write(folder.join("alerts.yaml"), rules())?;
+    /// Evaluates these rules and scrapes every second, as `scrapes` says (`scrape_configs`).
+    pub async fn start(folder: &Path, rules: &str, scrapes: Value) -> Result<Prometheus> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join(RULES), rules)?;
         let config = json!({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": ["alerts.yaml"],
+            "rule_files": [RULES],
             "scrape_configs": scrapes,
         });
         std::fs::write(folder.join("prometheus.yml"), config.to_string())?;
         let port = free_port()?;
+        let process = Prometheus::run(folder, port)?;
+        let mut prometheus = Prometheus { port, folder: folder.to_owned(), process };
+        prometheus.answers().await?;
+        Ok(prometheus)
+    }
+
+    fn run(folder: &Path, port: u16) -> Result<Process> {
         let mut command = program("prometheus", "prometheus");
         command.current_dir(folder).args(["--config.file=prometheus.yml", "--storage.tsdb.path=prometheus"]);
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        let process = Process::spawn("prometheus", command, folder.join("prometheus.log"))?;
-        let mut prometheus = Prometheus { port, process };
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--web.enable-lifecycle");
+        Process::spawn("prometheus", command, folder.join("prometheus.log"))
+    }
+
+    async fn answers(&mut self) -> Result<()> {
         let ready = wait_until(START, "an answer of Prometheus", || async {
-            prometheus.get("/-/ready").await.map(drop).map_err(|error| format!("{error:#}"))
+            self.get("/-/ready").await.map(drop).map_err(|error| format!("{error:#}"))
         })
         .await;
-        ready.or_else(|late| prometheus.process.check().and(Err(late)))?;
-        Ok(prometheus)
+        ready.or_else(|late| self.process.check().and(Err(late)))
+    }
+
+    /// Its base.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Other rules from now on.
+    pub async fn rules(&self, text: &str) -> Result<()> {
+        std::fs::write(self.folder.join(RULES), text)?;
+        let answer = self.ask(Method::POST, "/-/reload").await?;
+        ensure!(answer.is_empty(), "{answer}");
+        Ok(())
+    }
+
+    /// Ends it. It may be started again where it was.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.terminate(START).await.map(drop)
+    }
+
+    /// Starts it again at the same address, with what it knew.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process = Prometheus::run(&self.folder, self.port)?;
+        self.answers().await
     }
 
     /// Names of alerts that fire.
@@ -79,12 +105,16 @@ impl Prometheus {
     }
 
     async fn get(&self, path: &str) -> Result<String> {
+        self.ask(Method::GET, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<String> {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request =
-            http::Request::get(path).header("host", "prometheus").body(http_body_util::Empty::<bytes::Bytes>::new())?;
+        let request = http::Request::builder().method(method).uri(path).header("host", "prometheus");
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new())?;
         let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
         Ok(String::from_utf8(body.to_vec())?)
     }
