@@ -91,7 +91,7 @@ impl World {
             self.sick,
             self.sick_old,
             self.rejects,
-            self.narrowed,
+            (self.narrowed, self.lowered),
             self.key_lost,
             self.blocked,
             self.refused,

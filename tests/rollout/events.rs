@@ -340,6 +340,7 @@ impl World {
                 self.scale();
                 if of(self) < before {
                     // What an autoscaler takes it answers for.
+                    self.lowered = true;
                     self.harm();
                 }
             }
@@ -377,7 +378,13 @@ impl World {
         let floor = usize::from(self.config.pods);
         let serving = self.serving();
         let rolls = self.deployment(Which::Source).is_some_and(|d| d.sets.iter().filter(|n| **n > 0).count() > 1);
-        if self.narrowed || rolls && !self.config.is_in_place() {
+        let surplus = |d: &super::world::Deployment| {
+            d.sets.iter().map(|n| usize::from(*n)).sum::<usize>() > usize::from(d.replicas)
+        };
+        self.lowered &= Which::ALL
+            .into_iter()
+            .any(|w| self.deployment(w).is_some_and(|d| surplus(d) || self.alive(w).count() > usize::from(d.replicas)));
+        if self.narrowed || self.lowered || rolls && !self.config.is_in_place() {
             // Who lets the Service select less, or changes the template of what serves, has said so.
             self.harmed = true;
         } else if self.harmed {

@@ -132,6 +132,8 @@ pub struct World {
     pub sick_old: bool,
     pub rejects: bool,
     pub narrowed: bool,
+    /// Its autoscaler has asked for fewer pods, and they are not gone yet.
+    pub lowered: bool,
     pub key_lost: bool,
     pub blocked: bool,
     pub refused: bool,
@@ -205,6 +207,7 @@ impl World {
             sick_old: false,
             rejects: false,
             narrowed: false,
+            lowered: false,
             key_lost: false,
             blocked: false,
             refused: false,
