@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -43,7 +44,10 @@ where
         let lacks = match machine() {
             Ok(machine) => match machine.no_switch().filter(|_| needs == Needs::Switch) {
                 None => {
-                    return match runtime().block_on(run(machine)) {
+                    let began = Instant::now();
+                    let ended = runtime().block_on(run(machine));
+                    println!("{name} took {} s", began.elapsed().as_secs());
+                    return match ended {
                         Ok(()) => Ok(Completion::Completed),
                         Err(error) => Err(Failed::from(format!("{error:#}"))),
                     };
