@@ -33,6 +33,8 @@ const SAME: Duration = Duration::from_secs(3600);
 const BURST: u32 = 30;
 /// … and from then on one in so long.
 const REFILL: Duration = Duration::from_secs(3);
+/// Twenty rollouts may move at once, and say all of it.
+const TRANSITIONS: u32 = 20;
 /// The API server takes no longer notes.
 const LONGEST_NOTE: usize = 1000;
 /// Words that are remembered; more than can be said in an hour.
@@ -48,6 +50,7 @@ pub struct Events {
 
 struct Said {
     burst: u32,
+    refill: Duration,
     words: BTreeMap<(String, Word), Instant>,
     tokens: u32,
     refilled: Instant,
@@ -70,7 +73,7 @@ impl Said {
 
     /// Whether anything may be said now.
     fn has_room(&mut self, now: Instant) -> bool {
-        let due = now.duration_since(self.refilled).as_millis() / REFILL.as_millis();
+        let due = now.duration_since(self.refilled).as_millis() / self.refill.as_millis();
         let due = u32::try_from(due).unwrap_or(u32::MAX);
         if due > 0 {
             self.tokens = self.tokens.saturating_add(due).min(self.burst);
@@ -87,16 +90,17 @@ impl Said {
 
 impl Events {
     pub fn new(writer: Writer, instance: &str) -> Events {
-        Events::of(writer, instance, BURST)
+        Events::of(writer, instance, 1)
     }
 
-    /// For what is said a few times of each object that somebody has asked for: a rollout has some ten phases.
+    /// For what is said of an object that somebody has asked for, as often as something happens: a rollout has some thirty transitions.
     pub fn of_transitions(writer: Writer, instance: &str) -> Events {
-        Events::of(writer, instance, BURST * 10)
+        Events::of(writer, instance, TRANSITIONS)
     }
 
-    fn of(writer: Writer, instance: &str, burst: u32) -> Events {
-        let said = Said { burst, words: BTreeMap::new(), tokens: burst, refilled: Instant::now(), dropped: 0 };
+    fn of(writer: Writer, instance: &str, times: u32) -> Events {
+        let (burst, refill) = (BURST * times, REFILL / times);
+        let said = Said { burst, refill, words: BTreeMap::new(), tokens: burst, refilled: Instant::now(), dropped: 0 };
         Events { writer, instance: instance.to_owned(), said: Mutex::new(said) }
     }
 
@@ -192,7 +196,8 @@ mod tests {
     #[test]
     fn the_same_is_said_once_an_hour_and_all_of_it_within_bounds() {
         let start = Instant::now();
-        let mut said = Said { burst: BURST, words: BTreeMap::new(), tokens: BURST, refilled: start, dropped: 0 };
+        let mut said =
+            Said { burst: BURST, refill: REFILL, words: BTreeMap::new(), tokens: BURST, refilled: start, dropped: 0 };
         assert!(said.may("a", &word("x"), start));
         assert!(!said.may("a", &word("x"), start + Duration::from_secs(3599)));
         assert!(said.may("a", &word("x"), start + SAME));

@@ -150,7 +150,7 @@ pub async fn observed_with(
 fn redirect(configuration: &Value, recorder: &Recorder, prefix: &str) -> Result<Value> {
     let mut configuration = configuration.clone();
     let name = configuration["metadata"]["name"].as_str().context("a configuration without a name")?.to_owned();
-    let ours = format!("request.namespace.startsWith('{prefix}')");
+    let ours = format!("has(request.namespace) && request.namespace.startsWith('{prefix}')");
     for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
         let hook = format!("{name}/{}", webhook["name"].as_str().unwrap_or_default());
         webhook["clientConfig"] = client_config(&recorder.url(&hook), recorder.ca());

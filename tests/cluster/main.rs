@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They wait more than they compute: for leases, for soaks, for an API server that is away.
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    arguments.test_threads.get_or_insert((2 * cores).min(8));
+    arguments.test_threads.get_or_insert((cores + 1).min(8));
     let tests = [
         harness_tests::tests(),
         injection::tests(),

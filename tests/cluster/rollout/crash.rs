@@ -16,7 +16,7 @@ use revguard::telemetry::{Health, Metrics};
 use serde_json::json;
 
 use super::watch::Watch;
-use super::{Stage, WHOLE, World};
+use super::{GW, Stage, WHOLE, World};
 use crate::controller::{HOME, SOON};
 use crate::harness::guard::Guard;
 use crate::harness::raw::{As, MERGE, send};
@@ -101,7 +101,9 @@ async fn kill(stage: &Stage, places: &[String], phase: &str) -> Result<BTreeSet<
                 break false;
             }
             let status = &stage.get(&stage.rollout()).await?["status"];
-            if status["phase"] == phase && status["apart"].is_null() {
+            let gateway = stage.get(&stage.deployment(GW)).await?;
+            let locked = !gateway["metadata"]["annotations"]["revguard.dev/active-rollout"].is_null();
+            if status["phase"] == phase && status["apart"].is_null() && !locked {
                 // What follows the last phase is waited for, and may kill it once more.
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 break controller.process.check().is_ok();

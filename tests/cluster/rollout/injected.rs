@@ -134,6 +134,8 @@ async fn the_injector_is_asked_before_anything_is_made() -> Result<()> {
     ensure!(seen.fewest >= Some(2), "{seen:?}");
     ensure!(done["status"]["flavor"] == "Injected", "{done}");
     ensure!(stage.is_gone(&stage.core("configmaps", "istio-1-24")).await?, "an injected gateway needs no copy");
+    // Old pods may still finish what they have.
+    stage.until("no pod set apart", |r| r["status"]["apart"].is_null()).await?;
     let pods = stage.get(&stage.core("pods", "")).await?;
     let images: Vec<&str> = pods["items"]
         .as_array()
