@@ -10,8 +10,8 @@ mod course;
 mod hands;
 mod kill;
 mod moves;
-mod stage;
-mod traffic;
+pub mod stage;
+pub mod traffic;
 mod watch;
 
 use libtest_mimic::Trial;

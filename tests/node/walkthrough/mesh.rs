@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::stage::{self, CUSTOM, OLD};
 use super::terminal::Terminal;
 use crate::harness::guard::{NAMESPACE, RELEASE};
 use crate::harness::machine::Machine;
 use crate::harness::programs::{built, command, repository, said, target};
+use crate::rollout::stage::{self, CUSTOM, OLD};
 
 /// Namespaces with a Deployment `web` in each.
 const WORKLOADS: [&str; 3] = ["shop", "payments", "legacy"];

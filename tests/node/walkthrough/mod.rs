@@ -12,21 +12,13 @@ mod page;
 mod terminal;
 mod upgrade;
 
-// What gateway rollouts are tried on; this story uses its part.
-#[allow(dead_code, clippy::duplicate_mod)]
-#[path = "../rollout/stage.rs"]
-mod stage;
-#[allow(dead_code, clippy::duplicate_mod)]
-#[path = "../rollout/traffic.rs"]
-mod traffic;
-
 use anyhow::{Context, Result};
 use libtest_mimic::Trial;
 
-use self::stage::BOTH;
 use self::terminal::Terminal;
-use self::traffic::Traffic;
 use crate::harness::machine::Machine;
+use crate::rollout::stage::BOTH;
+use crate::rollout::traffic::Traffic;
 use crate::trial::trial;
 
 pub fn tests() -> Vec<Trial> {

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::stage::{BOTH, SOON};
 use super::terminal::Terminal;
 use crate::harness::machine::Machine;
 use crate::harness::wait::wait_until;
+use crate::rollout::stage::{BOTH, SOON};
 
 const SOURCE: &str = "
 apiVersion: revguard.dev/v1alpha1
