@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_waits_for_two_seconds_and_asks_again_when_it_is_due() {
+    async fn whoever_says_nothing_holds_no_turn_up_and_is_asked_again_when_it_is_due() {
         let silent: Vec<TcpListener> = {
             let binds = (0..3).map(|_| TcpListener::bind("127.0.0.1:0"));
             futures::future::join_all(binds).await.into_iter().map(Result::unwrap).collect()
@@ -267,14 +267,13 @@ mod tests {
         let (istiod, file) = (Fake::start(&["a.edge"]).await, token("t"));
         let mut all: Vec<SocketAddr> = silent.iter().map(|l| l.local_addr().unwrap()).collect();
         all.push(istiod.at);
-        let (mut istiods, began) = (Istiods::default(), Instant::now());
-        let question =
-            Question { token: file.path(), namespace: "edge", new: &all, old: &all[..1], every: PATIENCE * 4 };
+        let mut istiods = Istiods::default();
+        let every = Duration::from_secs(3600);
+        let question = Question { token: file.path(), namespace: "edge", new: &all, old: &all[..1], every };
+        // It would not come back if it waited for an answer.
         istiods.ask(&question).await;
-        let took = began.elapsed();
-        assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
         assert_eq!(istiods.synced("a", "edge"), Some(Synced::Acked), "one that answers is enough");
         istiods.ask(&question).await;
-        assert_eq!((istiod.times(), began.elapsed() < PATIENCE * 2), (1, true), "asked just now");
+        assert_eq!(istiod.times(), 1, "asked just now");
     }
 }
