@@ -118,7 +118,7 @@ impl Check<'_> {
             | Step::Retemplate { held, .. }
             | Step::Pace { held, .. } => (Some(held), deployment(Which::Source).map(|d| &d.held)),
             Step::CopyConfig { held, .. } => (held.as_ref(), copy),
-            Step::DropConfig { held, .. } => (Some(held), copy),
+            Step::DropConfig { name, held } => (Some(held), self.former(name).or(copy)),
             Step::CreateCanary => (None, deployment(Which::Canary).map(|d| &d.held)),
             Step::CreateStandby => (None, deployment(Which::Standby).map(|d| &d.held)),
             Step::CreateProbe => (None, seen.pods.iter().find(|p| p.of == Of::Probe).map(|p| &p.held)),
@@ -137,6 +137,11 @@ impl Check<'_> {
         (held != is).then(|| format!("it expects {held:?}, and {is:?} was seen"))
     }
 
+    /// The mesh configuration of the old revision, if it is that one.
+    fn former(&self, name: &str) -> Option<&Version> {
+        self.look.seen.config.former.as_ref().filter(|f| *f.name == *name).map(|f| &f.held)
+    }
+
     fn labelled(&self, kind: &str, name: &Arc<str>) -> Option<&Version> {
         let seen = self.look.seen;
         match kind {
@@ -152,6 +157,7 @@ impl Check<'_> {
         let ours = match self.step {
             Step::Scale { which, .. } => look.deployment(*which).is_some(),
             Step::DropDeployment { which, .. } => *which != Which::Source && look.deployment(*which).is_some(),
+            Step::DropConfig { name, .. } if self.former(name).is_some() => true,
             Step::CopyConfig { held: Some(_), .. } | Step::DropConfig { .. } => {
                 look.seen.config.copy.as_ref().is_some_and(|c| c.ours)
             }

@@ -236,6 +236,14 @@ pub struct Config {
     /// Hash of the original's data; `None`: it is not there.
     pub original: Option<Arc<str>>,
     pub copy: Option<Copy>,
+    /// The copy of the old revision's, which an earlier rollout has made and nothing mounts any more.
+    pub former: Option<Former>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Former {
+    pub name: Arc<str>,
+    pub held: Version,
 }
 
 #[derive(Clone, Debug, PartialEq)]

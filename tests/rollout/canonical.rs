@@ -84,7 +84,7 @@ impl World {
             of.map(|d| (d.replicas, d.rev, d.paused, d.paced, d.ours, d.sets, stale)).hash(s);
         }
         self.hpa.as_ref().map(|h| (h.target, h.min, h.desired)).hash(s);
-        (self.lock, self.original, self.copy.as_ref().map(|c| c.hash)).hash(s);
+        (self.lock, self.original, self.copy.as_ref().map(|c| c.hash), self.former.is_some()).hash(s);
         (self.from_ready, self.from_installed, self.to_ready, self.gate).hash(s);
         (i64::from(self.clock) - i64::from(self.quiet)).min(OLD).hash(s);
         (
@@ -155,6 +155,7 @@ impl World {
                     Step::Retemplate { revision, .. } => revision.hash(s),
                     Step::Pace { paused, .. } => paused.hash(s),
                     Step::CopyConfig { hash, .. } => hash.hash(s),
+                    Step::DropConfig { name, .. } => name.hash(s),
                     Step::SetApart { since, .. } => self.age(*since).hash(s),
                     _ => {}
                 }

@@ -172,6 +172,8 @@ pub struct Config {
     pub hpa: bool,
     /// The mesh configuration has to be copied.
     pub config_map: bool,
+    /// An earlier rollout has left its copy for the old revision.
+    pub former: bool,
     pub faults: Vec<Fault>,
     /// So many of them.
     pub budget: u8,
@@ -261,6 +263,7 @@ impl Config {
             pods,
             hpa: false,
             config_map: false,
+            former: false,
             faults: Vec::new(),
             budget: 0,
             late: 0,

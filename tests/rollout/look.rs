@@ -7,8 +7,9 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use revguard::model::key;
 use revguard::rollout::seen::{
-    Alert, Approval, Config as MeshConfig, ControlPlane, Copy, Deployment, DryRun, Evidence, Finding, Gate as SeenGate,
-    Hpa, Map, MetricResult, Of, Outcome, Pod, Rollout, Seen, Service, Severity, Shows, Stats, Version,
+    Alert, Approval, Config as MeshConfig, ControlPlane, Copy, Deployment, DryRun, Evidence, Finding, Former,
+    Gate as SeenGate, Hpa, Map, MetricResult, Of, Outcome, Pod, Rollout, Seen, Service, Severity, Shows, Stats,
+    Version,
 };
 use revguard::rollout::step::Which;
 use serde_json::{Value, json};
@@ -136,6 +137,10 @@ impl World {
                     hash: s.number(u16::from(c.hash)),
                     ours: true,
                     shared: false,
+                }),
+                former: self.former.filter(|_| !self.is_old_mounted()).map(|version| Former {
+                    name: s.word("istio-old"),
+                    held: Version { uid: s.word("former"), version: s.number(version) },
                 }),
             },
             from: plane(self.from_installed, self.from_ready && self.from_installed, s),

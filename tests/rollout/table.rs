@@ -69,7 +69,7 @@ const TABLE: [(&str, &[&str]); 27] = [
     ),
     ("T25 stuck on the way back", &["RollingBack>Failed", "Failed>RollingBack"]),
     ("T26 back after the end", &["Completed>RollingBack", "RollingBack!retemplate"]),
-    ("T27 no way back any more", &["Completed!drop-deployment", "Completed!drop-rollout"]),
+    ("T27 no way back any more", &["Completed!drop-deployment", "Completed!drop-config", "Completed!drop-rollout"]),
     (
         "in place",
         &[

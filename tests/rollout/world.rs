@@ -122,6 +122,8 @@ pub struct World {
     pub hpa: Option<Hpa>,
     pub original: u8,
     pub copy: Option<Copy>,
+    /// Version of the old revision's mesh configuration, which an earlier rollout has copied.
+    pub former: Option<u16>,
     pub from_ready: bool,
     pub from_installed: bool,
     pub to_ready: bool,
@@ -198,6 +200,7 @@ impl World {
             hpa: config.hpa.then_some(Hpa { version: 1, target: Which::Source, min: 1, desired: n }),
             original: 1,
             copy: None,
+            former: config.former.then_some(1),
             from_ready: true,
             from_installed: true,
             to_ready: true,
@@ -262,6 +265,12 @@ impl World {
         self.pods.iter().filter(move |p| p.of == of(which) && !p.deleting)
     }
 
+    /// Something mounts the mesh configuration of the old revision, or its next pods would.
+    pub fn is_old_mounted(&self) -> bool {
+        let templates = self.deployments.iter().flatten().map(|d| d.rev);
+        templates.chain(self.pods.iter().map(|p| p.rev)).any(|rev| rev != Rev::New)
+    }
+
     /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.
     pub fn serving(&self) -> usize {
         let of = |which: Which| {
@@ -319,6 +328,7 @@ impl World {
                 self.held(&held.version, of(Which::Source))
             }
             Step::CopyConfig { held: None, .. } => self.copy.is_none(),
+            Step::DropConfig { name, held } if **name == *"istio-old" => self.held(&held.version, self.former),
             Step::CopyConfig { held: Some(held), .. } | Step::DropConfig { held, .. } => {
                 self.held(&held.version, self.copy.as_ref().map(|c| c.version))
             }
@@ -387,6 +397,12 @@ impl World {
             Step::CopyConfig { hash, .. } => {
                 let version = self.copy.as_ref().map_or(1, |c| c.version + 1);
                 self.copy = Some(Copy { version, hash: hash.parse().expect("a number") });
+            }
+            Step::DropConfig { name, .. } if **name == *"istio-old" => {
+                if self.is_old_mounted() {
+                    return Err("what still is mounted was deleted".to_owned());
+                }
+                self.former = None;
             }
             Step::DropConfig { .. } => self.copy = None,
             Step::CreateCanary => self.create(Which::Canary, Rev::New),

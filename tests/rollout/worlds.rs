@@ -82,7 +82,7 @@ fn ways(w: &mut Worlds) {
     (config.hpa, config.pruned) = (true, true);
     w.add("external", 1, short(&json!({"promotion": "AwaitExternal"})), &[Abort, Delete]);
     let alone = json!({"standby": {"keep": false}});
-    w.add("no standby", 1, short_with(&alone, &json!({"promotion": "PatchOriginal"})), &[Abort, Delete]);
+    w.add("no standby", 1, short_with(&alone, &json!({"promotion": "PatchOriginal"})), &[Abort, Delete]).former = true;
     w.add("terminate", 2, short(&json!({"drain": {"mode": "Terminate"}})), &[Abort, Delete, Fault::EvictNew]);
     w.add("constrained", 2, short(&json!({"capacity": {"mode": "Constrained", "maxSurge": 1}})), &[Abort]).hpa = true;
     w.add(
@@ -90,7 +90,8 @@ fn ways(w: &mut Worlds) {
         2,
         short(&json!({"type": "PausedRolling", "promotion": "Auto"})),
         &[Abort, Delete, Sick, Fault::EvictOld],
-    );
+    )
+    .former = true;
     let steps = json!({"type": "PausedRolling", "promotion": "Auto", "steps": [{"name": "half", "replicas": 1, "soak": "0s"}, {"name": "all", "weight": 100, "soak": "0s"}]});
     w.add("in place, in steps", 2, strategy(&steps), &[Abort, Fault::Paused, Fault::Drift]).hpa = true;
     w.add(
@@ -101,7 +102,8 @@ fn ways(w: &mut Worlds) {
             &json!({"promotion": "PatchOriginal"}),
         ),
         &[Abort, Fault::Removed],
-    );
+    )
+    .former = true;
 }
 
 /// What people do.
@@ -121,7 +123,8 @@ fn people(w: &mut Worlds) {
         &[Fault::ScaledUp, Fault::Foreign, Fault::CanaryGone, Fault::StatusLost],
     );
     w.add("finalizer", 1, short(&json!({})), &[Fault::FinalizerOff, Delete]).busy = true;
-    w.add("removed", 1, short_with(&json!({}), &json!({"promotion": "PatchOriginal"})), &[Fault::Removed, Delete]);
+    w.add("removed", 1, short_with(&json!({}), &json!({"promotion": "PatchOriginal"})), &[Fault::Removed, Delete])
+        .former = true;
 }
 
 /// What breaks.
@@ -249,6 +252,7 @@ pub fn by_chance(dice: &mut Dice) -> Config {
     let mut config = Config::new("by chance", pods, spec);
     config.hpa = dice.below(2) == 0;
     config.config_map = dice.below(2) == 0;
+    config.former = dice.below(2) == 0;
     config.fine = !in_place && dice.below(2) == 0;
     config.busy = dice.below(2) == 0;
     config.told = dice.below(2) == 0;

@@ -1,5 +1,7 @@
 //! After the end, and when the object itself is to go: what is kept for the way back, what is still waited for, what is left to remove.
 
+use std::sync::Arc;
+
 use crate::api::gateway_rollout::{OnDelete, Until};
 use crate::api::rollout_status::Phase;
 use crate::rollout::look::{GO, Go, Look, after};
@@ -15,12 +17,15 @@ pub fn completed(look: &Look) -> Go {
         return look.back(Reason::Aborted, "spec.abort is set".to_owned());
     }
     unlock(look)?;
-    copy_config(look)?;
+    if is_still_on(look) {
+        copy_config(look)?;
+    }
     leftover(look)?;
     if let Some(standby) = look.deployment(Which::Standby).filter(|_| is_standby_over(look)) {
         return drop_idle(look, Which::Standby, standby.replicas);
     }
     if look.deployment(Which::Standby).is_none() {
+        drop_former(look)?;
         release(look)?;
         expire(look)?;
     }
@@ -28,6 +33,21 @@ pub fn completed(look: &Look) -> Go {
     let until =
         ends.map(|f| after(f, look.spec().standby.ttl.signed())).filter(|_| look.deployment(Which::Standby).is_some());
     rest(look, until)
+}
+
+/// No later rollout has moved the gateway on: what it mounts is this one's to keep.
+fn is_still_on(look: &Look) -> bool {
+    look.deployment(look.active()).is_some_and(|d| d.template.revision.as_deref() == Some(look.to()))
+}
+
+/// The mesh configuration of a revision that nothing leads back to.
+fn drop_former(look: &Look) -> Go {
+    let Some(former) = &look.seen.config.former else { return GO };
+    let held = !look.seen.others.is_empty() || look.locked_by().is_some();
+    if held || !look.seen.rollout.deleting && way_back(look).is_ok() {
+        return GO;
+    }
+    look.act(Step::DropConfig { name: Arc::clone(&former.name), held: former.held.clone() })
 }
 
 /// Of a Deployment that only a late write can have left.
@@ -170,6 +190,9 @@ pub fn deleting(look: &Look) -> Go {
         && let Some(standby) = look.deployment(Which::Standby)
     {
         drop_idle(look, Which::Standby, standby.replicas)?;
+    }
+    if phase == Phase::Completed {
+        drop_former(look)?;
     }
     if look.apart > 0 {
         let on = format!("{} pods set apart to finish what they have", look.apart);

@@ -12,7 +12,7 @@ use super::raw::{Listed, Raw, mesh_config};
 use crate::api::gateway_rollout::Flavor;
 use crate::model::key;
 use crate::rollout::digest;
-use crate::rollout::seen::{Config, Copy, Deployment, Hpa, Map, Pdb, Service};
+use crate::rollout::seen::{Config, Copy, Deployment, Former, Hpa, Map, Pdb, Service};
 
 /// Services that select these labels, and those of these names, by name.
 pub fn services(raw: &Raw, source: Option<&Deployment>, named: &BTreeSet<String>) -> Vec<Service> {
@@ -151,8 +151,8 @@ pub fn pdbs(raw: &Raw, own: &Map) -> Vec<Pdb> {
     found
 }
 
-/// The mesh configuration of revision `to`, whose istiod is in namespace `plane`.
-pub fn config(raw: &Raw, flavor: Option<Flavor>, to: &str, plane: &str) -> Config {
+/// The mesh configuration of revision `to`, whose istiod is in namespace `plane`, and what is left of that of `from`.
+pub fn config(raw: &Raw, flavor: Option<Flavor>, from: Option<&str>, to: &str, plane: &str) -> Config {
     let home = raw.rollout.namespace();
     let mounted = flavor == Some(Flavor::ConfigMapMount);
     if !mounted {
@@ -171,18 +171,31 @@ pub fn config(raw: &Raw, flavor: Option<Flavor>, to: &str, plane: &str) -> Confi
             shared: is_shared(raw, &name),
         }),
         name: Arc::from(name),
+        former: from.filter(|from| *from != to).and_then(|from| former(raw, mesh_config(from))),
     }
+}
+
+/// What only rollouts mark like this, and no Deployment or pod of the namespace mounts.
+fn former(raw: &Raw, name: String) -> Option<Former> {
+    let home = raw.rollout.namespace();
+    let copy = raw.get(Listed::ConfigMaps, home, &name)?;
+    let made = copy.label(key::ROLLOUT).is_some() && copy.annotation(key::SOURCE_HASH).is_some();
+    let deployments = raw.within(Listed::Deployments, home).map(|d| &d["spec"]["template"]);
+    let mut users = deployments.chain(raw.within(Listed::Pods, home));
+    let free = made && !copy.is_deleting() && !users.any(|u| mounts(u, &name));
+    free.then(|| Former { held: copy.held(), name: Arc::from(name) })
 }
 
 /// A Deployment of the namespace mounts a mesh configuration that is none of this rollout's.
 fn is_shared(raw: &Raw, name: &str) -> bool {
     let uid = raw.rollout["metadata"].text("uid");
-    let others =
-        raw.within(Listed::Deployments, raw.rollout.namespace()).filter(|d| d.label(key::ROLLOUT) != Some(uid));
-    { others }.any(|d| {
-        let volumes = d["spec"]["template"]["spec"].list("volumes");
-        volumes.iter().any(|v| v["configMap"].text("name") == name)
-    })
+    let mut deployments = raw.within(Listed::Deployments, raw.rollout.namespace());
+    deployments.any(|d| d.label(key::ROLLOUT) != Some(uid) && mounts(&d["spec"]["template"], name))
+}
+
+/// Of a pod, or a template.
+fn mounts(pod: &Value, config_map: &str) -> bool {
+    pod["spec"].list("volumes").iter().any(|v| v["configMap"].text("name") == config_map)
 }
 
 /// Of what a ConfigMap holds.

@@ -79,7 +79,7 @@ pub fn seen(raw: &Raw, known: &Snapshot) -> Result<Seen, Unreadable> {
         others: rollout::others(raw, gateway),
         hpas: around::hpas(raw, &scaled),
         pdbs: source.as_ref().map(|d| around::pdbs(raw, &d.template.labels)).unwrap_or_default(),
-        config: around::config(raw, flavor, &spec.to_revision, &to.namespace),
+        config: around::config(raw, flavor, from.as_deref(), &spec.to_revision, &to.namespace),
         from: from.as_deref().map(plane).unwrap_or_default(),
         to,
         source,
