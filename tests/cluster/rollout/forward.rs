@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(Controllers, in_place_nothing_is_made_beside_it),
         trial!(Controllers, with_little_room_it_moves_pod_by_pod),
         trial!(Controllers, its_time_over_the_object_goes),
+        trial!(Controllers, the_next_one_takes_what_this_one_leaves_behind),
     ]
 }
 
@@ -191,4 +192,28 @@ async fn its_time_over_the_object_goes() -> Result<()> {
         .await?;
     stage.env().until_gone(WHOLE, &stage.rollout()).await?;
     stage.has_ready(CANARY, 2).await
+}
+
+async fn the_next_one_takes_what_this_one_leaves_behind() -> Result<()> {
+    let stage = Stage::here("onward").await?;
+    let change = json!({"strategy": {"promotion": "PatchOriginal"}, "standby": {"keep": false}});
+    stage.begin(change.clone()).await?;
+    stage.phase("Completed").await?;
+    stage.is_given_back().await?;
+    let (copy, by_hand) = (stage.core("configmaps", "istio-1-24"), stage.core("configmaps", "istio-1-23"));
+    ensure!(!stage.is_gone(&copy).await?, "pods mount it");
+
+    let mut back = change;
+    back["toRevision"] = json!("1-23");
+    stage.begin_as("back", back).await?;
+    let completed = |r: &Value| r["status"]["phase"] == "Completed";
+    stage.env().until(WHOLE, &stage.rollout_named("back"), "phase Completed", completed).await?;
+    stage.env().until_gone(WHOLE, &copy).await?;
+    // The object of the first is there still, and does not make it anew when its original changes.
+    let original = "/api/v1/namespaces/istio-system/configmaps/istio-1-24";
+    stage.env().merge(original, json!({"metadata": {"labels": {"touched": "yes"}}})).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ensure!(stage.is_gone(&copy).await?, "nothing mounts it");
+    ensure!(!stage.is_gone(&by_hand).await?, "somebody else has made it");
+    Ok(())
 }

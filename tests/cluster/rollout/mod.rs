@@ -161,7 +161,11 @@ impl Stage {
     }
 
     fn rollout(&self) -> String {
-        self.path("/apis/revguard.dev/v1alpha1", "gatewayrollouts", &self.ns)
+        self.rollout_named(&self.ns)
+    }
+
+    fn rollout_named(&self, name: &str) -> String {
+        self.path("/apis/revguard.dev/v1alpha1", "gatewayrollouts", name)
     }
 
     fn deployment(&self, name: &str) -> String {
@@ -187,14 +191,17 @@ impl Stage {
 
     /// Creates the rollout of the gateway, with what differs from [`spec`].
     async fn begin(&self, change: Value) -> Result<Value> {
+        self.begin_as(&self.ns, change).await
+    }
+
+    async fn begin_as(&self, name: &str, change: Value) -> Result<Value> {
         let mut spec = spec();
         merge(&mut spec, &change);
         let object = json!({
             "apiVersion": "revguard.dev/v1alpha1", "kind": "GatewayRollout",
-            "metadata": {"name": self.ns, "namespace": self.ns}, "spec": spec,
+            "metadata": {"name": name, "namespace": self.ns}, "spec": spec,
         });
-        let path = self.rollout();
-        self.env().create(path.trim_end_matches(&format!("/{}", self.ns)), object).await
+        self.env().create(self.rollout_named("").trim_end_matches('/'), object).await
     }
 
     /// Waits until the rollout is as `is` says; the error is its status.
