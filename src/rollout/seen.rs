@@ -236,7 +236,7 @@ pub struct Config {
     /// Hash of the original's data; `None`: it is not there.
     pub original: Option<Arc<str>>,
     pub copy: Option<Copy>,
-    /// The copy of the old revision's, which an earlier rollout has made and nothing mounts any more.
+    /// The copy of the old revision's, which an earlier rollout has made and nothing mounts any more, but for pods that end.
     pub former: Option<Former>,
 }
 
@@ -244,6 +244,8 @@ pub struct Config {
 pub struct Former {
     pub name: Arc<str>,
     pub held: Version,
+    /// Pods that mount it are being deleted.
+    pub ending: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -138,9 +138,10 @@ impl World {
                     ours: true,
                     shared: false,
                 }),
-                former: self.former.filter(|_| !self.is_old_mounted()).map(|version| Former {
+                former: self.former.filter(|_| !self.is_old_kept()).map(|version| Former {
                     name: s.word("istio-old"),
                     held: Version { uid: s.word("former"), version: s.number(version) },
+                    ending: self.is_old_mounted(),
                 }),
             },
             from: plane(self.from_installed, self.from_ready && self.from_installed, s),

@@ -281,7 +281,7 @@ fn judged(world: &World) -> Result<String, String> {
             need(all_new, "old pods are left")?;
             let others = Which::ALL.into_iter().filter(|w| *w != active).map(alive).sum::<usize>();
             need(others == 0, "pods are left elsewhere")?;
-            let kept_for = world.is_old_mounted() || world.config.is_in_place() && world.from_installed;
+            let kept_for = world.is_old_kept() || world.config.is_in_place() && world.from_installed;
             need(world.former.is_none() || kept_for, "what an earlier rollout has copied is left")?;
             need(kept || world.deployment(Which::Canary).is_none_or(|d| !d.ours), "the second Deployment is left")?;
             active

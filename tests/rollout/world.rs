@@ -265,10 +265,14 @@ impl World {
         self.pods.iter().filter(move |p| p.of == of(which) && !p.deleting)
     }
 
-    /// Something mounts the mesh configuration of the old revision, or its next pods would.
-    pub fn is_old_mounted(&self) -> bool {
+    /// Something goes on mounting the mesh configuration of the old revision, or its next pods would.
+    pub fn is_old_kept(&self) -> bool {
         let templates = self.deployments.iter().flatten().map(|d| d.rev);
-        templates.chain(self.pods.iter().map(|p| p.rev)).any(|rev| rev != Rev::New)
+        templates.chain(self.pods.iter().filter(|p| !p.deleting).map(|p| p.rev)).any(|rev| rev != Rev::New)
+    }
+
+    pub fn is_old_mounted(&self) -> bool {
+        self.is_old_kept() || self.pods.iter().any(|p| p.rev != Rev::New)
     }
 
     /// What clients see, without those that a ReplicaSet is about to remove: ready endpoints of the gateway.

@@ -47,6 +47,9 @@ fn drop_former(look: &Look) -> Go {
     if held || !look.seen.rollout.deleting && way_back(look).is_ok() {
         return GO;
     }
+    if former.ending {
+        return look.wait(format!("the end of the last pods that mount ConfigMap {}", former.name), None);
+    }
     look.act(Step::DropConfig { name: Arc::clone(&former.name), held: former.held.clone() })
 }
 

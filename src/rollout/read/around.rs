@@ -175,15 +175,16 @@ pub fn config(raw: &Raw, flavor: Option<Flavor>, from: Option<&str>, to: &str, p
     }
 }
 
-/// What only rollouts mark like this, and no Deployment or pod of the namespace mounts.
+/// What only rollouts mark like this, and no Deployment or pod of the namespace goes on mounting.
 fn former(raw: &Raw, name: String) -> Option<Former> {
     let home = raw.rollout.namespace();
     let copy = raw.get(Listed::ConfigMaps, home, &name)?;
     let made = copy.label(key::ROLLOUT).is_some() && copy.annotation(key::SOURCE_HASH).is_some();
-    let deployments = raw.within(Listed::Deployments, home).map(|d| &d["spec"]["template"]);
-    let mut users = deployments.chain(raw.within(Listed::Pods, home));
-    let free = made && !copy.is_deleting() && !users.any(|u| mounts(u, &name));
-    free.then(|| Former { held: copy.held(), name: Arc::from(name) })
+    let is_template = raw.within(Listed::Deployments, home).any(|d| mounts(&d["spec"]["template"], &name));
+    let (ending, staying): (Vec<&Value>, Vec<&Value>) =
+        raw.within(Listed::Pods, home).filter(|p| mounts(p, &name)).partition(|p| p.is_deleting());
+    let free = made && !copy.is_deleting() && !is_template && staying.is_empty();
+    free.then(|| Former { held: copy.held(), name: Arc::from(name), ending: !ending.is_empty() })
 }
 
 /// A Deployment of the namespace mounts a mesh configuration that is none of this rollout's.

@@ -193,14 +193,6 @@ pub async fn clean(machine: &Machine, gateway: Gateway) -> Result<()> {
     .await
 }
 
-/// A copy of a mesh configuration is needed for as long as the gateway is on that revision, also when the rollout that made it is gone. Of the one
-/// that comes later it is nothing, so that a person takes it away.
-pub async fn forget_copy(machine: &Machine, gateway: Gateway) -> Result<()> {
-    let copy = format!("istio-{NEW}");
-    let delete = ["delete", "configmap", &copy, "-n", gateway.namespace, "--ignore-not-found"];
-    machine.kubectl(&delete, "").await?.passed().map(drop)
-}
-
 async fn left(machine: &Machine, gateway: Gateway) -> Result<Vec<String>> {
     let kinds = "deployments,pods,configmaps,services,horizontalpodautoscalers,poddisruptionbudgets";
     let of_ours = ["get", kinds, "-n", gateway.namespace, "-l", "revguard.dev/rollout", "-o", "name"];

@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::by_hand;
-use super::course::{Course, clean, forget_copy, spec, text};
+use super::course::{Course, clean, spec, text};
 use super::kill::Armed;
 use super::moves::{self, is_on, paused};
 use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD, SOON};
@@ -303,7 +303,6 @@ async fn every_phase(machine: &'static Machine, gateway: Gateway) -> Result<u32>
     let back = Course::begin(machine, gateway, &format!("{}-back", gateway.name), &asked).await?;
     back.phase("Completed").await?;
     back.delete().await?;
-    forget_copy(machine, gateway).await?;
     is_on(machine, gateway, gateway.name, OLD).await?;
     clean(machine, gateway).await?;
     Ok(rollouts + 3)

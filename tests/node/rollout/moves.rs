@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::by_hand;
-use super::course::{Course, clean, forget_copy, spec, text};
+use super::course::{Course, clean, spec, text};
 use super::kill::Armed;
 use super::stage::{self, BOTH, CUSTOM, Gateway, HELM, Listeners, NEW, OLD, SOON};
 use super::traffic::{LONG, Tally, Traffic};
@@ -110,7 +110,6 @@ pub async fn custom(machine: &'static Machine, disturbed: bool) -> Result<()> {
     println!("{}: {}", back.name, back.seen());
     is_on(machine, CUSTOM, CUSTOM.name, OLD).await?;
     back.delete().await?;
-    forget_copy(machine, CUSTOM).await?;
     clean(machine, CUSTOM).await
 }
 
