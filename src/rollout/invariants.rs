@@ -188,9 +188,9 @@ impl Check<'_> {
         if *min > hpa.max {
             return Some(format!("at least {min} and at most {} pods", hpa.max));
         }
-        // Where others serve, what it may take away would be missed.
+        // Where others serve, what it may take away would be missed; it takes nothing of what is not there yet.
         let others = Which::ALL.into_iter().filter(|w| *w != scaled).map(|w| look.count(w).serving).sum::<u32>();
-        let needed = look.floor().min(hpa.max).saturating_sub(others);
+        let needed = look.floor().min(hpa.max).saturating_sub(others).min(look.replicas(scaled));
         (*min < hpa.min && others > 0 && *min < needed)
             .then(|| format!("it could leave {min} beside {others}, of {}", look.floor()))
     }
