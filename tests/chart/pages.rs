@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use serde_json::Value;
 
-use crate::render::file;
+use crate::render::{file, text};
 use crate::test;
 
 pub fn tests() -> Vec<Trial> {
     vec![
         test("pages::the_table_of_values_is_current", &[], table_is_current),
+        test("pages::the_panels_of_the_dashboard_are_listed", &[], panels_are_listed),
         test("pages::break_glass_is_the_same_everywhere", &[], break_glass),
     ]
 }
@@ -69,6 +71,48 @@ fn table_is_current() -> Result<()> {
     } else {
         ensure!(text == wanted, "docs/install.md: UPDATE=1 cargo test --test chart");
     }
+    Ok(())
+}
+
+/// A section for each row of the dashboard, a line for each panel, and what each asks Prometheus.
+fn panels() -> Result<String> {
+    let dashboard: Value = serde_json::from_str(&file("files/dashboard.json"))?;
+    let mut page = String::from(
+        "# The dashboard\n\n\
+         Generated from `charts/revguard/files/dashboard.json`, which the chart installs as a ConfigMap that Grafana's sidecar finds; it can be\n\
+         imported as a file just as well. Metrics are explained in [metrics.md](metrics.md), alerts in [runbook.md](runbook.md).\n\n\
+         Every query here is run by a real Prometheus that scrapes the real binary and a real API server, and has to return something\n\
+         (`cargo test --test cluster -- every_panel_shows_something`). No Grafana draws it in the tests.\n",
+    );
+    for panel in dashboard["panels"].as_array().context("panels")? {
+        if text(panel, "/type") == "row" {
+            page += &format!("\n## {}\n", text(panel, "/title"));
+            continue;
+        }
+        page += &format!(
+            "\n**{}** ({}). {}\n\n```promql\n",
+            text(panel, "/title"),
+            text(panel, "/type"),
+            text(panel, "/description")
+        );
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            page += &format!("{}\n", text(target, "/expr").replace("$__rate_interval", "5m"));
+        }
+        page += "```\n";
+    }
+    Ok(page)
+}
+
+fn panels_are_listed() -> Result<()> {
+    let (path, wanted) = (page("docs/dashboard.md"), panels()?);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, wanted)?;
+        return Ok(());
+    }
+    ensure!(
+        std::fs::read_to_string(&path).ok().as_ref() == Some(&wanted),
+        "docs/dashboard.md: UPDATE=1 cargo test --test chart"
+    );
     Ok(())
 }
 
