@@ -42,6 +42,7 @@ impl Look<'_> {
         // What was set apart is missed at once, so that its replacement never gets to serve.
         let to = batch.to.saturating_add(u32::try_from(left.len()).unwrap_or(u32::MAX));
         if deployment.replicas > to {
+            self.await_noticed()?;
             self.spare_ready(batch, to)?;
             if !self.can_spare(self.count(batch.which).loss(to)) && !self.costs_nothing(batch.which, to) {
                 return GO;
@@ -60,6 +61,7 @@ impl Look<'_> {
         }
         match &self.seen.apart_key {
             Ok(key) => {
+                self.await_removed(batch.which)?;
                 let (pod, held) = (Arc::clone(&pod.name), pod.held.clone());
                 self.act(Step::SetApart { pod, held, key: Arc::clone(key), since: self.now })
             }
@@ -71,6 +73,24 @@ impl Look<'_> {
             }),
             Err(_) => GO,
         }
+    }
+
+    /// A ReplicaSet that still counts a pod set apart would end another for it, or the pod itself. Mostly it has noticed at once; when an API server
+    /// has just come back it may hear of the lower replicas before it hears of the pod.
+    fn await_noticed(&self) -> Go {
+        match self.seen.pods.iter().find(|p| p.is_unnoticed()) {
+            Some(pod) => self.slow(format!("the ReplicaSet of pod {} to notice that it is set apart", pod.name)),
+            None => GO,
+        }
+    }
+
+    /// What its ReplicaSet is about to remove is gone: a pod that is set apart meanwhile could be what it takes.
+    fn await_removed(&self, which: Which) -> Go {
+        let surplus = self.count(which).alive.saturating_sub(self.replicas(which));
+        if surplus > 0 {
+            return self.slow(format!("{} of the {} to be removed", pods(surplus), which.as_str()));
+        }
+        GO
     }
 
     /// So many pods that serve may go.
@@ -174,10 +194,7 @@ impl Look<'_> {
     /// Before a batch is chosen, every pod that is there is told from a replacement. One that is about to be removed is not: of two equals
     /// a ReplicaSet takes whichever it likes.
     fn pin(&self, which: Which) -> Go {
-        let surplus = self.count(which).alive.saturating_sub(self.replicas(which));
-        if surplus > 0 {
-            return self.slow(format!("{} of the {} to be removed", pods(surplus), which.as_str()));
-        }
+        self.await_removed(which)?;
         let loose = self.pods(which).find(|p| p.deletion_cost.is_none_or(|cost| cost < PINNED));
         let Some(pod) = loose else { return GO };
         self.act(Step::Pin { pod: Arc::clone(&pod.name), held: pod.held.clone() })

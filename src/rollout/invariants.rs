@@ -226,6 +226,12 @@ impl Check<'_> {
             Step::DropDeployment { which, .. } => (*which, 0),
             _ => return None,
         };
+        if let Some(pod) = look.seen.pods.iter().find(|p| p.is_unnoticed()) {
+            return Some(format!(
+                "pod {} is set apart and still counted: another would be terminated for it",
+                pod.name
+            ));
+        }
         let count = look.count(which);
         let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
         let spared = look.memory.batch.as_ref().is_some_and(|b| b.spared);

@@ -164,10 +164,19 @@ pub struct Pod {
     pub ip: Option<Arc<str>>,
     /// Since when it is set apart, from its annotation.
     pub apart_since: Option<Timestamp>,
+    /// It names a controller: the ReplicaSet that made it counts it, and takes the reference off once it has noticed that the pod is its own no more.
+    pub counted: bool,
     /// `controller.kubernetes.io/pod-deletion-cost`.
     pub deletion_cost: Option<i32>,
     /// What it shows without being asked: image, injection status, discovery address, as far as verification reads them.
     pub shows: Shows,
+}
+
+impl Pod {
+    /// It is set apart, and its ReplicaSet has not noticed.
+    pub fn is_unnoticed(&self) -> bool {
+        self.of == Of::Apart && self.counted && !self.deleting
+    }
 }
 
 /// What a pod's own spec tells of its proxy.

@@ -289,6 +289,7 @@ mod tests {
             node: "n".into(),
             ip: None,
             apart_since: None,
+            counted: true,
             deletion_cost: None,
             shows: Shows {
                 image: "docker.io/istio/proxyv2:1.24.2-distroless".into(),

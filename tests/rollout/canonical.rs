@@ -130,7 +130,7 @@ impl World {
             .pods
             .iter()
             .map(|p| {
-                let flags = (p.ready, p.endpoint, p.deleting, p.pinned, p.busy, p.lost);
+                let flags = (p.ready, p.endpoint, p.deleting, p.pinned, p.busy, p.lost, p.counted);
                 let apart = p.apart.map(|at| (self.clock - at).min(OLD as u32));
                 // A ReplicaSet's choice among equals is by age, and ages differ at most by order: that is left to the names.
                 ((p.of, p.rev, flags), (apart, within(batch, p), is(late, p), within(later, p)))

@@ -143,12 +143,14 @@ pub enum Broken {
     RejectionsUnseen,
     /// What Envoy said before a pod had any traffic is taken for what it says now.
     OldReadings,
+    /// It is not waited for that ReplicaSets notice which pods are set apart.
+    NeverNoticed,
     /// A rolled back autoscaler keeps its raised bounds.
     BoundsKept,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 12] = [
+    pub const ALL: [Broken; 13] = [
         Broken::NoFloor,
         Broken::NoPrecondition,
         Broken::ApartNotRecorded,
@@ -160,6 +162,7 @@ impl Broken {
         Broken::ReadyTerminated,
         Broken::RejectionsUnseen,
         Broken::OldReadings,
+        Broken::NeverNoticed,
         Broken::BoundsKept,
     ];
 }
@@ -174,6 +177,8 @@ pub struct Config {
     pub config_map: bool,
     /// An earlier rollout has left its copy for the old revision.
     pub former: bool,
+    /// ReplicaSets notice late which pods are set apart.
+    pub blind: bool,
     pub faults: Vec<Fault>,
     /// So many of them.
     pub budget: u8,
@@ -264,6 +269,7 @@ impl Config {
             hpa: false,
             config_map: false,
             former: false,
+            blind: false,
             faults: Vec::new(),
             budget: 0,
             late: 0,

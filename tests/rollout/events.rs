@@ -26,6 +26,8 @@ pub enum Event {
     Rolls(Which),
     Starts(u16),
     Joins(u16),
+    /// The ReplicaSet of a pod set apart learns of it.
+    Notices(u16),
     Ends(u16),
     Finishes(u16),
     Scales,
@@ -102,6 +104,7 @@ impl World {
                     hpa.min_replicas = 20;
                 }
             }
+            Broken::NeverNoticed => seen.pods.iter_mut().for_each(|p| p.counted = false),
             Broken::ReadyTerminated => {
                 if let Some(drain) = &mut memory.drain {
                     drain.0 = DrainMode::Terminate;
@@ -182,6 +185,7 @@ impl World {
                 all.push(Event::Finishes(pod.id));
             }
         }
+        all.extend(self.pods.iter().filter(|p| p.counted.is_some()).map(|p| Event::Notices(p.id)));
         if self.scaled().is_some() {
             all.push(Event::Scales);
         }
@@ -331,6 +335,10 @@ impl World {
                 pod.endpoint = !fine && serves && matches!(pod.of, Of::Source | Of::Canary | Of::Standby);
             }
             Event::Joins(id) => self.by_id(id).endpoint = true,
+            Event::Notices(id) => {
+                let pod = self.by_id(id);
+                (pod.counted, pod.version) = (None, pod.version + 1);
+            }
             Event::Ends(id) => self.pods.retain(|p| p.id != id),
             Event::Finishes(id) => self.by_id(id).busy = false,
             Event::Scales => {
@@ -397,6 +405,9 @@ impl World {
         let known = self.config.broken == Broken::Nothing;
         if known && self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
             return Err("the baseline knows of fewer pods".to_owned());
+        }
+        if self.cut {
+            return Err("a pod that was set apart was ended by its ReplicaSet".to_owned());
         }
         if self.pods.iter().any(|p| p.lost) && self.rollout.is_none() {
             return Err("a pod that was set apart was forgotten".to_owned());

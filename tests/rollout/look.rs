@@ -176,6 +176,7 @@ impl World {
             node: s.word("node"),
             ip: None,
             apart_since: pod.apart.map(at),
+            counted: pod.of != Of::Apart || pod.counted.is_some(),
             deletion_cost: pod.pinned.then_some(1000),
             shows: s.shows.clone(),
         }

@@ -1,6 +1,7 @@
 //! The controllers of Kubernetes, as far as a gateway meets them: Deployments that roll, ReplicaSets that replace and choose whom to
 //! delete, an autoscaler that keeps its bounds.
 
+use revguard::rollout::seen::Of;
 use revguard::rollout::step::Which;
 
 use super::config::Rev;
@@ -8,7 +9,7 @@ use super::world::{Deployment, Pod, World, of};
 
 impl World {
     fn of_set(&self, which: Which, rev: Rev) -> usize {
-        self.alive(which).filter(|p| p.rev == rev).count()
+        self.counted(which).filter(|p| p.rev == rev).count()
     }
 
     /// The Deployment's controller, or one of its ReplicaSets, has something to do.
@@ -78,9 +79,10 @@ impl World {
                 return;
             }
             if is > wanted {
-                let victim = self.alive(which).filter(|p| p.rev == rev).min_by_key(|p| p.worth()).expect("one").id;
+                let victim = self.counted(which).filter(|p| p.rev == rev).min_by_key(|p| p.worth()).expect("one").id;
                 let pod = self.pods.iter_mut().find(|p| p.id == victim).expect("one");
                 (pod.deleting, pod.endpoint, pod.version) = (true, false, pod.version + 1);
+                self.cut |= pod.of == Of::Apart && pod.busy;
                 return;
             }
         }

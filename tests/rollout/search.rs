@@ -197,7 +197,7 @@ fn calm(world: &World, decision: Option<&Decision>) -> Option<Event> {
         Event::Heals(_) => Some(1),
         Event::Rolls(_) => Some(2),
         Event::Starts(_) => Some(3),
-        Event::Joins(_) | Event::Ends(_) => Some(4),
+        Event::Joins(_) | Event::Ends(_) | Event::Notices(_) => Some(4),
         Event::Scales => Some(5),
         Event::Says(_) => Some(6),
         Event::External(_) => Some(7),
@@ -305,7 +305,8 @@ fn judged(world: &World) -> Result<String, String> {
         need(hpa.min == 1, "the autoscaler's bounds were not put back")?;
     }
     let standby = world.deployment(Which::Standby).is_some();
-    need(rollout.finalizer == standby || rollout.deleting, "the finalizer is there for nothing, or is not")?;
+    let keeps = standby || memory.phase == Phase::Completed && world.former.is_some() && !world.is_old_kept();
+    need(rollout.finalizer == keeps || rollout.deleting, "the finalizer is there for nothing, or is not")?;
     Ok(memory.phase.as_str().to_owned())
 }
 

@@ -23,6 +23,8 @@ pub struct Pod {
     pub pinned: bool,
     /// Since when.
     pub apart: Option<u32>,
+    /// Set apart, and its ReplicaSet has not noticed yet.
+    pub counted: Option<Which>,
     /// Requests are on their way through it.
     pub busy: bool,
     pub since: u32,
@@ -145,6 +147,8 @@ pub struct World {
     pub pruned: bool,
     /// Names of pods that were served and are gone by other hands: fewer may serve for a while.
     pub harmed: bool,
+    /// A ReplicaSet has ended a pod that was set apart.
+    pub cut: bool,
     /// The finalizer was taken off by hand: what follows is theirs.
     pub forced: bool,
     pub late: Option<Pending>,
@@ -224,6 +228,7 @@ impl World {
             next_pod: 0,
             next_uid: 2,
             refusals: 0,
+            cut: false,
         };
         for _ in 0..n {
             world.start(Of::Source, Rev::Old);
@@ -251,6 +256,7 @@ impl World {
             deleting: false,
             pinned: false,
             apart: None,
+            counted: None,
             busy,
             since,
             lost: false,
@@ -263,6 +269,12 @@ impl World {
 
     pub fn alive(&self, which: Which) -> impl Iterator<Item = &Pod> {
         self.pods.iter().filter(move |p| p.of == of(which) && !p.deleting)
+    }
+
+    /// What its ReplicaSets take for theirs.
+    pub fn counted(&self, which: Which) -> impl Iterator<Item = &Pod> {
+        let apart = self.pods.iter().filter(move |p| p.counted == Some(which) && !p.deleting);
+        self.alive(which).chain(apart)
     }
 
     /// Something goes on mounting the mesh configuration of the old revision, or its next pods would.
@@ -495,9 +507,10 @@ impl World {
     }
 
     fn set_apart(&mut self, name: &str) {
-        let (clock, broken) = (self.clock, self.config.broken);
+        let (clock, broken, blind) = (self.clock, self.config.broken, self.config.blind);
         let pod = self.pod(name);
         pod.version += 1;
+        pod.counted = Which::ALL.into_iter().find(|w| blind && of(*w) == pod.of);
         (pod.endpoint, pod.apart, pod.of) = (false, Some(clock), Of::Apart);
         if broken == Broken::ApartNotRecorded {
             (pod.of, pod.lost) = (Of::Other, true);

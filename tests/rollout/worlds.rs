@@ -160,6 +160,8 @@ fn machines(w: &mut Worlds) {
     w.add("nodes", 2, short(&json!({})), &[EvictOld, EvictNew, UnreadyOld, UnreadyNew]);
     w.add("nodes, set apart", 1, short(&json!({})), &[EvictOld, EvictNew, UnreadyOld, UnreadyNew]).busy = true;
     w.add("slow endpoints", 2, short(&json!({})), &[]).fine = true;
+    w.add("slow ReplicaSets", 2, short(&json!({})), &[]).blind = true;
+    w.add("slow ReplicaSets and people", 1, short(&json!({})), &[Abort]).blind = true;
     w.add("autoscaler", 1, short(&json!({"promotion": "PatchOriginal"})), &[HpaGrows, HpaReset]).hpa = true;
     let config = w.add("late leader", 2, short(&json!({})), &[]);
     (config.late, config.hpa) = (1, true);
@@ -170,6 +172,9 @@ fn machines(w: &mut Worlds) {
 /// What takes minutes.
 fn wider(w: &mut Worlds) {
     use Fault::{Abort, Delete, EvictNew, EvictOld, HpaGrows, Paused, Sick, UnreadyNew};
+    w.add("slow ReplicaSets of two", 2, short(&json!({"promotion": "PatchOriginal"})), &[Abort]).blind = true;
+    let config = w.add("slow ReplicaSets, busy", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort]);
+    (config.blind, config.busy, config.budget) = (true, true, 1);
     let config = w.add("two late leaders", 2, quick(), &[EvictNew]);
     (config.late, config.hpa, config.busy) = (2, true, true);
     let config = w.add(
@@ -253,6 +258,7 @@ pub fn by_chance(dice: &mut Dice) -> Config {
     config.hpa = dice.below(2) == 0;
     config.config_map = dice.below(2) == 0;
     config.former = dice.below(2) == 0;
+    config.blind = dice.below(2) == 0;
     config.fine = !in_place && dice.below(2) == 0;
     config.busy = dice.below(2) == 0;
     config.told = dice.below(2) == 0;
@@ -305,6 +311,11 @@ pub fn broken(broken: Broken) -> (Config, &'static str) {
             let mut config = plain(short(&json!({})), &[]);
             config.busy = true;
             (config, "with its requests still open, before its time")
+        }
+        Broken::NeverNoticed => {
+            let mut config = plain(short(&json!({})), &[]);
+            (config.blind, config.busy) = (true, true);
+            (config, "breaks Apart")
         }
         Broken::BoundsKept => {
             let mut config = plain(short(&json!({})), &[]);

@@ -26,7 +26,10 @@ pub fn completed(look: &Look) -> Go {
     }
     if look.deployment(Which::Standby).is_none() {
         drop_former(look)?;
-        release(look)?;
+        // In place nothing else is kept for the way back. Whoever deletes the object gives it up.
+        if look.seen.config.former.is_none() {
+            release(look)?;
+        }
         expire(look)?;
     }
     let ends = look.memory.finished.filter(|_| look.spec().standby.until == Until::Duration);

@@ -79,6 +79,7 @@ fn pod(object: &Value, raw: &Raw, family: &Family<'_>, fresh: &Snapshot) -> Pod 
         node: Arc::from(object["spec"].text("nodeName")),
         ip: Some(status.text("podIP")).filter(|ip| !ip.is_empty()).map(Arc::from),
         apart_since: object.annotation(key::APART_SINCE).and_then(time),
+        counted: object.controller().is_some(),
         deletion_cost: object.annotation(DELETION_COST).and_then(|c| c.parse().ok()),
         shows: shows(object, &template, raw),
     }

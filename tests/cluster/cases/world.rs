@@ -279,6 +279,19 @@ impl World {
         answer.expect(&format!("{method} {path}")).map(Some)
     }
 
+    /// Its namespace is new, and for a moment the API server may still know the one that it replaces.
+    async fn make(&self, path: &str, document: &Value) -> Result<Option<Value>> {
+        let what = format!("POST {path}");
+        let made = wait_until(SEEN, &what, || async {
+            let answer = send(&self.client, Method::POST, path, Some((JSON, document)), &As::default()).await;
+            let answer = answer.map_err(|error| format!("{error:#}"))?;
+            let early = answer.status == 403 && answer.message().contains("is being terminated");
+            if early { Err(answer.message().to_owned()) } else { Ok(answer) }
+        });
+        let answer = made.await?;
+        if answer.status == 404 { Ok(None) } else { answer.expect(&what).map(Some) }
+    }
+
     async fn put(&self, id: &Id, wanted: &Value) -> Result<Held> {
         let at = path(id, api_version(wanted)?, "");
         let one = format!("{at}/{}", id.name);
@@ -300,7 +313,7 @@ impl World {
             document["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
             self.ask(Method::PUT, &one, Some((JSON, &document))).await?
         } else {
-            self.ask(Method::POST, &format!("{at}?fieldValidation=Strict"), Some((JSON, &document))).await?
+            self.make(&format!("{at}?fieldValidation=Strict"), &document).await?
         }
         .with_context(|| format!("{at}: no such place"))?;
         if has_status(id.kind) && document.get("status").is_some_and(|status| !status.is_null()) {

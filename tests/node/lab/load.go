@@ -31,7 +31,7 @@ const patience = 40 * time.Second
 const crowd = 4000
 
 // How many losses are told one by one; all are counted.
-const told = 40
+const told = 400
 
 type stream struct {
 	Name    string `json:"name"`
