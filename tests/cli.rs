@@ -286,14 +286,42 @@ fn status_as_json_has_the_same_in_it() {
 
 #[test]
 fn status_without_a_cluster_says_how_to_name_one() {
-    let o = Command::new(env!("CARGO_BIN_EXE_revguard"))
-        .arg("status")
-        .env_clear()
-        .env("HOME", "/nowhere")
-        .output()
-        .unwrap();
-    assert_eq!(o.status.code(), Some(2));
-    assert!(err(&o).contains("--kubeconfig"), "{}", err(&o));
+    for command in ["status", "resolve"] {
+        let o = Command::new(env!("CARGO_BIN_EXE_revguard"))
+            .arg(command)
+            .env_clear()
+            .env("HOME", "/nowhere")
+            .output()
+            .unwrap();
+        assert_eq!(o.status.code(), Some(2));
+        assert!(err(&o).contains("/nowhere/.kube/config") && err(&o).contains("--kubeconfig"), "{}", err(&o));
+    }
+}
+
+#[test]
+fn an_api_server_that_is_not_there_is_told_in_the_words_of_an_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config");
+    // Nobody listens on port 1 of the loopback.
+    let config = "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: t}}]\n\
+        contexts: [{name: c, context: {cluster: c, user: u}}]\ncurrent-context: c\n";
+    std::fs::write(&file, config).unwrap();
+    let file = file.display().to_string();
+    for command in [&["status"][..], &["rollout", "get", "x"], &["report"]] {
+        let o = revguard(&[command, &["--kubeconfig", &file]].concat(), "");
+        assert_eq!(o.status.code(), Some(2));
+        let said = err(&o);
+        assert!(said.contains("cannot reach the API server: Connection refused"), "{said}");
+        assert!(said.contains("kubectl get --raw /readyz") && !said.contains("client error"), "{said}");
+    }
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_not_called_right() {
+    let o = revguard(&["status", "-"], "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+    let said = out(&o);
+    assert!(said.starts_with("no Istio control plane is seen, but not everything could be looked at\n"), "{said}");
+    assert!(said.contains("\nnothing wrong is seen in what could be looked at\n"), "{said}");
 }
 
 #[test]

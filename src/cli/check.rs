@@ -31,16 +31,17 @@ pub struct Options {
     cluster: Vec<PathBuf>,
     #[command(flatten)]
     live: Live,
+    /// For a person, for a program, or for a pipeline (github: annotations of a workflow)
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// Which findings make the exit code 1
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
     fail_on: FailOn,
     /// The policy file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The namespace of objects that name none
-    #[arg(short, long, default_value = "default")]
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
     /// Revision of IstioOperators that name none, as with `istioctl install --revision`
     #[arg(long, value_name = "NAME")]

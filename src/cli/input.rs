@@ -133,7 +133,7 @@ pub fn cluster(input: &Input) -> Snapshot {
 pub fn described(paths: &[PathBuf]) -> Result<(Snapshot, bool), Failure> {
     let input = read(paths, "default")?;
     for problem in &input.problems {
-        eprintln!("error: {problem}");
+        super::fail(&problem.to_string());
     }
     Ok((cluster(&input), !input.problems.is_empty()))
 }

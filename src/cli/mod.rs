@@ -7,6 +7,7 @@ mod demo;
 pub mod docs;
 pub mod input;
 mod output;
+mod page;
 mod paint;
 mod plan;
 pub mod report;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use self::paint::Paint;
 use crate::cluster;
 use crate::rollout::guards;
 use crate::rules::{self, Policy};
@@ -53,27 +55,30 @@ enum Command {
     Check(check::Options),
     /// Say who injects every pod and pod template
     Resolve(resolve::Options),
-    /// Show revisions, tags, who uses them, validators, and what is wrong
+    /// Show revisions, tags, users, validators, and what is wrong
     Status(status::Options),
     /// Say whether a control plane can be removed, and how
     UninstallCheck(uninstall::Options),
-    /// Say what a GatewayRollout would do, and what stands against it
+    /// Say what a GatewayRollout would do, and what blocks it
     Plan(plan::Options),
-    /// Play an upgrade against the real server, with no cluster at hand
+    /// Play an upgrade against the real server; needs no cluster
     Demo(demo::Options),
-    /// What would have been denied in the last week, by rule and writer, and which exemptions stand
+    /// Show what was or would have been denied in the last week
     Report(week::Options),
     /// Show gateway rollouts, approve, pause, resume or abort them
     Rollout(rollout::Options),
     /// List the rules
     Rules(RulesOptions),
-    /// Explain a rule: what, why, what to do, when to allow; or a guard of gateway rollouts
+    /// Explain a rule, or a guard of gateway rollouts
     Explain {
         /// A rule's code, such as NS004, or a rollout's guard, such as NoApartKey
         code: String,
     },
     /// Print a completion script
-    Completion { shell: clap_complete::Shell },
+    Completion {
+        /// The shell that is to complete, such as bash
+        shell: clap_complete::Shell,
+    },
     /// Write the generated pages of the documentation
     #[command(hide = true)]
     Docs {
@@ -85,6 +90,7 @@ enum Command {
 
 #[derive(Args)]
 struct RulesOptions {
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
 }
@@ -135,7 +141,7 @@ impl Live {
             }
         })?;
         for problem in &reading.problems {
-            eprintln!("warning: {problem}");
+            warn(problem);
         }
         Ok(reading.snapshot)
     }
@@ -185,7 +191,7 @@ pub fn main() -> ExitCode {
         Command::Docs { folder } => docs::write(&folder).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|e| {
-        eprintln!("error: {e:#}");
+        fail(&format!("{e:#}"));
         ExitCode::from(2)
     })
 }
@@ -198,6 +204,16 @@ fn called(program: Option<&OsStr>) -> &'static str {
     } else {
         "revguard"
     }
+}
+
+/// Says on stderr what went wrong.
+fn fail(what: &str) {
+    eprintln!("{} {what}", Paint::of(&std::io::stderr()).red("error:"));
+}
+
+/// Says on stderr what a person should know who goes on.
+fn warn(what: &str) {
+    eprintln!("{} {what}", Paint::of(&std::io::stderr()).yellow("warning:"));
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) is no error.
@@ -217,18 +233,25 @@ fn list_rules(output: Plain) -> Result<ExitCode, Failure> {
         return print(format!("{}\n", serde_json::to_string_pretty(&all)?).as_bytes());
     }
     let rows = rules::RULES.iter().map(|r| vec![r.code.to_owned(), r.name.to_owned(), r.summary.to_owned()]);
-    print(table::render(&["CODE", "NAME", "SUMMARY"], rows.collect()).as_bytes())
+    print(table::fitted(&["CODE", "NAME", "SUMMARY"], rows.collect(), text::room(), &[]).as_bytes())
 }
 
+/// Lines of prose are as wide as the screen, but not wider than is pleasant to read.
+const WIDEST: usize = 100;
+
+/// A page on a terminal; for a pipe its Markdown.
 fn explain(code: &str) -> Result<ExitCode, Failure> {
-    let wanted = code.to_uppercase();
-    let Some(rule) = rules::find(&wanted) else {
-        let Some(guard) = guards::find(code) else {
-            anyhow::bail!("there is no rule {code}, nor a guard; `revguard rules` and docs/guards.md list them");
-        };
-        return print(format!("{}\n", guard.doc()).as_bytes());
+    let page = match (rules::find(&code.to_uppercase()), guards::find(code)) {
+        (Some(rule), _) => rule.doc(),
+        (None, Some(guard)) => guard.doc(),
+        (None, None) => anyhow::bail!(
+            "there is no rule {code}, nor a guard of that name. `revguard rules` lists the rules; guards: {}",
+            guards::GUARDS.iter().map(|g| g.name).collect::<Vec<_>>().join(", ")
+        ),
     };
-    print(format!("{}\n", rule.doc()).as_bytes())
+    let shown =
+        text::terminal().map(|(columns, _)| page::render(&page, columns.min(WIDEST), Paint::of(&std::io::stdout())));
+    print(shown.unwrap_or_else(|| format!("{page}\n")).as_bytes())
 }
 
 /// Reads a policy file, or takes the default.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::report::{Format, Report};
+use super::text::message;
 use crate::rules::RULES;
 
 pub fn render(format: Format, report: &Report) -> String {
@@ -24,7 +25,8 @@ fn pretty(value: &Value) -> String {
 fn text(report: &Report) -> String {
     let mut out = String::new();
     for f in &report.results {
-        let _ = writeln!(out, "{}: {} ({}:{})\n{}\n", f.action, f.object.display(), f.source.file, f.line, f.block);
+        let (object, file, block) = (f.object.display(), &f.source.file, message(&f.block));
+        let _ = writeln!(out, "{}: {object} ({file}:{})\n{block}\n", f.action, f.line);
     }
     for e in &report.errors {
         let _ = writeln!(out, "error: {}:{}: document {}: {}\n", e.file, e.line, e.document, e.message);

@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::text::broken;
 use super::{Failure, Live, Plain, input};
 use crate::cluster::{self, Pods};
 use crate::rollout::guards::{self, Scene};
@@ -31,6 +32,7 @@ pub struct Options {
     cluster: Vec<PathBuf>,
     #[command(flatten)]
     live: Live,
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
 }
@@ -91,7 +93,7 @@ fn completed(mut rollout: Value) -> Value {
 fn described(rollout: Value, paths: &[PathBuf]) -> Result<(Raw, Snapshot, bool), Failure> {
     let input = input::read(paths, "default")?;
     for problem in &input.problems {
-        eprintln!("error: {problem}");
+        super::fail(&problem.to_string());
     }
     let known = input::cluster(&input);
     let placed = input.documents.iter().map(|d| {
@@ -202,15 +204,16 @@ impl Answer<'_> {
         for f in &self.findings {
             let word = if f.severity == Severity::Block { "BLOCKS" } else { "warns" };
             let fix = f.fix.replace('\n', "\n        ");
-            let _ =
-                writeln!(out, "\n{word} {} at {}\n  {}\n  why:  {}\n  fix:  {fix}", f.guard, f.object, f.what, f.why);
+            let what = broken(&f.what, "  ");
+            let why = broken(&f.why, "        ");
+            let _ = writeln!(out, "\n{word} {} at {}\n  {what}\n  why:  {why}\n  fix:  {fix}", f.guard, f.object);
         }
         if !self.preview.outline.is_empty() {
             let head = if self.blocked { "Once nothing blocks it" } else { "It would" };
             let _ = writeln!(out, "\n{head}:");
         }
         for (i, line) in self.preview.outline.iter().enumerate() {
-            let _ = writeln!(out, "  {:>2}. {line}", i + 1);
+            let _ = writeln!(out, "  {:>2}. {}", i + 1, broken(line, "      "));
         }
         out
     }

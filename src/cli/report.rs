@@ -12,7 +12,6 @@ pub enum Format {
     Json,
     Sarif,
     Junit,
-    /// Annotations of a GitHub workflow
     Github,
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use super::text::room;
 use super::{Failure, Live, Plain, input, table};
 use crate::cluster::Pods;
 use crate::model::{Injection, Kind, Object, Template, resolve};
@@ -13,15 +14,18 @@ use crate::snapshot::Snapshot;
 use crate::wire::row;
 
 #[derive(Args)]
+#[command(after_help = "Reads the cluster that kubectl would talk to, unless --cluster gives its manifests.\n\
+    Exit codes: 0 told, whatever was found; 2 bad input or usage.")]
 pub struct Options {
-    /// Manifests of the cluster
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["kubeconfig", "context"], conflicts_with_all = ["kubeconfig", "context"])]
+    /// Manifests of the cluster as it is
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["kubeconfig", "context"])]
     cluster: Vec<PathBuf>,
     #[command(flatten)]
     live: Live,
     /// Only pods and templates of this namespace
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
 }
@@ -43,7 +47,7 @@ pub struct Resolved {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let (snapshot, bad) = if options.live.is_given() {
+    let (snapshot, bad) = if options.cluster.is_empty() {
         (options.live.read(Pods::Whole)?, false)
     } else {
         input::described(&options.cluster)?
@@ -69,7 +73,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
                     r.because.clone(),
                 ]
             });
-            super::print(table::render(&heads, rows.collect()).as_bytes())?;
+            super::print(table::fitted(&heads, rows.collect(), room(), &["REQUESTED", "INJECTION"]).as_bytes())?;
         }
     }
     Ok(ExitCode::from(if bad { 2 } else { 0 }))

@@ -26,6 +26,7 @@ pub struct Options {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     live: Live,
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
     /// Look again every few seconds, and print when something has changed
@@ -56,7 +57,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
             Err(e) if last.is_empty() => return Err(e),
             // A watch outlives a restart of the API server.
             Err(e) => {
-                eprintln!("warning: {e:#}");
+                super::warn(&format!("{e:#}"));
                 last.clone()
             }
         };
@@ -122,10 +123,13 @@ const SHOWN: usize = 5;
 
 fn text(seen: &Inventory, audit: &Audit, all: bool) -> String {
     let mut out = String::new();
-    if seen.revisions.is_empty() && seen.tags.is_empty() {
+    let gaps = gaps(seen, audit);
+    if !seen.revisions.is_empty() {
+        out.push_str(&revisions(seen));
+    } else if gaps.is_empty() {
         out.push_str("no Istio control plane is here\n");
     } else {
-        out.push_str(&revisions(seen));
+        out.push_str("no Istio control plane is seen, but not everything could be looked at\n");
     }
     if !seen.tags.is_empty() {
         let rows = seen.tags.iter().map(|t| {
@@ -133,9 +137,10 @@ fn text(seen: &Inventory, audit: &Audit, all: bool) -> String {
             vec![cut(&t.name, 30), cut(&to, 20), yes(t.served).to_owned(), few(&t.namespaces, 20)]
         });
         out.push('\n');
-        out.push_str(&table::render(&["TAG", "REVISION", "SERVED", "NAMESPACES"], rows.collect()));
+        out.push_str(&table::fitted(&["TAG", "REVISION", "SERVED", "NAMESPACES"], rows.collect(), columns(), &[]));
     }
     if !seen.validators.is_empty() {
+        let heads = ["VALIDATOR", "REVISION", "JUDGES", "POLICY", "ANSWERS"];
         let rows = seen.validators.iter().map(|v| {
             let judges = if v.catch_all { "the rest" } else { "its own" };
             let answer = if v.dangling { "nobody" } else { "yes" };
@@ -143,7 +148,7 @@ fn text(seen: &Inventory, audit: &Audit, all: bool) -> String {
             vec![cut(&v.name, 34), cut(&revision, 12), judges.into(), v.failure_policy.into(), answer.into()]
         });
         out.push('\n');
-        out.push_str(&table::render(&["VALIDATOR", "REVISION", "JUDGES", "POLICY", "ANSWERS"], rows.collect()));
+        out.push_str(&table::fitted(&heads, rows.collect(), columns(), &["JUDGES", "POLICY"]));
     }
     for lost in &seen.lost {
         let (pods, revision) = (lost.pods, &lost.revision);
@@ -151,15 +156,25 @@ fn text(seen: &Inventory, audit: &Audit, all: bool) -> String {
         let _ = write!(out, "\n{}", wrapped(&line, ""));
     }
     out.push('\n');
-    out.push_str(&findings(&audit.entries, all));
-    if !seen.unknown.is_empty() || !audit.unknown.is_empty() {
-        let mut gaps: Vec<String> =
-            seen.unknown.iter().cloned().chain(audit.unknown.iter().map(|u| u.to_string())).collect();
-        gaps.sort();
-        gaps.dedup();
+    match audit.entries.is_empty() {
+        // What could not be looked at may be wrong.
+        true if gaps.is_empty() => out.push_str("nothing is wrong\n"),
+        true => out.push_str("nothing wrong is seen in what could be looked at\n"),
+        false => out.push_str(&findings(&audit.entries, all)),
+    }
+    if !gaps.is_empty() {
         let _ = write!(out, "\nCould not be looked at:\n{}", wrapped(&gaps.join("; "), "  "));
     }
     out
+}
+
+/// What could not be looked at, each once.
+fn gaps(seen: &Inventory, audit: &Audit) -> Vec<String> {
+    let mut gaps: Vec<String> =
+        seen.unknown.iter().cloned().chain(audit.unknown.iter().map(|u| u.to_string())).collect();
+    gaps.sort();
+    gaps.dedup();
+    gaps
 }
 
 fn revisions(seen: &Inventory) -> String {
@@ -181,15 +196,13 @@ fn revisions(seen: &Inventory) -> String {
             r.users.gateway_pods.to_string(),
         ]
     });
-    let table = table::render(&["REVISION", "VERSION", "ISTIOD", "TAGS", "NS", "PODS", "GW PODS"], rows.collect());
+    let heads = ["REVISION", "VERSION", "ISTIOD", "TAGS", "NS", "PODS", "GW PODS"];
+    let table = table::fitted(&heads, rows.collect(), columns(), &["VERSION", "TAGS"]);
     let legend = if seen.revisions.iter().any(|r| r.is_default) { "(* the default)\n" } else { "" };
     format!("{table}{legend}")
 }
 
 fn findings(entries: &[Entry], all: bool) -> String {
-    if entries.is_empty() {
-        return "nothing is wrong\n".to_owned();
-    }
     let count = |level: Level| entries.iter().filter(|e| e.level == level).count();
     let counts: Vec<String> = Level::ALL
         .iter()
@@ -227,12 +240,10 @@ fn by_rule(entries: &[Entry]) -> String {
             None => counts.push((e.level, e.rule.code, e.rule.summary, 1)),
         }
     }
-    // The other columns take 32.
-    let width = columns() - 32;
     let rows = counts.into_iter().map(|(level, code, summary, n)| {
-        vec![level.as_str().to_owned(), code.to_owned(), n.to_string(), cut(summary, width)]
+        vec![level.as_str().to_owned(), code.to_owned(), n.to_string(), summary.to_owned()]
     });
-    table::render(&["LEVEL", "CODE", "COUNT", "WHAT"], rows.collect())
+    table::fitted(&["LEVEL", "CODE", "COUNT", "WHAT"], rows.collect(), columns(), &[])
 }
 
 fn yes(is: bool) -> &'static str {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::text::broken;
 use super::{Failure, Live, Plain, input};
 use crate::audit::uninstall::{REMOTE_UNSEEN, Uninstall, check};
 use crate::cluster::Pods;
@@ -22,6 +23,7 @@ pub struct Options {
     cluster: Vec<PathBuf>,
     #[command(flatten)]
     live: Live,
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
 }
@@ -68,11 +70,17 @@ fn text(answer: &Uninstall) -> String {
     list(&mut out, "Note:", &answer.notes);
     list(&mut out, "Would be deleted:", &answer.deletes);
     let head = if answer.safe { "To remove it:" } else { "Once nothing uses it:" };
-    list(&mut out, head, &answer.command.lines().map(str::to_owned).collect::<Vec<_>>());
+    commands(&mut out, head, &answer.command.lines().map(str::to_owned).collect::<Vec<_>>());
     out
 }
 
 fn list(out: &mut String, head: &str, lines: &[String]) {
+    let lines: Vec<String> = lines.iter().map(|line| broken(line, "  ")).collect();
+    commands(out, head, &lines);
+}
+
+/// The same for lines that are pasted, and so stay in one piece.
+fn commands(out: &mut String, head: &str, lines: &[String]) {
     if lines.is_empty() {
         return;
     }

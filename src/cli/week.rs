@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::text::room;
 use super::{Failure, Live, Plain, print, table};
 use crate::cluster::{self, Access, Trouble};
 use crate::controller::resource::{At, CONFIG_MAPS};
@@ -24,6 +25,7 @@ pub struct Options {
     release: String,
     #[command(flatten)]
     live: Live,
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
 }
@@ -47,7 +49,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
             Err(Trouble::NotFound) => Err(anyhow::anyhow!(
                 "there is no {at}; name the installation with --namespace and --release (`helm list -A` shows it)"
             )),
-            Err(trouble) => Err(anyhow::anyhow!("{at}: {trouble}")),
+            Err(trouble) => Err(anyhow::anyhow!("{at}: {trouble}{}", trouble.advice())),
         }
     })?;
     let week = Week::read(&object);
@@ -99,7 +101,11 @@ fn text(week: &Week) -> String {
             ]
         });
         let heads = ["CODE", "RULE", "DENIED", "WOULD DENY", "EXEMPTED", "WARNED", "WRITER"];
-        format!("Writes from {first} to {last} (collected {}):\n\n{}", week.at, table::render(&heads, rows.collect()))
+        format!(
+            "Writes from {first} to {last} (collected {}):\n\n{}",
+            week.at,
+            table::fitted(&heads, rows.collect(), room(), &["RULE"])
+        )
     };
     if week.exemptions.is_empty() {
         out.push_str("\nNo exemption stands.\n");
@@ -114,7 +120,7 @@ fn text(week: &Week) -> String {
         vec![until, e.code.clone(), e.object.clone(), e.reason.clone(), note]
     });
     out.push('\n');
-    out.push_str(&table::render(&["UNTIL", "CODE", "OBJECT", "REASON", "NOTE"], rows.collect()));
+    out.push_str(&table::fitted(&["UNTIL", "CODE", "OBJECT", "REASON", "NOTE"], rows.collect(), room(), &[]));
     if week.more_exemptions > 0 {
         out.push_str(&format!("and {} more\n", week.more_exemptions));
     }

@@ -21,8 +21,8 @@ pub struct Access {
 pub enum ClientError {
     #[error("cannot read kubeconfig {path}: {error}; give --kubeconfig a file that this user may read")]
     Unreadable { path: String, error: std::io::Error },
-    #[error("kubeconfig {path}: {error}; compare it with `kubectl config view --kubeconfig {path}`")]
-    Kubeconfig { path: String, error: String },
+    #[error("kubeconfig {path}: {error}; compare it with what `{view}` says")]
+    Kubeconfig { path: String, error: String, view: String },
     #[error("kubeconfig {path} has no context {context:?} ({known}); choose one with --context")]
     NoContext { path: String, context: String, known: String },
     #[error("kubeconfig {path} names no current context ({known}); choose one with --context")]
@@ -80,13 +80,17 @@ fn client(mut config: Config) -> Result<Client, ClientError> {
 }
 
 async fn from_file(path: Option<&Path>, context: Option<&str>) -> Result<Config, ClientError> {
-    let (shown, read) = match path {
-        Some(path) => (path.display().to_string(), Kubeconfig::read_from(path)),
-        None => ("$KUBECONFIG or ~/.kube/config".to_owned(), Kubeconfig::read()),
+    let (shown, view, read) = match path {
+        Some(path) => {
+            let shown = path.display().to_string();
+            let view = format!("kubectl config view --kubeconfig {shown}");
+            (shown, view, Kubeconfig::read_from(path))
+        }
+        None => ("$KUBECONFIG or ~/.kube/config".to_owned(), "kubectl config view".to_owned(), Kubeconfig::read()),
     };
     let kubeconfig = read.map_err(|e| match e {
         KubeconfigError::ReadConfig(error, path) => ClientError::Unreadable { path: path.display().to_string(), error },
-        other => ClientError::Kubeconfig { path: shown.clone(), error: chain(&other) },
+        other => ClientError::Kubeconfig { path: shown.clone(), error: first_line(&chain(&other)), view: view.clone() },
     })?;
     let names: Vec<&str> = kubeconfig.contexts.iter().map(|c| c.name.as_str()).collect();
     let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
@@ -99,13 +103,33 @@ async fn from_file(path: Option<&Path>, context: Option<&str>) -> Result<Config,
         Some(_) => {}
     }
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .map_err(|e| ClientError::Kubeconfig { path: shown, error: chain(&e) })
+    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| ClientError::Kubeconfig {
+        path: shown,
+        error: first_line(&chain(&e)),
+        view,
+    })
 }
+
+/// A parser's error goes on with a drawing of the place, behind which nothing more can be said.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// What the layers of a client call themselves; an operator wants what they wrap.
+const HOLLOW: [&str; 5] = [
+    "ServiceError: ",
+    "client error (Connect): ",
+    "client error (SendRequest): ",
+    "tcp connect error: ",
+    "dns error: ",
+];
 
 /// An error with what caused it: "client error (Connect)" alone tells an operator nothing.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    HOLLOW.iter().fold(layers(error), |text, hollow| text.replace(hollow, ""))
+}
+
+fn layers(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -24,7 +24,7 @@ pub enum Pods {
 
 /// What keeps the cluster from being read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list {what}: {trouble}; check that the API server answers: kubectl get --raw /readyz")]
+#[error("cannot list {what}: {trouble}{}", trouble.advice())]
 pub struct ReadError {
     pub what: String,
     pub trouble: Trouble,
@@ -52,8 +52,7 @@ pub async fn read_once(client: &Client, pods: Pods) -> Result<Reading, ReadError
     let mut in_mesh = Vec::new();
     for group in groups() {
         let found = discovery::look(client, group, reader.timing.answer).await;
-        let found =
-            found.map_err(|trouble| ReadError { what: format!("the kinds of API group {group:?}"), trouble })?;
+        let found = found.map_err(|trouble| ReadError { what: kinds_of(group), trouble })?;
         for (row, served) in found {
             match served {
                 Served::No => reader.builder.apply(Event::NotInstalled(row.kind)),
@@ -79,6 +78,10 @@ pub async fn read_once(client: &Client, pods: Pods) -> Result<Reading, ReadError
         }
     }
     Ok(Reading { snapshot: reader.builder.snapshot().clone(), problems: reader.problems })
+}
+
+fn kinds_of(group: &str) -> String {
+    if group.is_empty() { "the core kinds".to_owned() } else { format!("the kinds of API group {group}") }
 }
 
 /// Names of the remote clusters whose proxies the control planes of these namespaces may serve: Istio keeps a kubeconfig for
@@ -138,7 +141,7 @@ impl Reader<'_> {
         match self.pages(&collection).await {
             Ok(()) => Ok(()),
             Err(Trouble::Forbidden(why)) => {
-                self.problems.push(format!("{}: listing is forbidden: {why}", collection.name()));
+                self.problems.push(why);
                 self.builder.apply(Event::Forbidden(collection.source.clone()));
                 Ok(())
             }

@@ -50,7 +50,29 @@ pub enum Trouble {
     Closed,
 }
 
+impl From<kube::Error> for Trouble {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                Status { code: status.code, message: status.message, ..Status::default() }.trouble(None)
+            }
+            other => Trouble::Unreachable(chain(&other)),
+        }
+    }
+}
+
 impl Trouble {
+    /// What a person may do about it, where that is the same whatever was asked.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Trouble::Refused(401, _) => {
+                "; the credentials are not known there: log in again, or choose another --context"
+            }
+            Trouble::Forbidden(_) => "",
+            _ => "; check that the API server answers: kubectl get --raw /readyz",
+        }
+    }
+
     /// The closed set of words that a metric may carry.
     pub fn word(&self) -> &'static str {
         match self {

@@ -18,6 +18,7 @@ use self::client::Client;
 use self::story::{Step, Write, steps};
 use super::Failure;
 use super::paint::Paint;
+use super::text::message;
 use crate::admission::compose::{self, Wanted};
 use crate::admission::webhook::{Published, Shared};
 use crate::model::{Id, Kind};
@@ -115,7 +116,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         let mut writes = 0;
         for step in steps().map_err(anyhow::Error::msg)? {
             if let Write::Event(changes) = &step.write {
-                println!("{}\n", paint.dim(&format!("-- {}", step.title)));
+                println!("{}\n", paint.dim(&message(&format!("-- {}", step.title))));
                 for change in changes {
                     let (_, new) = world.merged(change)?;
                     world.put(new)?;
@@ -173,9 +174,10 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
     };
     let answer = client.validate(body).await?;
     let response = &answer["response"];
-    println!("{}\n$ {}", paint.bold(&format!("{number}. {}", step.title)), step.types);
+    println!("{}\n$ {}", paint.bold(&message(&format!("{number}. {}", step.title))), step.types);
     for warning in response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        println!("{}{warning}", paint.yellow("Warning: "));
+        let line = message(&format!("Warning: {warning}"));
+        println!("{}{}", paint.yellow("Warning:"), line.trim_start_matches("Warning:"));
     }
     let document = world.read(&named)?;
     let allowed = response["allowed"] == true;
@@ -186,12 +188,11 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
             None => world.remove(&document.object.id()),
         }
     } else {
-        let message = response["status"]["message"].as_str().unwrap_or("without explanation");
+        let why = response["status"]["message"].as_str().unwrap_or("without explanation");
         let webhook = webhook_of(document.object.kind());
-        println!(
-            "{}admission webhook {webhook:?} denied the request: {message}",
-            paint.red("Error from server (Forbidden): ")
-        );
+        let refused = "Error from server (Forbidden):";
+        let told = message(&format!("{refused} admission webhook {webhook:?} denied the request: {why}"));
+        println!("{}{}", paint.red(refused), told.trim_start_matches(refused));
     }
     let denied: Vec<&str> =
         response["auditAnnotations"]["denied"].as_str().unwrap_or("").split(',').filter(|c| !c.is_empty()).collect();

@@ -58,7 +58,7 @@ fn from(rollout: &GatewayRollout, status: &GatewayRolloutStatus) -> String {
 pub fn whole(rollout: &GatewayRollout, now: Timestamp, paint: Paint) -> String {
     let status = rollout.status.clone().unwrap_or_default();
     let mut out = head(rollout, &status, paint);
-    if let Some(pods) = pods(&status, paint) {
+    if let Some(pods) = pods(&status, now, paint) {
         out.push_str(&pods);
     }
     out.push_str(&steps(rollout, &status, now, paint));
@@ -110,13 +110,12 @@ fn head(rollout: &GatewayRollout, status: &GatewayRolloutStatus, paint: Paint) -
 /// Twenty marks are as fine as a few pods are.
 const MARKS: usize = 20;
 
-fn pods(status: &GatewayRolloutStatus, paint: Paint) -> Option<String> {
+fn pods(status: &GatewayRolloutStatus, now: Timestamp, paint: Paint) -> Option<String> {
     let pods = status.pods.as_ref()?;
     let mut out = String::from("\n");
     if let Some(weights) = &status.weights {
         let full = (weights.endpoints as usize * MARKS).div_ceil(100).min(MARKS);
-        let bar = format!("{}{}", "#".repeat(full), "-".repeat(MARKS - full));
-        let bar = paint.green(&bar);
+        let bar = format!("{}{}", paint.green(&"#".repeat(full)), "-".repeat(MARKS - full));
         let _ = writeln!(out, "endpoints  [{bar}] {} % new, {} % wanted", weights.endpoints, weights.desired);
     }
     let _ = write!(out, "pods       new {}/{} ready, {} verified", pods.new_ready, pods.new, pods.verified);
@@ -129,7 +128,9 @@ fn pods(status: &GatewayRolloutStatus, paint: Paint) -> Option<String> {
         let _ = writeln!(out, "apart      {} finishing what they have, {open}", pods.apart);
         for pod in &status.apart {
             let open = pod.connections.map_or_else(|| "?".to_owned(), |n| n.to_string());
-            let _ = writeln!(out, "           {} since {}, {open} open", pod.name, pod.since);
+            let since =
+                pod.since.parse::<Timestamp>().map_or_else(|_| pod.since.clone(), |at| age(now.duration_since(at)));
+            let _ = writeln!(out, "           {} for {since}, {open} open", pod.name);
         }
     }
     Some(out)
@@ -138,11 +139,13 @@ fn pods(status: &GatewayRolloutStatus, paint: Paint) -> Option<String> {
 fn steps(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp, paint: Paint) -> String {
     let mut out = String::from("\n");
     let at = status.step.as_ref().map(|s| s.index as usize);
+    let ahead = !matches!(status.phase, Phase::RollingBack | Phase::RolledBack | Phase::Failed);
     let through = matches!(status.phase, Phase::Promoting | Phase::Finalizing | Phase::Completed);
     let width = rollout.spec.strategy.steps.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for (index, step) in rollout.spec.strategy.steps.iter().enumerate() {
         let current = at == Some(index) && !through && status.phase.is_active();
-        let mark = if through || at.is_some_and(|at| index < at) {
+        let done = through || at.is_some_and(|at| index < at);
+        let mark = if done {
             paint.green("done")
         } else if current {
             paint.bold("now ")
@@ -156,7 +159,10 @@ fn steps(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp
         }
         match approval(status, step) {
             Some(by) => notes.push(format!("approved by {by}")),
-            None if step.approval == Approval::Required => notes.push("needs an approval".to_owned()),
+            // A step that is behind, or that nobody will take any more, needs none.
+            None if step.approval == Approval::Required && !done && ahead => {
+                notes.push("needs an approval".to_owned());
+            }
             None => {}
         }
         let _ = writeln!(out, "{}{}", if notes.is_empty() { "" } else { "  " }, notes.join(", "));
@@ -178,6 +184,7 @@ fn stage(status: &GatewayRolloutStatus, now: Timestamp) -> String {
     let until = step.soak_until.as_deref().and_then(|t| t.parse::<Timestamp>().ok());
     match (step.stage, until) {
         (Stage::Soaking, Some(until)) if until > now => format!("soaking, {} left", age(until.duration_since(now))),
+        (Stage::AwaitingApproval, _) => "waits".to_owned(),
         (stage, _) => stage.as_str().to_lowercase(),
     }
 }
@@ -192,13 +199,14 @@ fn holds(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
     let command = |verb: &str| format!("  revguard rollout {verb} {name} -n {namespace}\n");
     if let Some(back) = &status.rollback {
-        let _ = writeln!(out, "\n{}", paint.red(&format!("goes back: {}", back.reason)));
+        let word = if status.phase.is_over() { "went back" } else { "goes back" };
+        let _ = writeln!(out, "\n{}", paint.red(&format!("{word}: {}", back.reason)));
         out.push_str(&wrapped(&back.message, "  "));
     }
     if let Some(pause) = &status.pause {
         let since = pause.since.parse::<Timestamp>().map_or(SignedDuration::ZERO, |at| now.duration_since(at));
-        let text = format!("held by {} for {}", pause.reason, age(since));
-        let _ = writeln!(out, "\n{}", paint.yellow(&text));
+        let held = paint.yellow(&format!("held by {}", pause.reason));
+        let _ = writeln!(out, "\n{held} for {}", age(since));
         out.push_str(&wrapped(&pause.message, "  "));
         match pause.reason.as_str() {
             "Approval" => out.push_str(&command("approve")),
@@ -278,7 +286,7 @@ public-1-24  public 1-23 -> 1-24  Soaking
 endpoints  [##########----------] 50 % new, 50 % wanted
 pods       new 4/4 ready, 4 verified; old 3/3 ready
 apart      1 finishing what they have, 34 connections still open
-           public-x since 2026-01-01T00:09:00Z, 34 open
+           public-x for 1m, 34 open
 
   done  first-pod     1 pod
   now   half           50 %  soaking, 4m12s left, needs an approval

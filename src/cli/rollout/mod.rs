@@ -16,6 +16,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::paint::Paint;
+use super::text::{room, terminal};
 use super::{Failure, Live, Plain, table};
 use crate::api::GatewayRollout;
 use crate::api::gateway_rollout::Approval;
@@ -40,7 +41,7 @@ enum Action {
     Pause(One),
     /// Let a held rollout go on, also one that waits for a human
     Resume(One),
-    /// Go back to the old revision, also after completion while that lives. Cannot be withdrawn
+    /// Go back to the old revision for good; also after completion, while it lives
     Abort(One),
 }
 
@@ -56,6 +57,7 @@ struct Place {
 
 #[derive(Args)]
 struct Get {
+    /// The rollout; without it all of the namespace
     name: Option<String>,
     #[command(flatten)]
     place: Place,
@@ -65,12 +67,14 @@ struct Get {
     /// Look again all the time, and show what has changed; one rollout is watched until it is over
     #[arg(short, long)]
     watch: bool,
+    /// For a person or for a program
     #[arg(short, long, value_enum, default_value_t)]
     output: Plain,
 }
 
 #[derive(Args)]
 struct One {
+    /// The rollout
     name: String,
     #[command(flatten)]
     place: Place,
@@ -78,6 +82,7 @@ struct One {
 
 #[derive(Args)]
 struct Approve {
+    /// The rollout
     name: String,
     /// The step; default: the one that waits
     #[arg(long, value_name = "STEP")]
@@ -131,8 +136,18 @@ fn explained(error: kube::Error) -> Failure {
         kube::Error::Api(status) if status.code == 404 => {
             anyhow::anyhow!("this cluster has no GatewayRollouts: `helm install revguard` brings their definition")
         }
-        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
-        other => other.into(),
+        other => trouble(other),
+    }
+}
+
+/// What the API server says against it is meant for a person: our own webhook, the definition's validations, who may what.
+fn trouble(error: kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) if status.code != 401 => anyhow::anyhow!("{}", status.message),
+        other => {
+            let trouble = cluster::Trouble::from(other);
+            anyhow::anyhow!("{trouble}{}", trouble.advice())
+        }
     }
 }
 
@@ -145,23 +160,31 @@ async fn shown(get: &Get) -> Result<ExitCode, Failure> {
     // A screen is drawn over; a file or a pipe gets what has changed, one after the other.
     let redrawn = get.watch && out.is_terminal() && get.output == Plain::Text;
     let mut last = String::new();
+    let mut warned = String::new();
     loop {
         let (told, ended) = match told(get, &api, &namespace, paint).await {
             Ok(told) => told,
             Err(error) if last.is_empty() => return Err(error),
             // A watch outlives a restart of the API server.
             Err(error) => {
-                eprintln!("warning: {error:#}");
+                let why = format!("{error:#}");
+                if why != warned {
+                    super::warn(&why);
+                    warned = why;
+                }
                 (last.clone(), false)
             }
         };
         if told != last {
+            warned.clear();
             let before = match (redrawn, last.is_empty()) {
-                (true, _) => "\x1b[H\x1b[2J".to_owned(),
+                (true, _) => CLEAR.to_owned(),
                 (false, false) if get.output == Plain::Text => format!("\n--- {:.0}\n", Timestamp::now()),
                 _ => String::new(),
             };
-            super::print(format!("{before}{told}").as_bytes())?;
+            // What does not fit on the screen would scroll its head away; the end stays whole when it is over.
+            let shown = if redrawn && !ended { on_screen(&told, terminal()) } else { told.clone() };
+            super::print(format!("{before}{shown}").as_bytes())?;
             let _ = std::io::stdout().flush();
             last = told;
         }
@@ -170,6 +193,35 @@ async fn shown(get: &Get) -> Result<ExitCode, Failure> {
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// To the upper left corner, and nothing below.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// As many lines as the terminal (columns and lines) has room for, and how many more there are.
+fn on_screen(told: &str, terminal: Option<(usize, usize)>) -> String {
+    let Some((columns, height)) = terminal else { return told.to_owned() };
+    let rows = |line: &str| columns_of(line).div_ceil(columns).max(1);
+    if told.lines().map(rows).sum::<usize>() < height {
+        return told.to_owned();
+    }
+    // One line says what is missing, and the cursor stands on another.
+    let mut left = height.saturating_sub(2);
+    let fits = |line: &&str| {
+        let needed = rows(line);
+        let fits = needed <= left;
+        left = if fits { left - needed } else { 0 };
+        fits
+    };
+    let shown: Vec<&str> = told.lines().take_while(fits).collect();
+    format!("{}\n(and {} more lines)\n", shown.join("\n"), told.lines().count() - shown.len())
+}
+
+/// Columns that a line takes: colours take none.
+fn columns_of(line: &str) -> usize {
+    let mut parts = line.split('\x1b');
+    let first = parts.next().map_or(0, |text| text.chars().count());
+    first + parts.map(|part| part.split_once('m').map_or(0, |(_, text)| text.chars().count())).sum::<usize>()
 }
 
 /// What is shown, and whether it is one rollout that is over, of which nothing new is to be expected.
@@ -195,7 +247,9 @@ async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Pain
         return Ok((format!("no GatewayRollout in {place}\n"), false));
     }
     let rows = all.items.iter().map(|r| draw::row(r, get.all_namespaces, now)).collect();
-    Ok((table::render(&draw::heads(get.all_namespaces), rows), false))
+    // What the state says as well, or `rollout get NAME`, goes first where the screen is narrow.
+    let spare = ["PAUSED", "GATEWAY", "AGE", "FROM"];
+    Ok((table::fitted(&draw::heads(get.all_namespaces), rows, room(), &spare), false))
 }
 
 /// The step that waits for an approval now, or the next one that will.
@@ -216,7 +270,7 @@ async fn approved(approve: &Approve) -> Result<ExitCode, Failure> {
         None => waiting(&rollout).with_context(|| format!("no step of {} waits for an approval", approve.name))?,
     };
     let uid = rollout.uid().unwrap_or_default();
-    annotated(&api, &namespace, &approve.name, &format!("{uid}/{step}")).await?;
+    annotated(&api, &approve.name, &format!("{uid}/{step}")).await?;
     super::print(format!("gatewayrollout.revguard.dev/{} step {step} approved\n", approve.name).as_bytes())
 }
 
@@ -226,12 +280,12 @@ async fn resumed(one_: &One) -> Result<ExitCode, Failure> {
     let rollout = one(&api, &namespace, &one_.name).await?;
     let pause = rollout.status.as_ref().and_then(|s| s.pause.as_ref());
     if rollout.spec.paused {
-        patched(&api, &namespace, &one_.name, &json!({"spec": {"paused": false}})).await?;
+        patched(&api, &one_.name, &json!({"spec": {"paused": false}})).await?;
     }
     match pause {
         Some(pause) if pause.needs_human => {
             let uid = rollout.uid().unwrap_or_default();
-            annotated(&api, &namespace, &one_.name, &format!("{uid}/resume")).await?;
+            annotated(&api, &one_.name, &format!("{uid}/resume")).await?;
         }
         Some(pause) if !rollout.spec.paused => {
             anyhow::bail!("{} is held by {}, which ends by itself: {}", one_.name, pause.reason, pause.message)
@@ -242,19 +296,14 @@ async fn resumed(one_: &One) -> Result<ExitCode, Failure> {
     super::print(format!("gatewayrollout.revguard.dev/{} goes on\n", one_.name).as_bytes())
 }
 
-async fn annotated(api: &Api<GatewayRollout>, namespace: &str, name: &str, value: &str) -> Result<(), Failure> {
+async fn annotated(api: &Api<GatewayRollout>, name: &str, value: &str) -> Result<(), Failure> {
     let annotations = BTreeMap::from([(key::APPROVE, value)]);
-    patched(api, namespace, name, &json!({"metadata": {"annotations": annotations}})).await
+    patched(api, name, &json!({"metadata": {"annotations": annotations}})).await
 }
 
-async fn patched(api: &Api<GatewayRollout>, namespace: &str, name: &str, patch: &Value) -> Result<(), Failure> {
+async fn patched(api: &Api<GatewayRollout>, name: &str, patch: &Value) -> Result<(), Failure> {
     let parameters = PatchParams { field_manager: Some("revguard-cli".to_owned()), ..PatchParams::default() };
-    match api.patch(name, &parameters, &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        // What the API server says against it is meant for a person: our own webhook and the definition's validations.
-        Err(kube::Error::Api(status)) => anyhow::bail!("{}", status.message),
-        Err(other) => Err(Failure::from(other).context(format!("GatewayRollout {namespace}/{name}"))),
-    }
+    api.patch(name, &parameters, &Patch::Merge(patch)).await.map(drop).map_err(trouble)
 }
 
 async fn said(place: &Place, name: &str, patch: Value, what: &str) -> Result<ExitCode, Failure> {
@@ -265,6 +314,20 @@ async fn said(place: &Place, name: &str, patch: Value, what: &str) -> Result<Exi
     if matches!(phase, Phase::RolledBack | Phase::Failed) {
         anyhow::bail!("{name} is over ({}): nothing that is said to it has an effect", phase.as_str());
     }
-    patched(&api, &namespace, name, &patch).await?;
+    patched(&api, name, &patch).await?;
     super::print(format!("gatewayrollout.revguard.dev/{name} {what}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_screen_keeps_the_head() {
+        let told = "a\n\x1b[38;5;28mbbbb\x1b[0m\ncccccc\nd\ne\n";
+        assert_eq!(on_screen(told, None), told);
+        assert_eq!(on_screen(told, Some((4, 7))), told);
+        assert_eq!(on_screen(told, Some((4, 6))), "a\n\x1b[38;5;28mbbbb\x1b[0m\ncccccc\n(and 2 more lines)\n");
+        assert_eq!(on_screen(told, Some((4, 5))), "a\n\x1b[38;5;28mbbbb\x1b[0m\n(and 3 more lines)\n");
+    }
 }

@@ -30,7 +30,7 @@ pub fn all(look: &Look, plan: &Plan, before: Before) -> Vec<Condition> {
             type_: type_.to_owned(),
             status: status.to_owned(),
             observed_generation: look.seen.rollout.generation,
-            last_transition_time: was.map_or_else(|| before.now.to_string(), |c| c.last_transition_time.clone()),
+            last_transition_time: was.map_or_else(|| super::whole(before.now), |c| c.last_transition_time.clone()),
             reason,
             message,
         }

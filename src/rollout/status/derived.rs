@@ -98,7 +98,7 @@ fn apart(look: &Look) -> Vec<ApartPod> {
     pods.sort_by(|a, b| (a.apart_since, &a.name).cmp(&(b.apart_since, &b.name)));
     let one = |pod: &Pod| ApartPod {
         name: pod.name.to_string(),
-        since: pod.apart_since.unwrap_or(pod.created).to_string(),
+        since: super::whole(pod.apart_since.unwrap_or(pod.created)),
         connections: look.evidence(pod).and_then(|e| e.open(look.memory.unrouted)),
     };
     pods.into_iter().take(MOST).map(one).collect()
@@ -211,7 +211,7 @@ fn metrics(look: &Look, before: Before) -> Vec<MetricStatus> {
                 result: said(m.outcome).to_owned(),
                 value: m.value,
                 message,
-                at: m.at.to_string(),
+                at: super::whole(m.at),
             })
         })
     };

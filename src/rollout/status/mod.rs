@@ -57,6 +57,12 @@ fn optional(text: Option<&String>) -> Option<Timestamp> {
     text.and_then(|t| time(t))
 }
 
+/// A time in whole seconds, as Kubernetes writes its own: for what a person reads and the plan does not. What is remembered keeps its
+/// fractions: a measurement that came back a fraction older than it was would be counted once more.
+fn whole(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// What a status remembers.
 pub fn memory(status: &GatewayRolloutStatus) -> Memory {
     Memory {

@@ -9,7 +9,8 @@
 //! running proxies get neither configuration nor certificates.
 //!
 //! ## What to do
-//! Move the users first; the denial names them and gives the commands.
+//! Move the users first; the denial names them and gives the commands. Where no other control plane could take over, install the
+//! next revision before.
 //!
 //! ## When to allow
 //! When the whole mesh is torn down with its users still in it, or for a short stop on purpose.

@@ -42,6 +42,11 @@ const NAMED: usize = 5;
 /// What ends a use that no label shows.
 const BY_DEFAULT: &str =
     "(in use while spec.values.sidecarInjectorWebhook.enableNamespacesByDefault of its Istio or IstioRevision is true)";
+/// What most people want who remove the only control plane that can serve its users.
+const NEXT_FIRST: &str = "install the next revision first: no other control plane \
+    can take over; then this same command says how to move there";
+/// The rest of the fix, for who wants no mesh any more.
+const OUT_OF_THE_MESH: &str = "(to take the users out of the mesh instead:)";
 /// Commands that a fix spells out.
 const SPELLED: usize = 8;
 
@@ -136,6 +141,10 @@ impl Loss<'_> {
             let more = lines.len() - SPELLED;
             lines.truncate(SPELLED);
             lines.push(format!("(and {more} more of the same kind)"));
+        }
+        if target.is_none() {
+            let without = (!lines.is_empty()).then(|| OUT_OF_THE_MESH.to_owned());
+            lines.splice(0..0, std::iter::once(NEXT_FIRST.to_owned()).chain(without));
         }
         // With a namespace everything stays that would have gone.
         if deletes && kind != Kind::Namespace {
@@ -361,7 +370,6 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
         }
     }
     all.extend(without_covered(restarts));
-    all.push("(there is no other control plane to move them to: this takes them out of the mesh)".to_owned());
     all
 }
 

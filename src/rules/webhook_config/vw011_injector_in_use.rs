@@ -8,7 +8,8 @@
 //! New pods of who asks start without a sidecar and outside mTLS, and nothing fails that somebody would notice.
 //!
 //! ## What to do
-//! Move the users first; the message names them and gives the commands. Then the same command passes.
+//! Move the users first; the message names them and gives the commands. Then the same command passes. Where no other control
+//! plane could take over, install the next revision before.
 //!
 //! ## How it is enforced
 //! The API server sends writes of webhook configurations to no webhook. The chart installs a `ValidatingAdmissionPolicy`,
