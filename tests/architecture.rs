@@ -1,5 +1,6 @@
 //! What ARCHITECTURE.md claims of the source tree, held by reading it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn sources() -> Vec<(PathBuf, String)> {
@@ -158,19 +159,76 @@ fn one_provider_of_cryptography() {
 #[test]
 fn every_dependency_says_why() {
     let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let mut section = "";
-    let mut explained = false;
+    let (mut section, mut above) = ("", "");
     for line in manifest.lines() {
         if line.starts_with('[') {
             section = line;
-            explained = false;
-        } else if line.starts_with('#') {
-            explained = true;
-        } else if section.contains("dependencies") && line.contains('=') {
-            // One comment may stand over a group of crates that belong together.
-            assert!(explained, "{line}: no reason above it");
-        } else if line.is_empty() {
-            explained = false;
+        } else if section.contains("dependencies") && line.contains('=') && !line.starts_with('#') {
+            assert!(above.starts_with('#'), "{line}: no reason above it");
+        }
+        above = line;
+    }
+}
+
+/// Modules side by side in one folder of the decisions about rollouts and of our custom resources: whoever reads one of a pair that use
+/// each other has to read both. Pairs that would only move code about stand in the list.
+#[test]
+fn modules_side_by_side_do_not_use_each_other() {
+    const KNOWN: [(&str, &str); 2] = [("rollout/memory", "rollout/step"), ("rollout/objects", "rollout/read")];
+    let mut uses = BTreeSet::new();
+    for (path, text) in sources() {
+        let own: Vec<String> = path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
+        if !matches!(own[0].as_str(), "api" | "rollout") {
+            continue;
+        }
+        // A folder's own file speaks for the folder.
+        let own = own.strip_suffix(&["mod".to_owned()]).unwrap_or(&own);
+        let code = code(&text).lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join(" ");
+        for used in used(&code, own) {
+            let shared = own.iter().zip(&used).take_while(|(a, b)| a == b).count();
+            if shared > 0 && shared < own.len() && shared < used.len() {
+                uses.insert((own[..=shared].join("/"), used[..=shared].join("/")));
+            }
         }
     }
+    let circles: Vec<_> = uses.iter().filter(|(a, b)| a < b && uses.contains(&(b.clone(), a.clone()))).collect();
+    let unknown: Vec<_> = circles.iter().filter(|(a, b)| !KNOWN.contains(&(a.as_str(), b.as_str()))).collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    assert_eq!(circles.len(), KNOWN.len(), "one of {KNOWN:?} is none any more: take it off the list");
+}
+
+/// Paths of modules and items that a file names, from `crate` on: `crate::a::b`, `super::b`, `{b::C, d}` behind either.
+fn used(code: &str, own: &[String]) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    let words = |text: &str| -> Vec<String> {
+        let path: String = text.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+        path.split("::").filter(|w| !w.is_empty()).map(str::to_owned).collect()
+    };
+    let mut begin = |base: Vec<String>, rest: &str| {
+        let path = words(rest);
+        let behind = rest
+            [rest.len().min(rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(0))..]
+            .trim_start();
+        let whole: Vec<String> = base.into_iter().chain(path).collect();
+        if let Some(list) = behind.strip_prefix('{') {
+            for part in list.split('}').next().unwrap_or("").split(',') {
+                all.push(whole.iter().cloned().chain(words(part.trim())).collect());
+            }
+        }
+        all.push(whole);
+    };
+    for rest in code.split("crate::").skip(1) {
+        begin(Vec::new(), rest);
+    }
+    for (at, _) in code.match_indices("super::") {
+        if code[..at].ends_with("super::") {
+            continue;
+        }
+        let (mut base, mut rest) = (own, &code[at..]);
+        while let Some(up) = rest.strip_prefix("super::") {
+            (base, rest) = (&base[..base.len().saturating_sub(1)], up);
+        }
+        begin(base.to_vec(), rest);
+    }
+    all
 }

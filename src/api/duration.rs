@@ -43,6 +43,19 @@ impl Duration {
     }
 }
 
+/// For `#[serde(default)]`, which wants a function.
+pub(super) fn seconds<const N: u32>() -> Duration {
+    Duration::from_secs(N)
+}
+
+pub(super) fn minutes<const N: u32>() -> Duration {
+    Duration::from_mins(N)
+}
+
+pub(super) fn hours<const N: u32>() -> Duration {
+    Duration::from_hours(N)
+}
+
 impl FromStr for Duration {
     type Err = String;
 

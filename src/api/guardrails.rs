@@ -4,8 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::duration::Duration;
-use super::gateway_rollout::{Named, minutes, seconds};
+use super::duration::{Duration, minutes, seconds};
 
 /// What holds a rollout.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
@@ -149,4 +148,12 @@ pub enum OnPauseTimeout {
     #[default]
     Hold,
     Abort,
+}
+
+/// An object of this namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Named {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }

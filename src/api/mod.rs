@@ -12,6 +12,7 @@ pub mod probe;
 #[allow(clippy::duplicated_attributes)]
 pub mod prometheus_source;
 pub mod rollout_status;
+pub mod strategy;
 
 pub use duration::Duration;
 pub use gateway_rollout::{GatewayRollout, GatewayRolloutSpec};

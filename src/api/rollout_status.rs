@@ -7,8 +7,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::gateway_rollout::{CapacityMode, DrainMode, Flavor, Promotion, StrategyType};
 use super::mesh_state::Condition;
+use super::strategy::{CapacityMode, DrainMode, Flavor, Promotion, StrategyType};
 
 /// Where a rollout is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]

@@ -20,10 +20,8 @@ pub use injection::{Injection, Resolution, WhyNot, resolve};
 pub use injector::{Backend, CaBundle, FailurePolicy, Hook, InjectorConfig, Injectors};
 pub use labels::Labels;
 pub use name::{RevisionName, TagName};
-pub use object::{
-    ConfigMap, Crd, EndpointSlice, GatewayConfig, Hpa, Id, IstioConfig, Kind, Lifecycle, Meta, Namespace, Object,
-    Owner, Pdb, Pod, Redirection, Sail, Service, ServicePort,
-};
+// All of them, so that a new kind of object is listed once.
+pub use object::*;
 pub use operator::{ListMerge, Listed, Operator, Rendered};
 pub use rollout::{Role, Rollout, RolloutState, RolloutStep, RolloutTarget};
 pub use selector::{Selector, SelectorError};

@@ -328,95 +328,66 @@ pub struct Crd {
     pub meta: Meta,
 }
 
-/// One object of any kind that we know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Object {
-    Namespace(Namespace),
-    Workload(Kind, Box<Workload>),
-    Pod(Pod),
-    Service(Box<Service>),
-    EndpointSlice(EndpointSlice),
-    ConfigMap(Box<ConfigMap>),
-    Hpa(Box<Hpa>),
-    Pdb(Box<Pdb>),
-    Injector(Box<InjectorConfig>),
-    Validator(Box<ValidatorConfig>),
-    Operator(Box<Operator>),
-    Sail(Kind, Box<Sail>),
-    Lifecycle(Kind, Box<Lifecycle>),
-    Gateway(Kind, Box<GatewayConfig>),
-    Config(Kind, IstioConfig),
-    Rollout(Box<Rollout>),
-    Crd(Crd),
+/// Makes [`Object`] and what follows from the list of its variants: `one` are of one kind, `several` say of which they are.
+macro_rules! objects {
+    (one { $($one:ident($of:ty) = $kind:ident,)* } several { $($many:ident($each:ty),)* }) => {
+        /// One object of any kind that we know.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Object {
+            $($one($of),)*
+            $($many(Kind, $each),)*
+        }
+
+        impl Object {
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Object::$one(_) => Kind::$kind,)*
+                    $(Object::$many(kind, _) => *kind,)*
+                }
+            }
+
+            pub fn meta(&self) -> &Meta {
+                match self {
+                    $(Object::$one(o) => &o.meta,)*
+                    $(Object::$many(_, o) => &o.meta,)*
+                }
+            }
+
+            pub fn meta_mut(&mut self) -> &mut Meta {
+                match self {
+                    $(Object::$one(o) => &mut o.meta,)*
+                    $(Object::$many(_, o) => &mut o.meta,)*
+                }
+            }
+        }
+    };
+}
+
+objects! {
+    one {
+        Namespace(Namespace) = Namespace,
+        Pod(Pod) = Pod,
+        Service(Box<Service>) = Service,
+        EndpointSlice(EndpointSlice) = EndpointSlice,
+        ConfigMap(Box<ConfigMap>) = ConfigMap,
+        Hpa(Box<Hpa>) = Hpa,
+        Pdb(Box<Pdb>) = Pdb,
+        Injector(Box<InjectorConfig>) = MutatingWebhook,
+        Validator(Box<ValidatorConfig>) = ValidatingWebhook,
+        Operator(Box<Operator>) = IstioOperator,
+        Rollout(Box<Rollout>) = GatewayRollout,
+        Crd(Crd) = Crd,
+    }
+    several {
+        Workload(Box<Workload>),
+        Sail(Box<Sail>),
+        Lifecycle(Box<Lifecycle>),
+        Gateway(Box<GatewayConfig>),
+        Config(IstioConfig),
+    }
 }
 
 impl Object {
-    pub fn kind(&self) -> Kind {
-        match self {
-            Object::Namespace(_) => Kind::Namespace,
-            Object::Pod(_) => Kind::Pod,
-            Object::Service(_) => Kind::Service,
-            Object::EndpointSlice(_) => Kind::EndpointSlice,
-            Object::ConfigMap(_) => Kind::ConfigMap,
-            Object::Hpa(_) => Kind::Hpa,
-            Object::Pdb(_) => Kind::Pdb,
-            Object::Injector(_) => Kind::MutatingWebhook,
-            Object::Validator(_) => Kind::ValidatingWebhook,
-            Object::Operator(_) => Kind::IstioOperator,
-            Object::Rollout(_) => Kind::GatewayRollout,
-            Object::Crd(_) => Kind::Crd,
-            Object::Workload(k, _)
-            | Object::Sail(k, _)
-            | Object::Lifecycle(k, _)
-            | Object::Gateway(k, _)
-            | Object::Config(k, _) => *k,
-        }
-    }
-
-    pub fn meta(&self) -> &Meta {
-        match self {
-            Object::Namespace(o) => &o.meta,
-            Object::Workload(_, o) => &o.meta,
-            Object::Pod(o) => &o.meta,
-            Object::Service(o) => &o.meta,
-            Object::EndpointSlice(o) => &o.meta,
-            Object::ConfigMap(o) => &o.meta,
-            Object::Hpa(o) => &o.meta,
-            Object::Pdb(o) => &o.meta,
-            Object::Injector(o) => &o.meta,
-            Object::Validator(o) => &o.meta,
-            Object::Operator(o) => &o.meta,
-            Object::Sail(_, o) => &o.meta,
-            Object::Lifecycle(_, o) => &o.meta,
-            Object::Gateway(_, o) => &o.meta,
-            Object::Config(_, o) => &o.meta,
-            Object::Rollout(o) => &o.meta,
-            Object::Crd(o) => &o.meta,
-        }
-    }
-
-    pub fn meta_mut(&mut self) -> &mut Meta {
-        match self {
-            Object::Namespace(o) => &mut o.meta,
-            Object::Workload(_, o) => &mut o.meta,
-            Object::Pod(o) => &mut o.meta,
-            Object::Service(o) => &mut o.meta,
-            Object::EndpointSlice(o) => &mut o.meta,
-            Object::ConfigMap(o) => &mut o.meta,
-            Object::Hpa(o) => &mut o.meta,
-            Object::Pdb(o) => &mut o.meta,
-            Object::Injector(o) => &mut o.meta,
-            Object::Validator(o) => &mut o.meta,
-            Object::Operator(o) => &mut o.meta,
-            Object::Sail(_, o) => &mut o.meta,
-            Object::Lifecycle(_, o) => &mut o.meta,
-            Object::Gateway(_, o) => &mut o.meta,
-            Object::Config(_, o) => &mut o.meta,
-            Object::Rollout(o) => &mut o.meta,
-            Object::Crd(o) => &mut o.meta,
-        }
-    }
-
     pub fn id(&self) -> Id {
         let meta = self.meta();
         Id { kind: self.kind(), namespace: meta.namespace.clone(), name: meta.name.clone() }

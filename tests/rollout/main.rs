@@ -8,6 +8,7 @@
 mod canonical;
 mod config;
 mod events;
+#[path = "../figures/mod.rs"]
 mod figures;
 mod look;
 mod machines;
@@ -28,6 +29,12 @@ use search::{Dice, Found};
 /// The full figures, which take minutes.
 fn prove() -> bool {
     std::env::var_os("REVGUARD_PROVE").is_some_and(|v| !v.is_empty())
+}
+
+/// Leaves figures for the pages that state them.
+fn tell(name: &str, figures: &serde_json::Value) {
+    let command = if prove() { "REVGUARD_PROVE=1 cargo test --test rollout" } else { "cargo test --test rollout" };
+    figures::write(&format!("rollout-{name}"), command, figures).expect("figures can be written");
 }
 
 /// Does it for each on as many threads as there are cores; the first that fails ends it.
@@ -84,7 +91,7 @@ fn every_way_through_small_worlds_keeps_every_promise() {
     let missed = table::missed(&found.transitions);
     assert!(missed.is_empty(), "never taken: {missed:#?}\nof {:#?}", found.transitions);
     assert!(found.states > if prove() { 1_000_000 } else { 100_000 }, "{} states", found.states);
-    figures::write(
+    tell(
         "states",
         &json!({
             "worlds": count,
@@ -121,7 +128,7 @@ fn large_worlds_by_chance_keep_every_promise() {
         began.elapsed()
     );
     if seed.is_none() {
-        figures::write(
+        tell(
             "chance",
             &json!({
                 "worlds": count,

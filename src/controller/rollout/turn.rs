@@ -326,7 +326,7 @@ impl Conductor {
                     "a rollout goes on"
                 );
                 self.say(at, track, plan).await;
-                Ok(Again::In(again_and_again(track, format!("{} {}", after.phase.as_str(), status.state))))
+                Ok(Again::In(again_and_again(track, remembered(after, &status.state))))
             }
             Next::Do(step) => {
                 let write = carry::write(step, seen, &sight.raw)?;
@@ -339,7 +339,7 @@ impl Conductor {
                     "a step of a rollout is done"
                 );
                 self.say(at, track, plan).await;
-                Ok(Again::In(again_and_again(track, format!("{} {}", write.boundary, write.at))))
+                Ok(Again::In(again_and_again(track, done(step, &write.at))))
             }
             Next::Wait(_) | Next::Done => {
                 track.moves.clear();
@@ -449,6 +449,21 @@ fn is_said(error: &TurnError) -> bool {
     }
 }
 
+/// A step, named so that the same one is known again. Replicas that fall pod by pod, and a minimum that follows them, are many.
+fn done(step: &Step, at: &At) -> String {
+    let to = match step {
+        Step::Scale { to, .. } | Step::Autoscale { min: to, .. } => to.to_string(),
+        _ => String::new(),
+    };
+    format!("{} {at} {to}", step.boundary())
+}
+
+/// The same of what was remembered: one batch after another is progress.
+fn remembered(after: &Memory, state: &str) -> String {
+    let batch = after.batch.as_ref().map(|b| (b.to, b.over));
+    format!("{} {state} {batch:?}", after.phase.as_str())
+}
+
 /// How long after this move: not at all, unless it is made again and again, alone or in turns with others: somebody takes it back, or it was
 /// never one.
 fn again_and_again(track: &mut Track, what: String) -> Duration {
@@ -470,4 +485,41 @@ fn is_due(before: &GatewayRolloutStatus, after: &GatewayRolloutStatus, last: Opt
         (s.state.clone(), s.observed_generation, pause, s.preflight.clone(), conditions)
     };
     told(before) != told(after) || last.is_none_or(|at| at.elapsed() >= STATUS_EVERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::resource::DEPLOYMENTS;
+    use crate::rollout::memory::Batch;
+    use crate::rollout::seen::Version;
+    use crate::rollout::step::Which;
+
+    fn lower(to: u32) -> String {
+        let step = Step::Scale { which: Which::Source, held: Version::default(), to };
+        done(&step, &At::of(&DEPLOYMENTS, "edge", "gw"))
+    }
+
+    fn batch(to: u32, over: bool) -> String {
+        let batch = Batch { which: Which::Source, to, pods: Vec::new(), spared: false, over };
+        remembered(&Memory { phase: Phase::Draining, batch: Some(batch), ..Memory::default() }, "Draining")
+    }
+
+    #[test]
+    fn many_pods_that_leave_one_after_another_are_many_moves() {
+        let mut track = Track::default();
+        for to in (0..100).rev() {
+            for made in [batch(to, false), lower(to), batch(to, true)] {
+                assert_eq!(again_and_again(&mut track, made.clone()), Duration::ZERO, "{made}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_move_that_somebody_takes_back_is_made_ever_less_often() {
+        let mut track = Track::default();
+        let waits: Vec<Duration> = (0..30).map(|_| again_and_again(&mut track, lower(3))).collect();
+        assert!(waits[..10].iter().all(|wait| wait.is_zero()), "{waits:?}");
+        assert!(waits[10..].is_sorted() && !waits[10].is_zero() && waits[29] == MOST_STUMBLE, "{waits:?}");
+    }
 }

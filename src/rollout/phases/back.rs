@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
+use super::keep::{keep, remove};
 use super::place;
-use super::prepare::keep;
 use crate::api::gateway_rollout::Promotion;
 use crate::api::rollout_status::{Completion, Phase};
 use crate::rollout::hold::resume;
@@ -159,24 +159,4 @@ fn parallel(look: &Look) -> Go {
     }
     let on = format!("whoever owns Deployment {} to move its template back", source.name);
     look.wait_as("AwaitingExternal", on, None)
-}
-
-/// What was made is removed.
-pub fn remove(look: &Look) -> Go {
-    for which in [Which::Canary, Which::Standby] {
-        match look.deployment(which) {
-            Some(deployment) if deployment.deleting => {
-                return look.wait(format!("the end of Deployment {}", deployment.name), None);
-            }
-            Some(deployment) => return look.act(Step::DropDeployment { which, held: deployment.held.clone() }),
-            None => {}
-        }
-    }
-    let config = &look.seen.config;
-    match &config.copy {
-        Some(copy) if copy.ours && !copy.shared => {
-            look.act(Step::DropConfig { name: Arc::clone(&config.name), held: copy.held.clone() })
-        }
-        _ => GO,
-    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::over::unlock;
-
+use super::keep::unlock;
+use super::place;
 use crate::api::gateway_rollout::{AtStart, DrainMode, Promotion};
 use crate::api::rollout_status::{Baseline, Completion, Phase};
 use crate::model::key;
@@ -237,7 +237,7 @@ fn observed_of(look: &Look, baseline: &Baseline) -> Option<Arc<str>> {
 /// Where it must have been, from what there is.
 fn derived(look: &Look, baseline: &Baseline) -> Phase {
     if look.is_in_place() {
-        let begun = look.seen.source.as_ref().is_some_and(super::place::is_paced);
+        let begun = look.seen.source.as_ref().is_some_and(place::is_paced);
         return if begun { Phase::Progressing } else { Phase::Preparing };
     }
     let Some(canary) = look.deployment(Which::Canary) else {

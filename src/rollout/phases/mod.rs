@@ -4,6 +4,8 @@
 pub mod back;
 pub mod before;
 pub mod forward;
+pub mod keep;
 pub mod over;
 pub mod place;
 pub mod prepare;
+pub mod stages;

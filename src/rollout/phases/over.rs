@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
+use super::before::recover;
+use super::keep::{copy_config, remove, unlock};
 use crate::api::gateway_rollout::{OnDelete, Until};
 use crate::api::rollout_status::Phase;
 use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::Reason;
 use crate::rollout::step::{Step, Which};
-
-use super::back::remove;
-use super::before::recover;
-use super::prepare::copy_config;
 
 pub fn completed(look: &Look) -> Go {
     if look.spec().abort && way_back(look).is_ok() {
@@ -149,12 +147,6 @@ fn rest(look: &Look, until: Option<jiff::Timestamp>) -> Go {
         None if standby => look.wait("the old revision to be removed".to_owned(), None),
         None => GO,
     }
-}
-
-/// The gateway is in nobody's hands any more. After the end and not before it, so that nobody takes it in between.
-pub fn unlock(look: &Look) -> Go {
-    let Some(source) = look.seen.source.as_ref().filter(|_| look.is_locked()) else { return GO };
-    look.act(Step::Unlock { held: source.held.clone() })
 }
 
 /// The object may go whenever somebody wants it to.

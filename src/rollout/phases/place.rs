@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::forward::stages;
+use super::stages::stages;
 use crate::api::rollout_status::Stage;
 use crate::rollout::capacity::Targets;
 use crate::rollout::look::{GO, Go, Look, pods};

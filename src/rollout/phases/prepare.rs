@@ -1,11 +1,11 @@
 //! The first changes, before any traffic: finalizer, lock, mesh configuration, second Deployment; then the proof on a pod that
 //! nothing is routed to. What fails here cleans up by itself.
 
-use std::sync::Arc;
-
+use super::keep::{copy_config, keep};
+use super::place;
 use crate::api::gateway_rollout::ProbeMode;
 use crate::api::rollout_status::Phase;
-use crate::rollout::look::{GO, Go, Look, after};
+use crate::rollout::look::{Go, Look, after};
 use crate::rollout::memory::Reason;
 use crate::rollout::seen::{Of, Pod, Verified};
 use crate::rollout::step::{Step, Which};
@@ -31,7 +31,7 @@ pub fn preparing(look: &Look) -> Go {
     keep(look)?;
     copy_config(look)?;
     if look.is_in_place() {
-        super::place::prepare(look)?
+        place::prepare(look)?
     } else {
         second(look)?
     }
@@ -58,46 +58,6 @@ fn second(look: &Look) -> Go {
         }
         Some(_) => look.hand(Which::Source),
     }
-}
-
-/// Whatever happens next, the object stays until its pods are gone, and the gateway is locked.
-pub fn keep(look: &Look) -> Go {
-    let rollout = &look.seen.rollout;
-    if !rollout.finalizer && !rollout.deleting {
-        return look.act(Step::Hold { held: rollout.held.clone() });
-    }
-    let (Some(source), Some(baseline)) = (&look.seen.source, &look.memory.baseline) else { return GO };
-    if look.is_locked() || look.locked_by().is_some() {
-        return GO;
-    }
-    look.act(Step::Lock { held: source.held.clone(), baseline: Arc::clone(baseline) })
-}
-
-/// The mesh configuration beside the gateway is what it is in the control plane's namespace.
-pub fn copy_config(look: &Look) -> Go {
-    let config = &look.seen.config;
-    if !config.needed {
-        return GO;
-    }
-    let Some(original) = &config.original else {
-        if look.memory.phase == Phase::Preparing {
-            return look.slow(format!("ConfigMap {} in the namespace of istiod of {}", config.name, look.to()));
-        }
-        return GO;
-    };
-    let held = match &config.copy {
-        Some(copy) if copy.hash == *original => return GO,
-        Some(copy) if copy.ours => Some(copy.held.clone()),
-        Some(_) if look.memory.phase == Phase::Preparing => {
-            let message =
-                format!("ConfigMap {} is there that is not of this rollout, and it differs (NameTaken)", config.name);
-            return look.back(Reason::ProbeFailed, message);
-        }
-        // Whoever made it keeps it.
-        Some(_) => return GO,
-        None => None,
-    };
-    look.act(Step::CopyConfig { name: Arc::clone(&config.name), held, hash: Arc::clone(original) })
 }
 
 pub fn probing(look: &Look) -> Go {
