@@ -1,7 +1,7 @@
 //! The store: one task that turns reports into published snapshots.
 //!
 //! It alone owns the builder, so events of all sources have one order. It asks the API server nothing; which sources
-//! there should be is [`super::sources`]' business, which learns from here what only the snapshot knows: the namespaces
+//! there should be is `sources`' business, which learns from here what only the snapshot knows: the namespaces
 //! of the mesh and the CRDs that changed.
 
 use std::collections::{BTreeMap, HashMap};

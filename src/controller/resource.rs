@@ -29,7 +29,6 @@ pub const DEPLOYMENTS: Resource = resource("apps", "v1", "deployments", "Deploym
 pub const HPAS: Resource = resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler");
 pub const PDBS: Resource = resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget");
 pub const ROLLOUTS: Resource = resource("revguard.dev", "v1alpha1", "gatewayrollouts", "GatewayRollout");
-pub const ENDPOINT_SLICES: Resource = resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
 pub const MUTATING: Resource =
     resource("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration");
 pub const VALIDATING: Resource =

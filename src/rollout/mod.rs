@@ -1,4 +1,4 @@
-//! Decisions about a gateway rollout: [`plan`] says what is to be remembered, what is the one next step, or what is
+//! Decisions about a gateway rollout: [`plan()`] says what is to be remembered, what is the one next step, or what is
 //! waited for; [`invariants`] say what no step may break.
 //!
 //! A plan is made from what was read just now ([`Seen`]) and what must not be forgotten ([`Memory`], kept in the object's status). It

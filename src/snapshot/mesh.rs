@@ -377,9 +377,4 @@ impl Snapshot {
             .or_else(|| operator.revision.as_deref().and_then(Version::hinted_by));
         version.map_or(otherwise, ListMerge::of)
     }
-
-    /// Is there a live default injector?
-    pub fn has_default_injector(&self) -> Known<bool> {
-        self.is_served(DEFAULT_INJECTOR)
-    }
 }
