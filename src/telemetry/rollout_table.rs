@@ -47,7 +47,7 @@ pub(super) const ROLLOUT_STAGE_STARTED: Def = Def {
 pub(super) const ROLLOUT_DUE: Def = Def {
     name: "revguard_rollout_due_timestamp_seconds",
     kind: Kind::Gauge,
-    help: "When the stage of a rollout should be over or it should hold: the end of its soak, its deadline, or that of its pods set apart. No series while it holds, goes back, is over or waits for somebody.",
+    help: "When the stage of a rollout should be over or it should hold: the end of its soak, its deadline, or that of its pods set apart. No series while it holds, is over or waits for somebody.",
     labels: &["namespace", "name"],
 };
 pub(super) const ROLLOUT_PODS_APART: Def = Def {

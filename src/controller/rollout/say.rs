@@ -68,11 +68,12 @@ fn apart_due(seen: &Seen) -> Option<Timestamp> {
     Some(later(first, seen.rollout.spec.strategy.drain.max_wait.signed()))
 }
 
-/// When what goes on now should be over, or should hold the rollout: after that it is stuck. `None` while it holds, goes back, or
-/// waits for somebody.
+/// When what goes on now should be over, or should hold the rollout: after that it is stuck. `None` while it holds or waits for
+/// somebody. The way back knows no hold, so that nothing else would say that it does not go on.
 fn due(seen: &Seen, status: &GatewayRolloutStatus) -> Option<Timestamp> {
     let waits = status.pause.is_some() || status.state == "AwaitingExternal";
-    if !status.phase.is_forward() || waits {
+    let goes = status.phase.is_forward() || status.phase == Phase::RollingBack;
+    if !goes || waits {
         return None;
     }
     let soaking = status.step.as_ref().filter(|step| step.stage == Stage::Soaking);
@@ -173,11 +174,15 @@ mod tests {
         let soak = json!({"stage": "Soaking", "soakUntil": "2026-03-02T10:00:00Z"});
         assert_eq!(minutes(&none, json!({"step": soak})), Some(120), "a long soak is none that is stuck");
         assert_eq!(minutes(&none, json!({"phase": "Promoting", "step": soak})), Some(10), "a soak that is long over");
+        assert_eq!(
+            minutes(&none, json!({"phase": "RollingBack", "step": soak})),
+            Some(10),
+            "nothing holds the way back"
+        );
         for waits in [
             json!({"pause": {"reason": "User"}}),
             json!({"state": "AwaitingExternal"}),
             json!({"phase": "Preflight"}),
-            json!({"phase": "RollingBack"}),
             json!({"phase": "Completed"}),
         ] {
             assert_eq!(minutes(&none, waits.clone()), None, "{waits}");
