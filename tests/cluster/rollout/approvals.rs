@@ -189,6 +189,17 @@ async fn by_people(desk: &Desk, half: &str, most: &str) -> Result<()> {
     }
     let all = marks(desk.annotate("alice", Some(most), Some("bob")).await?, "alice approves in bob's name")?;
     ensure!(all == (most.to_owned(), "alice".to_owned()), "{all:?}");
+    // The same by the words of the command line: the first step that waits, or one by its name.
+    let plane = &desk.stage.plane;
+    let (bobs, alices) = (plane.kubeconfig_of("bob", &[])?, plane.kubeconfig_of("alice", &[])?);
+    let (taken, said) = super::typed(&bobs, "edge", "approve public").await?;
+    ensure!(!taken && said.contains("bob may not approve GatewayRollout edge/public"), "{said}");
+    let (taken, said) = super::typed(&alices, "edge", "approve public --step most").await?;
+    ensure!(taken && said.contains("step most approved"), "{said}");
+    let (taken, said) = super::typed(&alices, "edge", "approve public").await?;
+    ensure!(taken && said.contains("step half approved"), "{said}");
+    let all = marks(desk.annotate("bob", None, None).await?, "what the command line wrote")?;
+    ensure!(all == (half.to_owned(), "alice".to_owned()), "{all:?}");
     // bob may take it off; the mark goes along.
     let all = marks(desk.annotate("bob", Some(""), None).await?, "it is taken off")?;
     ensure!(all == (String::new(), String::new()), "{all:?}");

@@ -35,8 +35,10 @@ async fn paused_it_stands_exactly_where_it_is() -> Result<()> {
     let stage = Stage::here("paused").await?;
     stage.begin(long_first_step()).await?;
     stage.until("soaking", |r| r["status"]["step"]["stage"] == "Soaking").await?;
-    stage.set(json!({"paused": true})).await?;
+    stage.types("pause paused").await?;
     let paused = stage.paused("User").await?;
+    let shown = stage.types("get paused").await?;
+    ensure!(shown.contains("held by User"), "{shown}");
     ensure!(!condition(&paused, "Reconciling").is_empty(), "{paused}");
     let before = (stage.get(&stage.deployment(GW)).await?, stage.get(&stage.deployment(CANARY)).await?);
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -48,10 +50,13 @@ async fn paused_it_stands_exactly_where_it_is() -> Result<()> {
     let controller = stage.controller()?;
     let reason = [("namespace", "paused"), ("name", "paused"), ("reason", "User")];
     ensure!(controller.metric("revguard_rollout_paused", &reason).await? == 1.0);
-    stage.set(json!({"paused": false})).await?;
+    stage.types("resume paused").await?;
     stage.until("going on", |r| r["status"]["pause"].is_null()).await?;
     controller.until(crate::controller::SOON, "revguard_rollout_paused", &reason, |v| v == 0.0).await?;
-    stage.set(json!({"abort": true})).await?;
+    stage.types("abort paused").await?;
+    // It is watched to its end.
+    let watched = stage.types("get paused --watch").await?;
+    ensure!(watched.contains("RolledBack"), "{watched}");
     stage.phase("RolledBack").await?;
     stage.is_as_before().await
 }

@@ -18,6 +18,7 @@ mod rights;
 mod syncz;
 mod watch;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use tokio::sync::Mutex;
 
 use crate::controller::{Controller, Env, SOON};
 use crate::harness::Options;
+use crate::harness::binary::PROGRAM;
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
 use node::Node;
@@ -227,6 +229,13 @@ impl Stage {
         self.env().merge(&self.rollout(), json!({"spec": spec})).await
     }
 
+    /// What a person types behind `revguard rollout`, which has to be taken.
+    async fn types(&self, line: &str) -> Result<String> {
+        let (taken, said) = typed(&self.env().plane.kubeconfig(), &self.ns, line).await?;
+        anyhow::ensure!(taken, "revguard rollout {line}: {said}");
+        Ok(said)
+    }
+
     async fn get(&self, path: &str) -> Result<Value> {
         self.env().get(path).await
     }
@@ -277,6 +286,15 @@ impl Stage {
         })
         .await
     }
+}
+
+/// What a person types behind `revguard rollout`: whether it was taken, and what came back.
+async fn typed(kubeconfig: &Path, namespace: &str, line: &str) -> Result<(bool, String)> {
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.arg("rollout").args(line.split_whitespace()).args(["-n", namespace, "--kubeconfig"]).arg(kubeconfig);
+    let output = command.output().await?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// What a person needs to see of a status.
