@@ -82,7 +82,9 @@ impl World {
                 let victim = self.counted(which).filter(|p| p.rev == rev).min_by_key(|p| p.worth()).expect("one").id;
                 let pod = self.pods.iter_mut().find(|p| p.id == victim).expect("one");
                 (pod.deleting, pod.endpoint, pod.version) = (true, false, pod.version + 1);
-                self.cut |= pod.of == Of::Apart && pod.busy;
+                // Who changes the template of what serves, or lowers it, takes what it takes.
+                let by_others = self.lowered || d.sets.iter().chain(&rolled).filter(|n| **n > 0).count() > 2;
+                self.cut |= pod.of == Of::Apart && pod.busy && !by_others;
                 return;
             }
         }

@@ -172,8 +172,8 @@ fn machines(w: &mut Worlds) {
 /// What takes minutes.
 fn wider(w: &mut Worlds) {
     use Fault::{Abort, Delete, EvictNew, EvictOld, HpaGrows, Paused, Sick, UnreadyNew};
-    w.add("slow ReplicaSets of two", 2, short(&json!({"promotion": "PatchOriginal"})), &[Abort]).blind = true;
-    let config = w.add("slow ReplicaSets, busy", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort]);
+    w.add("slow ReplicaSets of two", 2, short(&json!({"promotion": "PatchOriginal"})), &[]).blind = true;
+    let config = w.add("slow ReplicaSets, busy", 1, short(&json!({})), &[Abort]);
     (config.blind, config.busy, config.budget) = (true, true, 1);
     let config = w.add("two late leaders", 2, quick(), &[EvictNew]);
     (config.late, config.hpa, config.busy) = (2, true, true);
