@@ -74,10 +74,10 @@ impl Page {
     pub fn end(mut self) -> Result<()> {
         self.close();
         if std::env::var_os("UPDATE").is_some() {
-            return Ok(std::fs::write(Page::path(), self.text)?);
+            return Ok(std::fs::write(Page::path(), self.text.trim_start())?);
         }
         let there = std::fs::read_to_string(Page::path())?;
-        let (there, here) = (compared(&there), compared(&self.text));
+        let (there, here) = (compared(&there), compared(self.text.trim_start()));
         let at = there.iter().zip(&here).position(|(a, b)| a != b).unwrap_or_else(|| there.len().min(here.len()));
         let from =
             |lines: &[String]| lines[at.min(lines.len())..].iter().take(8).cloned().collect::<Vec<_>>().join("\n");
