@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -200,11 +201,19 @@ impl Terminal {
     }
 
     async fn tried_for(&self, limit: Duration, line: &str, is: impl Fn(&Said) -> Result<(), String>) -> Result<String> {
+        let tries = Mutex::new(Vec::new());
         wait_until(limit, &format!("$ {line}"), || async {
             let said = self.quietly(line).await.map_err(|error| format!("{error:#}"))?;
             match is(&said) {
                 Ok(()) => Ok(said.out),
                 Err(why) => {
+                    // Who reads the run learns what had to be typed more than once, which the page does not tell.
+                    let mut tries = tries.lock().unwrap_or_else(PoisonError::into_inner);
+                    if !tries.contains(&why) {
+                        println!("AGAIN: $ {line}: {why}");
+                        tries.push(why.clone());
+                    }
+                    drop(tries);
                     tokio::time::sleep(LOOK).await;
                     Err(why)
                 }
