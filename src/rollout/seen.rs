@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::owner::Owner;
 use crate::api::GatewayRolloutSpec;
 use crate::api::gateway_rollout::Level;
 
@@ -107,7 +108,7 @@ pub struct Deployment {
     pub strategy: Arc<Value>,
     pub min_ready_seconds: Option<i32>,
     /// The GitOps tool or installer that owns its template or replicas, from its managed fields and labels.
-    pub owner: Option<Arc<str>>,
+    pub owner: Option<Owner>,
     pub deleting: bool,
 }
 

@@ -220,7 +220,12 @@ fn holds(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp
         && status.pause.is_none()
         && !status.phase.is_over()
     {
-        let _ = write!(out, "\n{}", wrapped(&format!("now: {}", ready.message), ""));
+        let (message, commands) = ready.message.split_once('\n').unwrap_or((&ready.message, ""));
+        let _ = write!(out, "\n{}", wrapped(&format!("now: {message}"), ""));
+        // A command stays in one piece, so that it can be pasted.
+        commands.lines().for_each(|line| {
+            let _ = writeln!(out, "  {line}");
+        });
     }
     for metric in status.metrics.iter().filter(|m| m.result != "Passed") {
         out.push_str(&wrapped(&format!("metric {}: {}, {}", metric.name, metric.result, metric.message), "  "));

@@ -88,9 +88,7 @@ fn await_external(look: &Look) -> Go {
     if look.now >= again {
         return look.remember(|m| look.begin(m));
     }
-    let name = look.seen.source.as_ref().map_or("", |s| &*s.name);
-    let on = format!("whoever owns Deployment {name} to move its template to {}", look.to());
-    look.wait_as("AwaitingExternal", on, Some(again))
+    look.wait_as("AwaitingExternal", look.mover(look.to()), Some(again))
 }
 
 pub fn finalizing(look: &Look) -> Go {

@@ -43,7 +43,8 @@ const NAMED: usize = 5;
 const BY_DEFAULT: &str =
     "(in use while spec.values.sidecarInjectorWebhook.enableNamespacesByDefault of its Istio or IstioRevision is true)";
 /// What most people want who remove the only control plane that can serve its users is its successor.
-const NEXT: &str = "(no other control plane can take over yet; once that one runs, this same command says how to move there)";
+const NEXT: &str =
+    "(no other control plane can take over yet; once that one runs, this same command says how to move there)";
 /// The same, where its version is not known.
 const NEXT_FIRST: &str = "install the next revision first: no other control plane \
     can take over; then this same command says how to move there";

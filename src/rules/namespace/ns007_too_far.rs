@@ -108,7 +108,8 @@ struct Step<'a> {
 fn fix(namespace: &Namespace, step: &Step<'_>, view: &View<'_>) -> String {
     let cluster = view.before();
     let planes = cluster.control_planes().unwrap_or_default();
-    let near = |v: Version| v.minors_after(step.from).is_some_and(|m| (1..=i32::from(MOST)).contains(&m)) && v < step.to;
+    let near =
+        |v: Version| v.minors_after(step.from).is_some_and(|m| (1..=i32::from(MOST)).contains(&m)) && v < step.to;
     let between = planes
         .iter()
         .filter(|(r, p)| p.installed && cluster.is_served(r.as_str()).unwrap_or(false) && *r != step.target)

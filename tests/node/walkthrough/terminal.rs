@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::page::Page;
@@ -92,9 +92,20 @@ impl Terminal {
         Ok(std::fs::write(self.home.join(name), format!("{}\n", content.trim()))?)
     }
 
-    /// Types a line that is done.
+    /// Types a line that is done at once: nobody should have to type it again.
     pub async fn types(&mut self, line: &str) -> Result<String> {
-        self.until(line, &[]).await
+        let said = self.strictly(line).await;
+        let said = self.so(said)?;
+        self.told(line, &said);
+        Ok(said)
+    }
+
+    async fn strictly(&self, line: &str) -> Result<String> {
+        let said = self.quietly(line).await?;
+        match done(&said, &[]) {
+            Ok(()) => Ok(said.out),
+            Err(why) => bail!("$ {line}: {why}"),
+        }
     }
 
     /// Types a line until it is done and says all of these.
