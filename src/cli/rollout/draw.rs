@@ -315,16 +315,24 @@ held by AlertFiring for 3m
 
     #[test]
     fn what_nothing_holds_says_what_it_waits_for() {
-        let rollout = rollout(serde_json::json!({
-            "state": "Pending", "phase": "Pending",
-            "conditions": [{
-                "type": "Ready", "status": "False", "reason": "Pending", "lastTransitionTime": "2026-01-01T00:00:00Z",
-                "message": "waiting for an answer from Prometheus: http://p:9090 did not answer within 10s",
-            }],
-        }));
-        let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
+        let said = |message: &str| {
+            let rollout = rollout(serde_json::json!({
+                "state": "Pending", "phase": "Pending",
+                "conditions": [{
+                    "type": "Ready", "status": "False", "reason": "Pending",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "message": message,
+                }],
+            }));
+            whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF)
+        };
+        let text = said("waiting for an answer from Prometheus: http://p:9090 did not answer within 10s");
         let expected = "\nnow: waiting for an answer from Prometheus: http://p:9090 did not answer within\n10s\n";
         assert!(text.contains(expected), "{text}");
+        // What is to be pasted stays in one piece.
+        let command =
+            format!("helm upgrade public istio/gateway -n ingress --set-string revision=1-24{}", " --x".repeat(9));
+        let text = said(&format!("waiting for Helm:\n{command}"));
+        assert!(text.contains(&format!("\nnow: waiting for Helm:\n  {command}\n")), "{text}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ async fn arrives(machine: &Machine, t: &mut Terminal) -> Result<()> {
 async fn too_early(t: &mut Terminal) -> Result<()> {
     t.page.say("## Too early\n\nMay the old one go? Who still uses it:");
     t.refused("revguard uninstall-check 1-23", &["still used"]).await?;
-    t.page.say("Helm is told the same by the API server, object by object:");
+    t.page.say("Helm is told the same by the API server, object by object (it shows the reasons only with `--debug`):");
     t.refused("helm uninstall istiod-1-23 -n istio-system", &["failed to delete release"]).await?;
     t.page.say("Everything runs on. Helm does not stop at the first refusal, and what nobody needs to run has gone; it comes back with");
     t.types("helm rollback istiod-1-23 1 -n istio-system").await?;
