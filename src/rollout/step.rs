@@ -106,6 +106,13 @@ pub enum Step {
         held: Version,
         labels: Map,
     },
+    /// Our record of having written the spec of the source or of an autoscaler: with it, whoever applies server-side without force (Helm 4)
+    /// is refused a change of those fields for ever after.
+    LetGo {
+        kind: &'static str,
+        name: Arc<str>,
+        held: Version,
+    },
     /// The approval on the GatewayRollout, which has had its effect, is taken off.
     Consume {
         held: Version,
@@ -139,6 +146,7 @@ impl Step {
             Step::DropApart { .. } => "rollout-drop-apart",
             Step::Autoscale { .. } => "rollout-autoscale",
             Step::Relabel { .. } => "rollout-relabel",
+            Step::LetGo { .. } => "rollout-let-go",
             Step::Consume { .. } => "rollout-consume",
             Step::DropRollout { .. } => "rollout-drop-rollout",
         }

@@ -64,6 +64,7 @@ pub fn promoting(look: &Look) -> Go {
     if !look.is_source_new() {
         // Until the original can take over, the second Deployment carries everything.
         look.grow(Which::Canary, look.floor())?;
+        look.hand(Which::Canary)?;
         look.shrink(Which::Source, 0)?;
         look.await_still()?;
         look.may_move()?;

@@ -38,6 +38,7 @@ pub fn deployment(object: &Value, fresh: &Snapshot) -> Deployment {
         strategy: Arc::new(spec["strategy"].clone()),
         min_ready_seconds: spec["minReadySeconds"].as_i64().and_then(|n| i32::try_from(n).ok()),
         owner: owner(object),
+        written: is_written(object),
         deleting: object.is_deleting(),
     }
 }
@@ -174,6 +175,17 @@ fn release(object: &Value) -> Option<Release> {
         version.map_or(chart, |(at, _)| &chart[..at])
     });
     Some(Release { name: Arc::from(name), namespace: Arc::from(namespace), chart: chart.map(Arc::from), applied })
+}
+
+/// An entry of `managedFields` that says that we have written the spec.
+pub fn is_ours(writer: &Value) -> bool {
+    writer.text("manager") == key::FIELD_MANAGER && owns(writer, &["f:spec"])
+}
+
+/// Fields of its spec are recorded as ours, beside what others have written.
+pub fn is_written(object: &Value) -> bool {
+    let writers = object["metadata"].list("managedFields");
+    writers.iter().any(is_ours) && !writers.iter().all(is_ours)
 }
 
 /// The tool behind one entry of `managedFields`.

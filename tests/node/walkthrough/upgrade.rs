@@ -129,6 +129,8 @@ async fn second(t: &mut Terminal) -> Result<()> {
     t.types("kubectl apply -f custom-rollout.yaml").await?;
     t.watches("revguard rollout get custom-gw-1-24 --watch", "Completed").await?;
     t.until("kubectl get gatewayrollouts -A", &["Completed"]).await?;
+    t.page.say("Helm is the only owner of its release again:");
+    t.types("helm upgrade igw istio/gateway -n gw --reuse-values --set autoscaling.minReplicas=3").await?;
     t.page.say("As long as a rollout can go back, the old revision counts as used. Nobody wants to:");
     for gateway in BOTH {
         t.types(&format!("kubectl delete gatewayrollout {}-1-24 -n {}", gateway.name, gateway.namespace)).await?;
