@@ -199,8 +199,28 @@ impl Repairs {
             Change::Create { .. } => "repair-create",
             _ => "repair-patch",
         };
-        let written = self.writer.write(&Write { boundary, by: Loop::Repair, at, change }).await?;
+        let is_patch = matches!(change, Change::Patch { .. });
+        let written = self.writer.write(&Write { boundary, by: Loop::Repair, at: at.clone(), change }).await?;
+        if is_patch {
+            self.let_go(at, &written).await;
+        }
         Ok(uid.unwrap_or_else(|| Held::of(&written).uid))
+    }
+
+    /// What was mended belongs to whoever owns the object: as long as it is recorded as ours, whoever applies without force (Helm 4) is
+    /// refused another value. Where this fails it does no more harm than that, and it is not tried again.
+    async fn let_go(&self, at: At, written: &Value) {
+        let writers = written["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let others: Vec<&Value> = writers.iter().filter(|w| w["manager"] != key::FIELD_MANAGER).collect();
+        if others.is_empty() || others.len() == writers.len() {
+            return;
+        }
+        let operations = vec![json!({"op": "replace", "path": "/metadata/managedFields", "value": others})];
+        let change = Change::Patch { operations, held: Held::of(written) };
+        let write = Write { boundary: "repair-let-go", by: Loop::Repair, at, change };
+        if let Err(error) = self.writer.write(&write).await {
+            tracing::info!(object = %write.at, %error, "what was mended stays recorded as written by revguard");
+        }
     }
 
     /// Takes the last repair of an object back and leaves it alone from then on.
@@ -250,8 +270,11 @@ impl Repairs {
                 ("undo-patch", Change::Patch { operations: undo::closing(operations), held }, note)
             }
         };
-        match self.writer.write(&Write { boundary, by: Loop::Repair, at, change }).await {
-            Ok(_) => Ok(Some((code, note))),
+        match self.writer.write(&Write { boundary, by: Loop::Repair, at: at.clone(), change }).await {
+            Ok(written) => {
+                self.let_go(at, &written).await;
+                Ok(Some((code, note)))
+            }
             Err(WriteError::Refused { message, .. }) => Err(Skip::Refused(format!(
                 "it has changed since the repair, so its undo patch does not fit ({message}); edit it by hand and set {}=off",
                 key::REPAIR

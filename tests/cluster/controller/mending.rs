@@ -1,10 +1,12 @@
 //! What the audit finds is told once and mended where policy says so, and the mending can be taken back.
 
 use anyhow::{Context, Result, ensure};
+use http::Method;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::{Env, LATER, PARAMETERS, SOON, STATE, VALIDATORS};
+use crate::harness::raw::APPLY;
 use crate::harness::wait::wait_until;
 use crate::trial::trial;
 
@@ -24,6 +26,11 @@ fn service(validator: &Value) -> String {
 fn condition<'a>(state: &'a Value, name: &str) -> &'a Value {
     let all = state["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     all.iter().find(|c| c["type"] == name).unwrap_or(&Value::Null)
+}
+
+/// As written by us.
+fn is_recorded(object: &Value) -> bool {
+    object["metadata"]["managedFields"].as_array().into_iter().flatten().any(|w| w["manager"] == "revguard")
 }
 
 async fn a_broken_validator_is_mended_and_its_annotation_undoes_it() -> Result<()> {
@@ -46,7 +53,15 @@ async fn a_broken_validator_is_mended_and_its_annotation_undoes_it() -> Result<(
         .until(SOON, "revguard_validator_dangling", &[("name", "istiod-default-validator")], |v| v == 1.0)
         .await?;
 
-    let mended = env.until(LATER, &at, "a mended validator", |v| service(v) == before).await?;
+    let mended = env.until(LATER, &at, "a mended validator", |v| service(v) == before && !is_recorded(v)).await?;
+    // Whoever owns it may write something else, without force, as Helm does.
+    let mut other =
+        json!({"name": mended["webhooks"][0]["name"], "sideEffects": "None", "admissionReviewVersions": ["v1"]});
+    other["clientConfig"]["service"] = json!({"namespace": "istio-system", "name": "istiod-another"});
+    let applied = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "istiod-default-validator"}, "webhooks": [other]});
+    let as_helm = format!("{at}?fieldManager=helm&dryRun=All");
+    env.ask(Method::PATCH, &as_helm, Some((APPLY, applied))).await?.expect(&as_helm)?;
     let record = mended["metadata"]["annotations"]["revguard.dev/repaired"].as_str().context("a record")?;
     let record: Value = serde_json::from_str(record)?;
     ensure!(record["undo"].is_array() && record["rule"].as_str().is_some_and(|r| r.starts_with("VW")), "{record}");
@@ -67,7 +82,9 @@ async fn a_broken_validator_is_mended_and_its_annotation_undoes_it() -> Result<(
     env.until(SOON, STATE, "a single validator again", |s| condition(s, "ValidatorSingle")["status"] == "True").await?;
 
     env.merge(&at, json!({"metadata": {"annotations": {"revguard.dev/repair": "undo"}}})).await?;
-    let undone = env.until(SOON, &at, "an undone repair", |v| service(v) == "istio-system/istiod-gone").await?;
+    let undone = env
+        .until(SOON, &at, "an undone repair", |v| service(v) == "istio-system/istiod-gone" && !is_recorded(v))
+        .await?;
     let annotations = &undone["metadata"]["annotations"];
     ensure!(annotations["revguard.dev/repair"] == "off" && annotations["revguard.dev/repaired"].is_null(), "{undone}");
     let version = undone["metadata"]["resourceVersion"].clone();

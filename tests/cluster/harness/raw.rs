@@ -12,6 +12,7 @@ use serde_json::Value;
 pub const JSON: &str = "application/json";
 pub const JSON_PATCH: &str = "application/json-patch+json";
 pub const MERGE: &str = "application/merge-patch+json";
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// Who asks. The client must be allowed to impersonate; without a user it asks for itself.
 #[derive(Clone, Debug, Default)]
