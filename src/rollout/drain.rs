@@ -88,7 +88,7 @@ impl Look<'_> {
     fn await_removed(&self, which: Which) -> Go {
         let surplus = self.count(which).alive.saturating_sub(self.replicas(which));
         if surplus > 0 {
-            return self.slow(format!("{} of the {} to be removed", pods(surplus), which.as_str()));
+            return self.slow(format!("{} of {} to be removed", pods(surplus), which.named()));
         }
         GO
     }
