@@ -368,8 +368,12 @@ impl Look<'_> {
             if *now.held.uid != *was.uid {
                 return Some(format!("Service {} was deleted and made anew", was.name));
             }
-            if super::baseline::selector(&now.selector) != was.selector {
-                return Some(format!("the selector of Service {} was changed from {}", was.name, was.selector));
+            let selector = super::baseline::selector(&now.selector);
+            if selector != was.selector {
+                let (name, before) = (&was.name, &was.selector);
+                return Some(format!(
+                    "the selector of Service {name} was changed: it was {before:?}, and is {selector:?}"
+                ));
             }
             let lost = was.ingress.iter().find(|address| !now.ingress.contains(address))?;
             Some(format!("the load balancer of Service {} lost its address {lost}", was.name))

@@ -686,8 +686,8 @@ fn monitoring() -> Result<()> {
     ensure!(rule["spec"] == alerts, "not the alerts of the file");
     ensure!(text(rule, "/metadata/labels/release") == "prom");
     let elsewhere = ["--set", "prometheusRule.enabled=true,prometheusRule.runbook=https://wiki.example/runbook"];
-    let objects = render(&elsewhere)?;
-    for alert in find(&objects, "PrometheusRule", "revguard")?["spec"]["groups"]
+    let linked = render(&elsewhere)?;
+    for alert in find(&linked, "PrometheusRule", "revguard")?["spec"]["groups"]
         .as_array()
         .into_iter()
         .flatten()

@@ -123,6 +123,7 @@ fn pods(status: &GatewayRolloutStatus, now: Timestamp, paint: Paint) -> Option<S
     let _ = writeln!(out, "; old {}/{} ready", pods.old_ready, pods.old);
     if pods.apart > 0 {
         let open = match pods.connections {
+            Some(1) => "1 connection still open".to_owned(),
             Some(n) => format!("{n} connections still open"),
             None => "connections not known".to_owned(),
         };

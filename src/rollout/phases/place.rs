@@ -90,7 +90,7 @@ fn run(look: &Look, source: &Deployment) -> Go {
     }
     let (serving, floor) = (look.serving(), look.floor());
     if serving < floor {
-        return look.slow(format!("capacity: {serving} of {} serve", pods(floor)));
+        return look.slow(format!("{} to serve before another leaves: {serving} so far", pods(floor)));
     }
     look.act(Step::Pace { held: source.held.clone(), paused: Some(false) })
 }

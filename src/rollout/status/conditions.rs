@@ -45,6 +45,13 @@ fn say(status: &'static str, reason: &str, message: &str) -> Said {
 
 /// What is waited for or done, in a sentence.
 fn now(look: &Look, plan: &Plan) -> String {
+    if look.memory.phase == Phase::Failed {
+        let rollout = &look.seen.rollout;
+        return format!(
+            "it has given up going back; `revguard rollout resume {} -n {}` lets it try again",
+            rollout.name, rollout.namespace
+        );
+    }
     if let Some(pause) = &look.memory.pause {
         return outline::held(pause, &look.seen.rollout);
     }
@@ -93,8 +100,8 @@ fn preflight(look: &Look, plan: &Plan) -> Said {
         return say("True", "NoBlockingFindings", "");
     }
     match &plan.next {
-        Next::Wait(waiting) if phase == Phase::Preflight || plan.state == "UnsupportedTarget" => {
-            say("False", &plan.state, &format!("waiting for {}", waiting.on))
+        Next::Wait(_) if phase == Phase::Preflight || plan.state == "UnsupportedTarget" => {
+            say("False", &plan.state, &now(look, plan))
         }
         // Nothing is begun, and whoever asked for a plan wants to know whether it could be.
         _ if phase == Phase::Planned && look.seen.findings.is_some() && look.seen.dry_runs.is_some() => {
