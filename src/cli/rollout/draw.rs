@@ -9,7 +9,7 @@ use crate::api::GatewayRollout;
 use crate::api::gateway_rollout::{Approval, Step};
 use crate::api::rollout_status::{GatewayRolloutStatus, Phase, Stage};
 use crate::cli::paint::Paint;
-use crate::cli::text::{age, wrapped};
+use crate::cli::text::{age, room, wrapped};
 use crate::rollout::memory::Cause;
 
 pub fn heads(namespaces: bool) -> Vec<&'static str> {
@@ -247,7 +247,10 @@ fn findings(out: &mut String, status: &GatewayRolloutStatus, paint: Paint) {
     for finding in &status.preflight {
         let blocks = finding.severity == "Block";
         let mark = if blocks { paint.red("blocks") } else { paint.yellow("warns ") };
-        let _ = writeln!(out, "  {mark}  {}  {}", finding.guard, finding.object);
+        // A name is not broken where it does not fit beside the guard.
+        let width = 12 + finding.guard.chars().count() + finding.object.chars().count();
+        let between = if width <= room() { "  " } else { "\n    " };
+        let _ = writeln!(out, "  {mark}  {}{between}{}", finding.guard, finding.object);
         out.push_str(&wrapped(&finding.what, "    "));
         out.push_str(&wrapped(&format!("why: {}", finding.why), "    "));
         // A command stays in one piece, so that it can be pasted.
