@@ -152,10 +152,49 @@ def audit(record):
     return out + [f"Median of {s['rounds']} rounds (least–most).\n", table(["", "measured", "goal", "met"], rows)]
 
 
+TIMES_LESS = 40  # the claim beside others
+QUEUE_MS = 100  # how long an accepted request may wait in our own queue
+
+
+def not_held(judged, server, loaded):
+    """Each goal that was missed, in words; made of the figures."""
+    missed = []
+    for name, f in sorted((judged or {"figures": {}})["figures"].items()):
+        goal = JUDGE_GOALS.get(name.split("/")[0])
+        if goal and f["mean_ns"] / 1000 > goal:
+            missed.append(f"In process, {name.replace('/', ', ')} takes {f['mean_ns'] / 1000:.1f} µs; the goal is {goal}.")
+    if server is not None:
+        f = server["figures"]
+        cpu = {}
+        for s in f["cost"]["shapes"]:
+            shape = (s["operation"], s["bytes"])
+            cpu[shape] = s["revguard"]["cpu_us"]["median"]
+            goal = RATIO_GOALS.get(shape)
+            if goal and s["ratio"]["most"] > goal:
+                how = "the median and some rounds" if s["ratio"]["median"] > goal else "some rounds, not the median"
+                missed.append(f"Beside the no-op, {how} of {shape[0].upper()} at {shape[1] // 1000} kB are over the goal of {goal}: {spread(s['ratio'], 2)}. Half of what a review costs is skipping what no rule reads.")
+        for name, a, b, _ in OTHERS:
+            for size, theirs in ((10_000, a), (30_000, b)):
+                ours = cpu.get(("create", size))
+                if ours and theirs / ours < TIMES_LESS:
+                    missed.append(f"{name} takes {theirs / ours:.0f} times as much at {size // 1000} kB, not {TIMES_LESS} times.")
+        slowed = f["saturation"].get("slowed", {}).get("rows", [])
+        late = [r["latency_us"]["p99"] / 1000 for r in slowed if r["refused"] and r["latency_us"]["p99"]]
+        if late and max(late) > QUEUE_MS:
+            missed.append(f"Where reviews last {f['saturation']['slow_us']:,} µs and more are offered than can be judged, the p99 of what is accepted is {max(late):.0f} ms: besides the {QUEUE_MS} ms of our own queue a request waits unread in its socket.")
+        real = f["saturation"].get("as_it_is", {}).get("rows", [])
+        if real and not any(r["refused"] / max(r["sent"], 1) > 0.05 for r in real):
+            missed.append("Real reviews were never offered faster than one core judges them: the generator on the other core sends no more. 429 is seen with slowed reviews only.")
+    for key, goal in MEMORY_GOALS.items():
+        if loaded is not None and loaded["figures"][key] / 1e6 > goal:
+            missed.append(f"Memory: {loaded['figures'][key] / 1e6:.1f} MB; the goal is {goal} ({key}).")
+    return ["## What does not hold\n", "\n".join(f"- {line}" for line in missed or ["Every goal was met in this run."]) + "\n"]
+
+
 def main():
     server = read("server")
     parts = ["# Performance\n", "Written by `make bench` from the files that the benches leave under `target/bench`; not edited by hand.\n"]
-    for part in (judge(read("judge")), cost(server), others(server), saturation(server), memory(read("memory")), audit(read("audit"))):
+    for part in (judge(read("judge")), cost(server), others(server), saturation(server), memory(read("memory")), audit(read("audit")), not_held(read("judge"), server, read("memory"))):
         parts += part
     page = ROOT / "docs" / "performance.md"
     page.write_text("\n".join(parts))

@@ -5,6 +5,9 @@
 //! calls are functions of their arguments, so that the webhook, the offline check, the tests and
 //! the benches run the same code.
 
+// Where the reader of a pipe has gone, these panic: src/cli has what does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 // 0: the mesh in the words of the field
 pub mod model;
 // 1: the one reader

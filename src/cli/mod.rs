@@ -136,7 +136,7 @@ impl Live {
             tokio::select! {
                 reading = &mut read => Ok(reading?),
                 () = tokio::time::sleep(Duration::from_secs(2)) => {
-                    eprintln!("reading the cluster…");
+                    note("reading the cluster…");
                     Ok::<_, Failure>(read.await?)
                 }
             }
@@ -205,12 +205,17 @@ fn called(program: Option<&OsStr>) -> &'static str {
 
 /// Says on stderr what went wrong.
 fn fail(what: &str) {
-    eprintln!("{} {what}", Paint::of(&std::io::stderr()).red("error:"));
+    note(&format!("{} {what}", Paint::of(&std::io::stderr()).red("error:")));
 }
 
 /// Says on stderr what a person should know who goes on.
 fn warn(what: &str) {
-    eprintln!("{} {what}", Paint::of(&std::io::stderr()).yellow("warning:"));
+    note(&format!("{} {what}", Paint::of(&std::io::stderr()).yellow("warning:")));
+}
+
+/// A line on stderr. That nobody reads it is no error.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) is no error.

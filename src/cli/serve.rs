@@ -129,7 +129,7 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
         state,
     })?;
     Ok(dead.map_or(ExitCode::SUCCESS, |dead| {
-        eprintln!("error: ended because of a task: {dead}");
+        super::fail(&format!("ended because of a task: {dead}"));
         ExitCode::from(supervise::DEAD_TASK)
     }))
 }

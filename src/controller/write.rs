@@ -15,6 +15,7 @@ use super::lease::Leadership;
 use super::resource::At;
 use super::send::{self, Method};
 use crate::cluster::Trouble;
+use crate::model::key;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Loop;
 
@@ -33,7 +34,7 @@ pub enum Manager {
 impl Manager {
     pub const fn as_str(self) -> &'static str {
         match self {
-            Manager::Controller => "revguard",
+            Manager::Controller => key::FIELD_MANAGER,
             Manager::Ca => "revguard-ca",
         }
     }

@@ -102,4 +102,6 @@ pub mod key {
     pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
     /// Deprecated, and stronger than [`PROXY_CONFIG`].
     pub const DISCOVERY_ADDRESS: &str = "sidecar.istio.io/discoveryAddress";
+    /// Our own field manager, as `metadata.managedFields` names it.
+    pub const FIELD_MANAGER: &str = "revguard";
 }

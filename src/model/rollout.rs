@@ -62,6 +62,8 @@ pub enum RolloutState {
     Active,
     /// It has, and the original Deployment is to get the new revision.
     Promoting,
+    /// It has, and moves back to the old revision.
+    RollingBack,
     Completed,
     /// It went back, or failed.
     Ended,
@@ -85,7 +87,7 @@ impl Rollout {
 
     /// The gateway is in its hands.
     pub fn is_active(&self) -> bool {
-        matches!(self.state, RolloutState::Active | RolloutState::Promoting)
+        matches!(self.state, RolloutState::Active | RolloutState::Promoting | RolloutState::RollingBack)
     }
 
     /// Nothing follows by itself.
@@ -96,6 +98,18 @@ impl Rollout {
     /// It has completed and can still be taken back.
     pub fn can_go_back(&self) -> bool {
         self.state == RolloutState::Completed && self.way_back && !self.meta.deleting
+    }
+
+    /// The revision to which whoever owns the original is asked to bring it now, or may be in a moment; `None`: nobody is.
+    pub fn awaited(&self) -> Option<&str> {
+        if !matches!(self.promotion.as_str(), "AwaitExternal" | "Auto") {
+            return None;
+        }
+        match self.state {
+            RolloutState::Promoting => Some(&self.to),
+            RolloutState::RollingBack => self.from.as_deref(),
+            _ => None,
+        }
     }
 
     /// The Deployment that it moves.

@@ -44,6 +44,11 @@ impl Version {
         }
     }
 
+    /// So many minors later.
+    pub const fn plus(self, minors: u16) -> Version {
+        Version { major: self.major, minor: self.minor.saturating_add(minors) }
+    }
+
     /// Minors from `older` to `self`, negative when `self` is the older; `None` across majors.
     pub fn minors_after(self, older: Version) -> Option<i32> {
         (self.major == older.major).then(|| i32::from(self.minor) - i32::from(older.minor))

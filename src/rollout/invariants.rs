@@ -132,7 +132,10 @@ impl Check<'_> {
             Step::Autoscale { name, held, .. } => {
                 (Some(held), seen.hpas.iter().find(|h| h.name == *name).map(|h| &h.held))
             }
-            Step::Relabel { kind, name, held, .. } => (Some(held), self.labelled(kind, name)),
+            Step::LetGo { kind: "Deployment", held, .. } => (Some(held), deployment(Which::Source).map(|d| &d.held)),
+            Step::Relabel { kind, name, held, .. } | Step::LetGo { kind, name, held } => {
+                (Some(held), self.labelled(kind, name))
+            }
         };
         (held != is).then(|| format!("it expects {held:?}, and {is:?} was seen"))
     }
@@ -168,6 +171,7 @@ impl Check<'_> {
             }
             Step::Lock { .. } => look.locked_by().is_none(),
             Step::Unlock { .. } => look.is_locked(),
+            Step::LetGo { .. } => look.locked_by().is_none() && look.memory.phase.is_over(),
             Step::Autoscale { name, .. } => look.seen.hpas.iter().any(|h| h.name == *name && !h.owned),
             _ => true,
         };

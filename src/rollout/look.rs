@@ -318,6 +318,15 @@ impl<'a> Look<'a> {
         self.stop(Next::Wait(Waiting { on, until }), Some(word))
     }
 
+    /// Who has to move the original to a revision, and how that is done where it is known.
+    pub fn mover(&self, revision: &str) -> String {
+        let Some(source) = &self.seen.source else { return "the original".to_owned() };
+        match &source.owner {
+            Some(owner) => owner.to_move(&source.name, revision),
+            None => format!("whoever owns Deployment {} to move its template to {revision}", source.name),
+        }
+    }
+
     pub fn remember<T>(&self, change: impl FnOnce(&mut Memory)) -> Go<T> {
         let mut memory = self.memory.clone();
         change(&mut memory);

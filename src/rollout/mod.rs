@@ -20,6 +20,7 @@ pub mod memory;
 pub mod names;
 pub mod objects;
 mod outline;
+pub mod owner;
 mod phases;
 pub mod plan;
 pub mod preview;

@@ -100,8 +100,10 @@ fn finish(look: &Look, lines: &mut Vec<String>) {
                 lines.push("the second Deployment keeps its name, the original stays without pods".to_owned())
             }
             Promotion::AwaitExternal => {
+                let owner = look.seen.source.as_ref().and_then(|source| source.owner.as_ref());
                 lines.push(format!(
-                    "wait until whoever owns the original moves it to {}, then let it take over",
+                    "wait until {} moves the original to {}, then let it take over",
+                    owner.map_or("whoever owns it", |owner| owner.tool),
                     look.to()
                 ));
             }

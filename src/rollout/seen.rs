@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::owner::Owner;
 use crate::api::GatewayRolloutSpec;
 use crate::api::gateway_rollout::Level;
 
@@ -107,7 +108,9 @@ pub struct Deployment {
     pub strategy: Arc<Value>,
     pub min_ready_seconds: Option<i32>,
     /// The GitOps tool or installer that owns its template or replicas, from its managed fields and labels.
-    pub owner: Option<Arc<str>>,
+    pub owner: Option<Owner>,
+    /// Fields of its spec are recorded as ours, in `metadata.managedFields`.
+    pub written: bool,
     pub deleting: bool,
 }
 
@@ -221,6 +224,8 @@ pub struct Hpa {
     pub active: Option<bool>,
     /// An owner that would put back what we change: KEDA's ScaledObject.
     pub owned: bool,
+    /// As of a Deployment.
+    pub written: bool,
     /// As of a Service.
     pub pruned_with: Option<Arc<str>>,
 }

@@ -106,6 +106,13 @@ pub enum Step {
         held: Version,
         labels: Map,
     },
+    /// Our record of having written the spec of the source or of an autoscaler: with it, whoever applies server-side without force (Helm 4)
+    /// is refused a change of those fields for ever after.
+    LetGo {
+        kind: &'static str,
+        name: Arc<str>,
+        held: Version,
+    },
     /// The approval on the GatewayRollout, which has had its effect, is taken off.
     Consume {
         held: Version,
@@ -139,6 +146,7 @@ impl Step {
             Step::DropApart { .. } => "delete a pod that was set apart",
             Step::Autoscale { .. } => "change what the autoscaler scales, or how far down",
             Step::Relabel { .. } => "keep an object from going with the old revision",
+            Step::LetGo { .. } => "leave fields that were written to whoever owns them",
             Step::Consume { .. } => "take a used approval off",
             Step::DropRollout { .. } => "delete the GatewayRollout, whose time is over",
         }
@@ -166,6 +174,7 @@ impl Step {
             Step::DropApart { .. } => "rollout-drop-apart",
             Step::Autoscale { .. } => "rollout-autoscale",
             Step::Relabel { .. } => "rollout-relabel",
+            Step::LetGo { .. } => "rollout-let-go",
             Step::Consume { .. } => "rollout-consume",
             Step::DropRollout { .. } => "rollout-drop-rollout",
         }

@@ -17,6 +17,7 @@ pub mod view;
 
 mod control_plane;
 mod gateway;
+mod install;
 mod namespace;
 mod rollout;
 mod shift;

@@ -162,6 +162,7 @@ fn state(phase: &str) -> RolloutState {
         Some(Phase::Pending | Phase::Planned | Phase::Preflight) => RolloutState::Waiting,
         Some(Phase::Completed) => RolloutState::Completed,
         Some(Phase::Promoting) => RolloutState::Promoting,
+        Some(Phase::RollingBack) => RolloutState::RollingBack,
         Some(phase) if phase.is_over() => RolloutState::Ended,
         _ => RolloutState::Active,
     }

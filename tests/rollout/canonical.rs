@@ -83,8 +83,8 @@ impl World {
             let stale = of.map(|d| d.observed < d.generation);
             of.map(|d| (d.replicas, d.rev, d.paused, d.paced, d.ours, d.sets, stale)).hash(s);
         }
-        self.hpa.as_ref().map(|h| (h.target, h.min, h.desired)).hash(s);
-        (self.lock, self.original, self.copy.as_ref().map(|c| c.hash), self.former.is_some()).hash(s);
+        self.hpa.as_ref().map(|h| (h.target, h.min, h.desired, h.written)).hash(s);
+        (self.lock, self.written, self.original, self.copy.as_ref().map(|c| c.hash), self.former.is_some()).hash(s);
         (self.from_ready, self.from_installed, self.to_ready, self.gate).hash(s);
         (i64::from(self.clock) - i64::from(self.quiet)).min(OLD).hash(s);
         (

@@ -50,7 +50,7 @@ pub enum Fault {
     Drift,
     /// The source is scaled up by hand.
     ScaledUp,
-    /// GitOps puts the autoscaler back to the source.
+    /// GitOps or Helm puts the autoscaler back to the source, with its own minimum.
     HpaReset,
     /// A Deployment of the canary's name appears, before ours is made.
     Foreign,

@@ -274,7 +274,8 @@ impl World {
             }
             Fault::ScaledUp => self.deployment(Which::Source).is_some_and(|d| d.replicas <= self.config.pods),
             Fault::HpaReset => {
-                self.hpa.as_ref().is_some_and(|h| h.target != Which::Source) && memory.phase.is_forward()
+                let until = memory.phase.is_forward() || memory.phase == Phase::RollingBack;
+                self.hpa.as_ref().is_some_and(|h| h.target != Which::Source || h.min > 1) && until
             }
             Fault::Foreign => self.deployment(Which::Canary).is_none(),
             // Between its end and the lock of the way back nothing but the status knows what was, and a person is waited for.
@@ -455,7 +456,7 @@ impl World {
             }
             Fault::HpaReset => {
                 let hpa = self.hpa.as_mut().expect("there");
-                (hpa.target, hpa.version) = (Which::Source, hpa.version + 1);
+                (hpa.target, hpa.min, hpa.version) = (Which::Source, 1, hpa.version + 1);
             }
             Fault::Foreign => {
                 self.create(Which::Canary, Rev::Old);

@@ -234,6 +234,7 @@ impl World {
             strategy: Arc::clone(if d.paced { &s.paced } else { &s.plain }),
             min_ready_seconds: None,
             owner: None,
+            written: which == Which::Source && self.written,
             deleting: false,
         })
     }
@@ -249,6 +250,7 @@ impl World {
             desired: u32::from(hpa.desired),
             active: Some(true),
             owned: false,
+            written: hpa.written,
             pruned_with: None,
         })
     }

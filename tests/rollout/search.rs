@@ -272,6 +272,7 @@ fn judged(world: &World) -> Result<String, String> {
     let memory = &rollout.memory;
     need(!world.lock, "the lock is left")?;
     let hpa = world.hpa.as_ref();
+    need(!world.written && hpa.is_none_or(|h| !h.written), "what was written is still recorded as ours")?;
     let active = match memory.phase {
         Phase::Completed => {
             let kept = !world.config.is_in_place()

@@ -57,6 +57,7 @@ pub struct Deployment {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hpa {
     pub version: u16,
+    pub written: bool,
     pub target: Which,
     pub min: u8,
     pub desired: u8,
@@ -118,6 +119,8 @@ pub struct World {
     pub rollout: Option<Rollout>,
     pub deployments: [Option<Deployment>; 3],
     pub lock: bool,
+    /// The source's spec is recorded as ours.
+    pub written: bool,
     /// The baseline that stands beside the lock.
     pub kept: Option<Arc<str>>,
     pub pods: Vec<Pod>,
@@ -199,9 +202,10 @@ impl World {
             rollout: Some(rollout),
             deployments: [Some(source), None, None],
             lock: false,
+            written: false,
             kept: None,
             pods: Vec::new(),
-            hpa: config.hpa.then_some(Hpa { version: 1, target: Which::Source, min: 1, desired: n }),
+            hpa: config.hpa.then_some(Hpa { version: 1, written: false, target: Which::Source, min: 1, desired: n }),
             original: 1,
             copy: None,
             former: config.former.then_some(1),
@@ -360,6 +364,8 @@ impl World {
             | Step::DropApart { pod: name, held, .. } => self.held(&held.version, pod(name)),
             Step::Autoscale { held, .. } => self.held(&held.version, self.hpa.as_ref().map(|h| h.version)),
             Step::Relabel { .. } => self.pruned,
+            Step::LetGo { kind: "Deployment", held, .. } => self.held(&held.version, of(Which::Source)),
+            Step::LetGo { held, .. } => self.held(&held.version, self.hpa.as_ref().map(|h| h.version)),
         }
     }
 
@@ -425,15 +431,18 @@ impl World {
             Step::CreateStandby => self.create(Which::Standby, Rev::Old),
             Step::DropDeployment { which, .. } => self.drop_deployment(*which),
             Step::Scale { which, to, .. } => {
+                self.written |= *which == Which::Source;
                 let deployment = self.deployments[*which as usize].as_mut().expect("not refused");
                 deployment.replicas = u8::try_from(*to).expect("few");
                 (deployment.version, deployment.generation) = (deployment.version + 1, deployment.generation + 1);
             }
             Step::Retemplate { revision, .. } => {
                 let rev = if &**revision == "new" { Rev::New } else { Rev::Old };
+                self.written = true;
                 self.retemplate(rev);
             }
             Step::Pace { paused, .. } => {
+                self.written = true;
                 let source = self.source();
                 (source.version, source.generation) = (source.version + 1, source.generation + 1);
                 (source.paused, source.paced) = paused.map_or((false, false), |p| (p, true));
@@ -450,9 +459,18 @@ impl World {
                 let stays = self.config.broken == Broken::HpaStays;
                 let target = if stays { Which::Source } else { which(target) };
                 let hpa = self.hpa.as_mut().expect("not refused");
+                hpa.written = true;
                 (hpa.target, hpa.min, hpa.version) = (target, u8::try_from(*min).expect("few"), hpa.version + 1);
             }
             Step::Relabel { .. } => self.pruned = false,
+            Step::LetGo { kind: "Deployment", .. } => {
+                self.source().version += 1;
+                self.written = false;
+            }
+            Step::LetGo { .. } => {
+                let hpa = self.hpa.as_mut().expect("not refused");
+                (hpa.written, hpa.version) = (false, hpa.version + 1);
+            }
         }
         Ok(())
     }

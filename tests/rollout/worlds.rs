@@ -80,7 +80,8 @@ fn ways(w: &mut Worlds) {
     .bits = bit::DRY_RUN;
     let config = w.add("promotion", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort, Delete, Sick]);
     (config.hpa, config.pruned) = (true, true);
-    w.add("external", 1, short(&json!({"promotion": "AwaitExternal"})), &[Abort, Delete]);
+    // Helm writes the autoscaler anew, a moment after the template or at any other time.
+    w.add("external", 1, short(&json!({"promotion": "AwaitExternal"})), &[Abort, Delete, Fault::HpaReset]).hpa = true;
     let alone = json!({"standby": {"keep": false}});
     w.add("no standby", 1, short_with(&alone, &json!({"promotion": "PatchOriginal"})), &[Abort, Delete]).former = true;
     w.add("terminate", 2, short(&json!({"drain": {"mode": "Terminate"}})), &[Abort, Delete, Fault::EvictNew]);

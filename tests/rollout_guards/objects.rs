@@ -316,6 +316,19 @@ fn small_patches() {
     let service = of(Step::Relabel { kind: "Service", name: "igw".into(), held: held(), labels });
     assert_eq!(service["metadata"]["labels"], json!({"istio.io/rev": "1-24"}));
     assert_eq!(service["spec"], world.objects["Service/igw"]["spec"], "the Service itself is never written");
+    let mut world = world;
+    let by = |manager: &str, path: &str| json!({"manager": manager, "operation": "Update", "fieldsV1": {path: {}}});
+    let (helm, spec, notes) = (by("helm", "f:spec"), by("revguard", "f:spec"), by("revguard", "f:metadata"));
+    world.set("HorizontalPodAutoscaler/igw", "/metadata/managedFields", json!([helm, spec, notes]));
+    assert!(world.seen().hpas[0].written);
+    let let_go = Step::LetGo { kind: "HorizontalPodAutoscaler", name: "igw".into(), held: held() };
+    let (name, after) = patched(&world, &let_go);
+    assert_eq!(after["metadata"]["managedFields"], json!([helm, notes]));
+    world.objects.insert(name, after);
+    assert!(!world.seen().hpas[0].written);
+    // A list that is emptied is filled again by the API server.
+    world.set("HorizontalPodAutoscaler/igw", "/metadata/managedFields", json!([spec]));
+    assert!(!world.seen().hpas[0].written);
     let gone = written(&world, &Step::DropApart { pod: "p".into(), held: held(), cut: 0 }).change;
     let uid_only = Version { uid: "u".into(), version: "".into() };
     assert_eq!(gone, Change::Delete { held: uid_only, foreground: false });

@@ -23,7 +23,10 @@ fn pod(world: &mut World, like: &str, name: &str) -> String {
 fn an_injected_gateway() {
     let seen = world::injected().seen();
     let source = seen.source.as_ref().expect("the Deployment");
-    assert_eq!((&*source.name, source.replicas, source.ready, source.owner.as_deref()), ("igw", 2, 2, Some("Helm")));
+    assert_eq!(
+        (&*source.name, source.replicas, source.ready, source.owner.as_ref().map(|o| o.tool)),
+        ("igw", 2, 2, Some("Helm"))
+    );
     assert_eq!(source.template.revision.as_deref(), Some("1-23"));
     assert!(seen.canary.is_none() && seen.standby.is_none());
     let pods: Vec<_> = seen.pods.iter().map(|p| (&*p.name, p.of, p.revision.as_deref(), p.ready, &*p.node)).collect();

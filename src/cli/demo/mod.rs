@@ -112,12 +112,12 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         let client = Client::new(demo.address, demo.ca_pem())?;
         let paint = Paint::of(&std::io::stdout());
         let head = format!("revguard listens on https://{} (certificate made in memory)", demo.address);
-        println!("{}\n", super::text::broken(&head, ""));
+        line(&format!("{}\n", super::text::broken(&head, "")))?;
         let mut wrong = 0;
         let mut writes = 0;
         for step in steps().map_err(anyhow::Error::msg)? {
             if let Write::Event(changes) = &step.write {
-                println!("{}\n", paint.dim(&message(&format!("-- {}", step.title))));
+                line(&format!("{}\n", paint.dim(&message(&format!("-- {}", step.title)))))?;
                 for change in changes {
                     let (_, new) = world.merged(change)?;
                     world.put(new)?;
@@ -127,13 +127,12 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
             writes += 1;
             wrong += usize::from(!play(&mut world, &client, &step, writes, paint).await?);
         }
-        println!("{writes} writes judged over TLS, {} as expected", writes - wrong);
+        line(&format!("{writes} writes judged over TLS, {} as expected", writes - wrong))?;
         if options.serve {
-            println!(
-                "\nStill serving. A namespace with both labels, judged from another terminal:\n\n{}\n",
+            line(&format!(
+                "\nStill serving. A namespace with both labels, judged from another terminal:\n\n{}\n\nCtrl-C ends it.",
                 demo.curl()?
-            );
-            println!("Ctrl-C ends it.");
+            ))?;
             tokio::signal::ctrl_c().await?;
         }
         demo.stop().await;
@@ -175,15 +174,15 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
     };
     let answer = client.validate(body).await?;
     let response = &answer["response"];
-    println!("{}\n$ {}", paint.bold(&message(&format!("{number}. {}", step.title))), step.types);
+    line(&format!("{}\n$ {}", paint.bold(&message(&format!("{number}. {}", step.title))), step.types))?;
     for warning in response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let line = message(&format!("Warning: {warning}"));
-        println!("{}{}", paint.yellow("Warning:"), line.trim_start_matches("Warning:"));
+        let told = message(&format!("Warning: {warning}"));
+        line(&format!("{}{}", paint.yellow("Warning:"), told.trim_start_matches("Warning:")))?;
     }
     let document = world.read(&named)?;
     let allowed = response["allowed"] == true;
     if allowed {
-        println!("{}", paint.green(&done(&document, &step.write)));
+        line(&paint.green(&done(&document, &step.write)))?;
         match after {
             Some(raw) => world.put(raw)?,
             None => world.remove(&document.object.id()),
@@ -193,16 +192,20 @@ async fn play(world: &mut World, client: &Client, step: &Step, number: usize, pa
         let webhook = webhook_of(document.object.kind());
         let refused = "Error from server (Forbidden):";
         let told = message(&format!("{refused} admission webhook {webhook:?} denied the request: {why}"));
-        println!("{}{}", paint.red(refused), told.trim_start_matches(refused));
+        line(&format!("{}{}", paint.red(refused), told.trim_start_matches(refused)))?;
     }
     let denied: Vec<&str> =
         response["auditAnnotations"]["denied"].as_str().unwrap_or("").split(',').filter(|c| !c.is_empty()).collect();
     let right = response["uid"] == uid.as_str() && denied == step.expect && allowed == step.expect.is_empty();
     if !right {
-        println!("{} expected {:?}, got {denied:?}", paint.red("UNEXPECTED:"), step.expect);
+        line(&format!("{} expected {:?}, got {denied:?}", paint.red("UNEXPECTED:"), step.expect))?;
     }
-    println!();
+    line("")?;
     Ok(right)
+}
+
+fn line(text: &str) -> Result<(), Failure> {
+    super::print(format!("{text}\n").as_bytes()).map(drop)
 }
 
 fn kind(world: &World, raw: &Value) -> Result<Kind, Failure> {

@@ -231,7 +231,12 @@ fn holds(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp
         && status.pause.is_none()
         && !status.phase.is_over()
     {
-        let _ = write!(out, "\n{}", wrapped(&format!("now: {}", ready.message), ""));
+        let (message, commands) = ready.message.split_once('\n').unwrap_or((&ready.message, ""));
+        let _ = write!(out, "\n{}", wrapped(&format!("now: {message}"), ""));
+        // A command stays in one piece, so that it can be pasted.
+        commands.lines().for_each(|line| {
+            let _ = writeln!(out, "  {line}");
+        });
     }
     for metric in status.metrics.iter().filter(|m| m.result != "Passed") {
         out.push_str(&wrapped(&format!("metric {}: {}, {}", metric.name, metric.result, metric.message), "  "));
@@ -354,16 +359,24 @@ held by AlertFiring for 3m
 
     #[test]
     fn what_nothing_holds_says_what_it_waits_for() {
-        let rollout = rollout(serde_json::json!({
-            "state": "Pending", "phase": "Pending",
-            "conditions": [{
-                "type": "Ready", "status": "False", "reason": "Pending", "lastTransitionTime": "2026-01-01T00:00:00Z",
-                "message": "waiting for an answer from Prometheus: http://p:9090 did not answer within 10s",
-            }],
-        }));
-        let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
+        let said = |message: &str| {
+            let rollout = rollout(serde_json::json!({
+                "state": "Pending", "phase": "Pending",
+                "conditions": [{
+                    "type": "Ready", "status": "False", "reason": "Pending",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "message": message,
+                }],
+            }));
+            whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF)
+        };
+        let text = said("waiting for an answer from Prometheus: http://p:9090 did not answer within 10s");
         let expected = "\nnow: waiting for an answer from Prometheus: http://p:9090 did not answer within\n10s\n";
         assert!(text.contains(expected), "{text}");
+        // What is to be pasted stays in one piece.
+        let command =
+            format!("helm upgrade public istio/gateway -n ingress --set-string revision=1-24{}", " --x".repeat(9));
+        let text = said(&format!("waiting for Helm:\n{command}"));
+        assert!(text.contains(&format!("\nnow: waiting for Helm:\n  {command}\n")), "{text}");
     }
 
     #[test]

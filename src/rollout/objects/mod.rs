@@ -140,6 +140,7 @@ pub fn step(step: &Step, seen: &Seen, raw: &Raw) -> Result<Written, Impossible> 
         Step::SetApart { pod, held, key, since } => writer.set_apart(pod, held, (key, *since))?,
         Step::Autoscale { name, held, target, min } => writer.autoscale(name, held, (target, *min)),
         Step::Relabel { kind, name, held, labels } => writer.relabel((*kind, name), held, labels)?,
+        Step::LetGo { kind, name, held } => writer.let_go((*kind, name), held)?,
         Step::Consume { held } => writer.consume(held),
         Step::DropRollout { held } => ("GatewayRollout", seen.rollout.name.clone(), gone(held, false)),
     };

@@ -16,6 +16,7 @@ use crate::rollout::names::APART;
 use crate::rollout::read::json::Json;
 use crate::rollout::read::pods::DELETION_COST;
 use crate::rollout::read::raw::mesh_config;
+use crate::rollout::read::workload::is_ours;
 use crate::rollout::read::{self, FINALIZER, Listed, Raw};
 use crate::rollout::seen::{Map, Seen, Version};
 use crate::rollout::step::Which;
@@ -203,17 +204,28 @@ impl Writer<'_> {
         patch("HorizontalPodAutoscaler", name, held, operations)
     }
 
+    /// The values stay, and are nobody's: whoever applies them next owns them.
+    pub fn let_go(&self, (kind, name): (&'static str, &Arc<str>), held: &Version) -> Result<Parts, Impossible> {
+        let object = self.of(kind, name)?;
+        let others = object["metadata"].list("managedFields").iter().filter(|w| !is_ours(w));
+        let others: Vec<&Value> = others.collect();
+        Ok(patch(kind, name, held, vec![json!({"op": "replace", "path": "/metadata/managedFields", "value": others})]))
+    }
+
+    fn of(&self, kind: &'static str, name: &str) -> Result<&Value, Impossible> {
+        match read::TABLE.iter().find(|r| r.kind == kind).map(|r| r.listed) {
+            Some(listed) => self.object(listed, name),
+            None => Err(Impossible::Missing(format!("kind {kind}"))),
+        }
+    }
+
     pub fn relabel(
         &self,
         (kind, name): (&'static str, &Arc<str>),
         held: &Version,
         labels: &Map,
     ) -> Result<Parts, Impossible> {
-        let listed = read::TABLE.iter().find(|r| r.kind == kind).map(|r| r.listed);
-        let object = match listed {
-            Some(listed) => self.object(listed, name)?,
-            None => return Err(Impossible::Missing(format!("kind {kind}"))),
-        };
+        let object = self.of(kind, name)?;
         let entries: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         Ok(patch(kind, name, held, set(object, "/metadata/labels", &entries)))
     }

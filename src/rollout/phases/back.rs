@@ -162,6 +162,6 @@ fn parallel(look: &Look) -> Go {
     if ours_to_patch {
         return look.slow(format!("Deployment {} to be without pods", source.name));
     }
-    let on = format!("whoever owns Deployment {} to move its template back", source.name);
-    look.wait_as("AwaitingExternal", on, None)
+    let from = look.memory.from.as_deref().unwrap_or("the old revision");
+    look.wait_as("AwaitingExternal", look.mover(from), None)
 }

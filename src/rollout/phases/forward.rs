@@ -64,6 +64,7 @@ pub fn promoting(look: &Look) -> Go {
     if !look.is_source_new() {
         // Until the original can take over, the second Deployment carries everything.
         look.grow(Which::Canary, look.floor())?;
+        look.hand(Which::Canary)?;
         look.shrink(Which::Source, 0)?;
         look.await_still()?;
         look.may_move()?;
@@ -88,9 +89,7 @@ fn await_external(look: &Look) -> Go {
     if look.now >= again {
         return look.remember(|m| look.begin(m));
     }
-    let name = look.seen.source.as_ref().map_or("", |s| &*s.name);
-    let on = format!("whoever owns Deployment {name} to move its template to {}", look.to());
-    look.wait_as("AwaitingExternal", on, Some(again))
+    look.wait_as("AwaitingExternal", look.mover(look.to()), Some(again))
 }
 
 pub fn finalizing(look: &Look) -> Go {

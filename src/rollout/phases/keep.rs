@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::api::rollout_status::Phase;
-use crate::rollout::look::{GO, Go, Look};
+use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::Reason;
 use crate::rollout::step::{Step, Which};
 
@@ -52,6 +54,26 @@ pub fn copy_config(look: &Look) -> Go {
 pub fn unlock(look: &Look) -> Go {
     let Some(source) = look.seen.source.as_ref().filter(|_| look.is_locked()) else { return GO };
     look.act(Step::Unlock { held: source.held.clone() })
+}
+
+/// How long after the end it is tried, so that an API server which keeps its own record is not asked for ever.
+const LETTING_GO: SignedDuration = SignedDuration::from_secs(60);
+
+/// What was written belongs to whoever owns the object, from now on.
+pub fn let_go(look: &Look) -> Go {
+    let late = look.memory.finished.is_none_or(|finished| look.now >= after(finished, LETTING_GO));
+    if late || look.locked_by().is_some() {
+        return GO;
+    }
+    if let Some(source) = look.seen.source.as_ref().filter(|source| source.written) {
+        return look.act(Step::LetGo { kind: "Deployment", name: source.name.clone(), held: source.held.clone() });
+    }
+    match look.seen.hpas.iter().find(|hpa| hpa.written && !hpa.owned) {
+        Some(hpa) => {
+            look.act(Step::LetGo { kind: "HorizontalPodAutoscaler", name: hpa.name.clone(), held: hpa.held.clone() })
+        }
+        None => GO,
+    }
 }
 
 /// What was made is removed.

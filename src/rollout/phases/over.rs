@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::before::recover;
-use super::keep::{copy_config, remove, unlock};
+use super::keep::{copy_config, let_go, remove, unlock};
 use crate::api::gateway_rollout::{OnDelete, Until};
 use crate::api::rollout_status::Phase;
 use crate::rollout::look::{GO, Go, Look, after, pods};
@@ -14,6 +14,7 @@ pub fn completed(look: &Look) -> Go {
     if look.spec().abort && way_back(look).is_ok() {
         return look.back(Reason::Aborted, "spec.abort is set".to_owned());
     }
+    let_go(look)?;
     unlock(look)?;
     if is_still_on(look) {
         copy_config(look)?;
@@ -107,6 +108,7 @@ pub fn way_back(look: &Look) -> Result<(), (&'static str, String)> {
 }
 
 pub fn rolled_back(look: &Look) -> Go {
+    let_go(look)?;
     unlock(look)?;
     // A late write may have made it anew.
     if look.memory.baseline.is_some() && look.deployment(Which::Canary).is_none_or(|d| d.replicas == 0) {
@@ -196,6 +198,7 @@ pub fn deleting(look: &Look) -> Go {
         let on = format!("{} set apart to finish what they have", pods(look.apart));
         return look.wait_as("Deleting", on, look.apart_until());
     }
+    let_go(look)?;
     unlock(look)?;
     look.act(Step::Release { held: look.seen.rollout.held.clone() })
 }

@@ -9,6 +9,7 @@ use super::fresh::{labels, selector};
 use super::json::Json;
 use super::pods::selects;
 use super::raw::{Listed, Raw, mesh_config};
+use super::workload::is_written;
 use crate::api::gateway_rollout::Flavor;
 use crate::model::key;
 use crate::rollout::digest;
@@ -120,6 +121,7 @@ fn hpa(object: &Value) -> Hpa {
         desired: object["status"].count("desiredReplicas").unwrap_or(0),
         active: object.condition("ScalingActive").map(|(status, _)| status == "True"),
         owned: keeper(object).is_some(),
+        written: is_written(object),
         pruned_with: pruned_with(object),
     }
 }

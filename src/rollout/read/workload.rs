@@ -9,6 +9,7 @@ use crate::api::gateway_rollout::Flavor;
 use crate::model::workload::PROXY;
 use crate::model::{self, ConfigMap, Kind, Object, key};
 use crate::rollout::digest;
+use crate::rollout::owner::{Owner, Release};
 use crate::rollout::seen::{Deployment, Template};
 use crate::snapshot::Snapshot;
 use crate::wire::manifest::typed;
@@ -36,7 +37,8 @@ pub fn deployment(object: &Value, fresh: &Snapshot) -> Deployment {
         template: Arc::new(template(&spec["template"], object.namespace(), fresh)),
         strategy: Arc::new(spec["strategy"].clone()),
         min_ready_seconds: spec["minReadySeconds"].as_i64().and_then(|n| i32::try_from(n).ok()),
-        owner: owner(object).map(Arc::from),
+        owner: owner(object),
+        written: is_written(object),
         deleting: object.is_deleting(),
     }
 }
@@ -151,13 +153,39 @@ const MARKS: [(&str, &str); 7] = [
 
 /// The GitOps tool or installer that will write a Deployment's template again: by its mark, else by who owns the fields. The label
 /// `app.kubernetes.io/managed-by: Helm` alone says nothing, because istioctl stamps it as well.
-pub fn owner(object: &Value) -> Option<&'static str> {
+pub fn owner(object: &Value) -> Option<Owner> {
     let marked = |key: &str| object.label(key).is_some() || object.annotation(key).is_some();
     let by_mark = MARKS.iter().find(|(key, _)| marked(key)).map(|(_, name)| *name);
-    by_mark.or_else(|| {
-        let writers = object["metadata"].list("managedFields").iter();
-        writers.filter(|w| owns(w, &["f:spec", "f:template"]) || owns(w, &["f:spec", "f:replicas"])).find_map(tool)
-    })
+    let writers = || object["metadata"].list("managedFields").iter();
+    let tool = by_mark.or_else(|| {
+        writers().filter(|w| owns(w, &["f:spec", "f:template"]) || owns(w, &["f:spec", "f:replicas"])).find_map(tool)
+    })?;
+    Some(Owner { tool, release: (tool == "Helm").then(|| release(object)).flatten() })
+}
+
+/// The release of Helm's that a person upgrades.
+fn release(object: &Value) -> Option<Release> {
+    let (name, namespace) = (object.annotation(key::HELM_RELEASE)?, object.annotation(key::HELM_RELEASE_NAMESPACE)?);
+    let writers = object["metadata"].list("managedFields").iter();
+    let applied = writers.filter(|w| tool(w) == Some("Helm")).any(|w| w.text("operation") == "Apply");
+    // `gateway-1.24.0`: a version begins with a digit.
+    let chart = object.label("helm.sh/chart").map(|chart| {
+        let version =
+            chart.char_indices().find(|(i, c)| *c == '-' && chart[i + 1..].starts_with(|c: char| c.is_ascii_digit()));
+        version.map_or(chart, |(at, _)| &chart[..at])
+    });
+    Some(Release { name: Arc::from(name), namespace: Arc::from(namespace), chart: chart.map(Arc::from), applied })
+}
+
+/// An entry of `managedFields` that says that we have written the spec.
+pub fn is_ours(writer: &Value) -> bool {
+    writer.text("manager") == key::FIELD_MANAGER && owns(writer, &["f:spec"])
+}
+
+/// Fields of its spec are recorded as ours, beside what others have written.
+pub fn is_written(object: &Value) -> bool {
+    let writers = object["metadata"].list("managedFields");
+    writers.iter().any(is_ours) && !writers.iter().all(is_ours)
 }
 
 /// The tool behind one entry of `managedFields`.
@@ -194,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_owner_is_told_by_its_mark_or_by_its_fields() {
-        let by = |meta: Value| owner(&json!({"metadata": meta}));
+        let by = |meta: Value| owner(&json!({"metadata": meta})).map(|owner| owner.tool);
         let istioctl = json!({"labels": {"app.kubernetes.io/managed-by": "Helm"}, "managedFields": [
             {"manager": "istio-operator", "fieldsV1": {"f:spec": {"f:template": {}}}}]});
         assert_eq!(by(istioctl), None);
@@ -205,5 +233,19 @@ mod tests {
             |fields: Value| by(json!({"managedFields": [{"manager": "kustomize-controller", "fieldsV1": fields}]}));
         assert_eq!(written(json!({"f:spec": {"f:template": {"f:spec": {}}}})), Some("Flux (kustomize-controller)"));
         assert_eq!(written(json!({"f:metadata": {"f:labels": {}}})), None);
+    }
+
+    #[test]
+    fn a_release_says_its_chart_and_how_it_is_written() {
+        let read = |operation: &str| {
+            let owner = owner(&json!({"metadata": {
+                "labels": {"helm.sh/chart": "my-gateway-1.24.0-beta.1"},
+                "annotations": {"meta.helm.sh/release-name": "igw", "meta.helm.sh/release-namespace": "gw"},
+                "managedFields": [{"manager": "helm", "operation": operation, "fieldsV1": {}}],
+            }}));
+            owner.and_then(|owner| owner.release).map(|r| (r.chart, r.applied))
+        };
+        assert_eq!(read("Apply"), Some((Some(Arc::from("my-gateway")), true)));
+        assert_eq!(read("Update"), Some((Some(Arc::from("my-gateway")), false)));
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
-use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, key};
+use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, Version, key};
 use crate::rules::names::few;
 use crate::rules::view::kubectl;
-use crate::rules::{Finding, Operation, Severity, View};
+use crate::rules::{Finding, Operation, Severity, View, install};
 use crate::snapshot::mesh::ControlPlane;
 use crate::snapshot::usage::{Usage, Use};
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
@@ -42,7 +42,10 @@ const NAMED: usize = 5;
 /// What ends a use that no label shows.
 const BY_DEFAULT: &str =
     "(in use while spec.values.sidecarInjectorWebhook.enableNamespacesByDefault of its Istio or IstioRevision is true)";
-/// What most people want who remove the only control plane that can serve its users.
+/// What most people want who remove the only control plane that can serve its users is its successor.
+const NEXT: &str =
+    "(no other control plane can take over yet; once that one runs, this same command says how to move there)";
+/// The same, where its version is not known.
 const NEXT_FIRST: &str = "install the next revision first: no other control plane \
     can take over; then this same command says how to move there";
 /// The rest of the fix, for who wants no mesh any more.
@@ -143,8 +146,12 @@ impl Loss<'_> {
             lines.push(format!("(and {more} more of the same kind)"));
         }
         if target.is_none() {
+            let first = match version(cluster, self.revision) {
+                Some(version) => vec![install::beside(self.revision, version.plus(1), view), NEXT.to_owned()],
+                None => vec![NEXT_FIRST.to_owned()],
+            };
             let without = (!lines.is_empty()).then(|| OUT_OF_THE_MESH.to_owned());
-            lines.splice(0..0, std::iter::once(NEXT_FIRST.to_owned()).chain(without));
+            lines.splice(0..0, first.into_iter().chain(without));
         }
         // With a namespace everything stays that would have gone.
         if deletes && kind != Kind::Namespace {
@@ -164,6 +171,7 @@ impl Loss<'_> {
         };
         let operated = matches!(kind, Kind::SailIstio | Kind::SailRevision | Kind::IstioLifecycle);
         let again = match self.meta.helm_release() {
+            _ if install::is_of_sail(self.meta) => "nothing to do, Sail's operator writes it again".to_owned(),
             _ if operated => "nothing to do, the operator does it while this object stays".to_owned(),
             // Applied by hand, objects would lack the marks by which Helm removes them the next time. A rollback also takes the
             // release out of its state of being uninstalled, and has to be told the revision where there is only one.
@@ -253,6 +261,11 @@ fn gone(cluster: &Snapshot, revision: &RevisionName) -> Vec<String> {
 /// It is installed, and not going with its namespace.
 fn stays(plane: &ControlPlane, cluster: &Snapshot) -> bool {
     plane.installed && !plane.namespaces.iter().all(|ns| cluster.is_ending(ns))
+}
+
+/// Of a control plane, as its image or its custom resource tells it.
+fn version(cluster: &Snapshot, revision: &RevisionName) -> Option<Version> {
+    cluster.control_planes().ok()?.get(revision)?.version
 }
 
 /// Where users can move: the newest other control plane whose istiod is there.

@@ -20,7 +20,7 @@ use super::follow;
 use crate::model::{Namespace, RevisionName, Version, key};
 use crate::rules::finding::label;
 use crate::rules::names::few;
-use crate::rules::{Check, Field, Finding, Found, Old, Rule, View, shift};
+use crate::rules::{Check, Field, Finding, Found, Old, Rule, View, install, shift};
 use crate::snapshot::attach::Proxies;
 
 pub static RULE: Rule = Rule {
@@ -33,7 +33,7 @@ pub static RULE: Rule = Rule {
 };
 
 /// What Istio tests as one step (`TestCanaryUpgradeFromTwoMinorRelease`).
-const MOST: i32 = 2;
+const MOST: u16 = 2;
 
 fn check(namespace: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Found {
     let Some(old) = old.get() else { return Ok(Vec::new()) };
@@ -63,7 +63,8 @@ fn check(namespace: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Fou
             .filter_map(|p| p.version.and_then(|from| Some((to.minors_after(from)?, from, p))))
             .collect();
         let name = &namespace.meta.name;
-        let ahead: Vec<_> = far.iter().filter(|(minors, ..)| *minors > MOST).collect();
+        let most = i32::from(MOST);
+        let ahead: Vec<_> = far.iter().filter(|(minors, ..)| *minors > most).collect();
         if let Some((minors, from, _)) = ahead.iter().max_by_key(|(minors, ..)| *minors) {
             let step = Step { from: *from, to, target };
             findings.push(Finding::deny(label(changed), value).says(
@@ -76,7 +77,7 @@ fn check(namespace: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Fou
                 fix(old, &step, view),
             ));
         }
-        let behind: Vec<_> = far.iter().filter(|(minors, ..)| *minors < -MOST).collect();
+        let behind: Vec<_> = far.iter().filter(|(minors, ..)| *minors < -most).collect();
         if let Some((minors, from, _)) = behind.iter().min_by_key(|(minors, ..)| *minors) {
             findings.push(Finding::warn(label(changed), value).says(
                 format!("{name:?} goes back from {from} to {to}, {} minors, with {}", minors.abs(), proxies(&behind)),
@@ -107,23 +108,21 @@ struct Step<'a> {
 fn fix(namespace: &Namespace, step: &Step<'_>, view: &View<'_>) -> String {
     let cluster = view.before();
     let planes = cluster.control_planes().unwrap_or_default();
-    let near = |v: Version| v.minors_after(step.from).is_some_and(|m| (1..=MOST).contains(&m)) && v < step.to;
+    let near =
+        |v: Version| v.minors_after(step.from).is_some_and(|m| (1..=i32::from(MOST)).contains(&m)) && v < step.to;
     let between = planes
         .iter()
         .filter(|(r, p)| p.installed && cluster.is_served(r.as_str()).unwrap_or(false) && *r != step.target)
         .filter_map(|(r, p)| Some((p.version.filter(|v| near(*v))?, r)))
         .max_by_key(|(version, _)| *version);
-    let next = format!("{}.{}", step.from.major, i32::from(step.from.minor) + MOST);
-    let (install, through) = match between {
+    let (first, through) = match between {
         Some((_, revision)) => (None, revision.to_string()),
         None => {
-            let named = next.replace('.', "-");
-            let line =
-                format!("istioctl install --revision {named} --set profile=minimal # with the istioctl of {next}");
-            (Some(line), named)
+            let next = step.from.plus(MOST);
+            (Some(install::beside(step.target, next, view)), install::named(next))
         }
     };
-    let mut lines: Vec<String> = install.into_iter().collect();
+    let mut lines: Vec<String> = first.into_iter().collect();
     lines.push(follow(namespace, &through));
     lines.push(format!("kubectl rollout restart deployment -n {}", namespace.meta.name));
     lines.push(format!("(then on to {} in the same way)", step.target));

@@ -5,7 +5,7 @@
 //! has them in its hands:
 //!
 //! - the revision, the proxy's image or the mesh configuration of its template changes: denied. A rollout that waits for whoever
-//!   owns the template (`AwaitExternal`) lets the new revision in when it promotes;
+//!   owns the template (`AwaitExternal`) lets the new revision in when it promotes, and the old one on its way back;
 //! - it is deleted, scaled to 0, or a paused one is resumed: denied;
 //! - revguard's annotations on it are taken off: denied;
 //! - anything else of the template, or the replicas, change: a warning. With `capacity.mode: Manual` replicas are yours.
@@ -25,7 +25,7 @@
 
 use super::{hands_off, named, object};
 use crate::model::workload::PROXY;
-use crate::model::{ConfigMap, Kind, Object, Role, Rollout, RolloutState, Template, Workload, key};
+use crate::model::{ConfigMap, Kind, Object, Role, Rollout, Template, Workload, key};
 use crate::rules::finding::annotation;
 use crate::rules::names::if_known;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
@@ -93,11 +93,9 @@ fn moved(old: &Template, new: &Template) -> Option<(&'static str, String, String
 
 /// Whoever owns the original was asked to bring it to the new revision, and does.
 fn is_awaited(it: &Held<'_>, new: &Workload, view: &View<'_>) -> bool {
-    let asked = it.role == Role::Source
-        && it.rollout.state == RolloutState::Promoting
-        && matches!(it.rollout.promotion.as_str(), "AwaitExternal" | "Auto");
+    let awaited = it.rollout.awaited().filter(|_| it.role == Role::Source);
     let leads = || view.before().target_of(new).ok().flatten().and_then(|t| t.revision);
-    asked && leads().is_some_and(|r| r.as_str() == it.rollout.to.as_str())
+    awaited.is_some_and(|awaited| leads().is_some_and(|revision| revision.as_str() == awaited))
 }
 
 /// A Deployment in the hands of a rollout.

@@ -8,7 +8,8 @@
 //! - changes `minReplicas` of the gateway's own one: a warning;
 //! - creates or widens a PodDisruptionBudget so that a pod of theirs has two: denied.
 //!
-//! With `capacity.mode: Manual` autoscalers are yours.
+//! With `capacity.mode: Manual` autoscalers are yours. A rollout that waits for whoever owns the Deployment (`AwaitExternal`) lets them
+//! point the autoscaler at it as well: Helm writes both.
 //!
 //! ## Why
 //! The rollout hands the one autoscaler from the old Deployment to the new one in a single write, and keeps its minimum at what
@@ -85,6 +86,10 @@ fn autoscaler(hpa: &Hpa, old: Old<'_, Hpa>, view: &View<'_>) -> Found {
             )]);
         };
         let (was, is) = (it.is_counted_by(before, cluster), it.is_counted_by(hpa, cluster));
+        // The rollout takes it into its hands again there, and it rests while the original has no pods.
+        if it.rollout.awaited().is_some() && it.rollout.deployment() == Some(&hpa.target_name) {
+            continue;
+        }
         if (was || is) && before.target_name != hpa.target_name {
             return Ok(vec![Finding::deny("spec.scaleTargetRef", hpa.target_name.as_str()).says(
                 format!(

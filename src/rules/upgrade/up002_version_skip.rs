@@ -25,7 +25,7 @@
 
 use super::moves::{self, Move};
 use crate::model::{Kind, Lifecycle, Operator, Sail, Version, Workload};
-use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View};
+use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View, install};
 
 pub static RULE: Rule = Rule {
     code: "UP002",
@@ -91,7 +91,7 @@ fn canary(step: &Move, view: &View<'_>) -> Option<Finding> {
         "proxies that move from one to the other would skip versions that Istio does not support to skip.",
         format!(
             "{}\n(go by {}: move and restart the workloads at each step)",
-            install(path.get(1).copied().unwrap_or(to), view),
+            install::beside(nearest, path.get(1).copied().unwrap_or(to), view),
             between.join(", ")
         ),
     ))
@@ -151,27 +151,10 @@ fn path(from: Version, to: Version, most: i32) -> Vec<Version> {
     path
 }
 
-/// Installs a version under a name of its own.
-fn install(version: Version, view: &View<'_>) -> String {
-    let (object, named) = (view.kubectl(), format!("{}-{}", version.major, version.minor));
-    match view.kind() {
-        Kind::IstioLifecycle => format!(
-            "kubectl edit {object}\n\
-             (add an installation: revision: {named}, a tag of {version}, defaultRevision: false)"
-        ),
-        Kind::SailIstio if view.operation == Operation::Update => format!(
-            "kubectl patch {object} --type merge -p \
-             '{{\"spec\":{{\"version\":\"v{version}-latest\",\"updateStrategy\":{{\"type\":\"RevisionBased\"}}}}}}'"
-        ),
-        Kind::SailIstio | Kind::SailRevision => format!("in the manifest: spec.version: v{version}-latest"),
-        _ => format!("istioctl install --revision {named} --set profile=minimal # with the istioctl of {version}"),
-    }
-}
-
 /// The same version beside what runs, and how what follows a tag comes to it.
 fn beside(step: &Move, view: &View<'_>) -> String {
-    let mut lines = vec![install(step.to, view)];
-    let named = format!("{}-{}", step.to.major, step.to.minor);
+    let mut lines = vec![install::beside(&step.revision, step.to, view)];
+    let named = install::named(step.to);
     if !matches!(view.kind(), Kind::SailIstio | Kind::SailRevision) {
         let tags = view.before().tags_of(&step.revision);
         lines.extend(tags.iter().map(|tag| format!("istioctl tag set {tag} --revision {named} --overwrite")));

@@ -274,6 +274,13 @@ impl Stage {
         }
         let hpa = self.get(&self.hpa()).await?;
         anyhow::ensure!(hpa["spec"]["scaleTargetRef"]["name"] == GW && hpa["spec"]["minReplicas"] == 1, "{hpa}");
+        // Whoever applies without force next, as Helm does, is not refused a change.
+        for object in [&source, &hpa] {
+            let writers = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+            let ours = |w: &&Value| w["manager"] == "revguard" && !w["fieldsV1"]["f:spec"].is_null();
+            let left: Vec<&Value> = writers.filter(ours).collect();
+            anyhow::ensure!(left.is_empty(), "fields are still recorded as ours: {left:?}");
+        }
         for path in [self.deployment(CANARY), self.deployment(OLD), self.core("configmaps", "istio-1-24")] {
             anyhow::ensure!(self.is_gone(&path).await?, "{path} was left behind");
         }

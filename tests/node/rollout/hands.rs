@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Every write of a rollout that is not one of an update in place.
-const BOUNDARIES: [&str; 21] = [
+const BOUNDARIES: [&str; 22] = [
     "rollout-hold",
     "rollout-release",
     "rollout-lock",
@@ -56,12 +56,13 @@ const BOUNDARIES: [&str; 21] = [
     "rollout-drop-apart",
     "rollout-autoscale",
     "rollout-relabel",
+    "rollout-let-go",
     "rollout-drop-rollout",
     "rollout-remember",
     "rollout-status",
 ];
 
-/// Both sides of each, and what comes in the middle of a batch or a phase: 50 places in all.
+/// Both sides of each, and what comes in the middle of a batch or a phase: 52 places in all.
 fn places() -> Vec<String> {
     let sides = BOUNDARIES.iter().flat_map(|name| ["before", "after"].map(|side| format!("{name}:{side}")));
     let later = [
@@ -100,7 +101,7 @@ async fn a_controller_killed_at_every_boundary_loses_nothing(machine: &'static M
 
 async fn killed(machine: &'static Machine, control: &Tally) -> Result<()> {
     let places = places();
-    ensure!(places.len() == 50, "{} places", places.len());
+    ensure!(places.len() == 52, "{} places", places.len());
     let armed = Armed::at(machine, &places).await?;
     let came = until_used(machine, &armed).await;
     let killed = armed.disarm().await;

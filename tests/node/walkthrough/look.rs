@@ -63,13 +63,17 @@ async fn found(t: &mut Terminal) -> Result<()> {
     let reports = ["payments", "legacy", "default", "istio-system", "gloo-mesh"];
     t.until("kubectl get policyreports -A", &reports).await?;
     t.until("kubectl get clusterpolicyreport revguard -o jsonpath='{range .results[*]}{.policy} {.result} {.message}{\"\\n\"}{end}'", &["VW002"]).await?;
+    t.page.say("And in Prometheus, by rule and level, as soon as it has stood for a minute:");
+    t.once(&prometheus("sum by (code, level) (revguard_audit_findings) > 0"), &["VW002", "NS001", "GW007"]).await?;
     t.page.say("Prometheus fires what comes with the chart (`PaymentsDown`, which is quiet, is the shop's own):");
-    t.once(
-        "kubectl exec -n monitoring deployment/prometheus -- /promtool query instant http://localhost:9090 'ALERTS{alertstate=\"firing\"}'",
-        &["RevguardValidatorDangling"],
-    )
-    .await?;
+    t.once(&prometheus("ALERTS{alertstate=\"firing\"}"), &["RevguardValidatorDangling"]).await?;
     Ok(())
+}
+
+fn prometheus(query: &str) -> String {
+    format!(
+        "kubectl exec -n monitoring deployment/prometheus -- /promtool query instant http://localhost:9090 '{query}'"
+    )
 }
 
 async fn mended(t: &mut Terminal) -> Result<()> {

@@ -5,6 +5,7 @@
 //! stand-ins. Each chapter begins with what the one before has left.
 
 mod enforce;
+mod fresh;
 mod leave;
 mod look;
 mod mesh;
@@ -33,7 +34,7 @@ const INTRODUCTION: &str = "
 
 Every command of this page was typed as it stands here, and what is below it is what came back: `make walkthrough` does it again on a real Kubernetes
 node and fails when the story no longer holds (`UPDATE=1 make walkthrough` writes the page). Ages, addresses and the random ends of
-pod names are made the same; nothing else is touched.
+pod names are made the same, and of what cargo and the demonstration say the middle is left out; nothing else is touched.
 
 The gateways run a real Envoy, and requests come through them from the first command to the last. istiod is a stand-in that serves, injects and
 configures as far as is needed, installed by a chart of the same shape as Istio's (`istio/istiod` here); `istioctl` is a script that knows `tag set`.
@@ -59,6 +60,7 @@ async fn the_story_holds(machine: &'static Machine) -> Result<()> {
 
 async fn story(machine: &'static Machine, terminal: &mut Terminal) -> Result<()> {
     terminal.page.say(INTRODUCTION);
+    fresh::tell(terminal).await.context("from a clone")?;
     look::tell(terminal).await.context("looking")?;
     enforce::tell(terminal).await.context("enforcing")?;
     upgrade::tell(machine, terminal).await.context("the upgrade")?;

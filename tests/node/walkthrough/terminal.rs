@@ -5,10 +5,11 @@
 //! tried again, and only the last try is told.
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::page::Page;
@@ -25,8 +26,8 @@ const COURSE: Duration = Duration::from_secs(420);
 /// So many lines that did not do what they should are enough.
 const ENOUGH: usize = 6;
 
-/// The longest that one line may take: a rollout is watched to its end.
-const AT_MOST: Duration = Duration::from_secs(600);
+/// The longest that one line may take: a rollout is watched to its end, and a clone is compiled.
+const AT_MOST: Duration = Duration::from_secs(1800);
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,10 +54,13 @@ impl Terminal {
             ("helm", built("helm", "helm")?),
             ("revguard", PathBuf::from(env!("CARGO_BIN_EXE_revguard"))),
             ("istioctl", repository().join("tests/node/walkthrough/istioctl")),
+            ("cargo", PathBuf::from(env!("CARGO"))),
+            ("rustc", Path::new(env!("CARGO")).with_file_name("rustc")),
         ];
         for (name, program) in programs {
             symlink(program, home.join("bin").join(name))?;
         }
+        symlink(repository(), home.join("revguard.git"))?;
         symlink(repository().join("charts"), home.join("charts"))?;
         symlink(repository().join("tests/node/istiod"), home.join("istio/istiod"))?;
         symlink(repository().join("tests/node/gateway"), home.join("istio/gateway"))?;
@@ -74,7 +78,10 @@ impl Terminal {
         let mut shell = command("bash");
         // What a person sees is both streams, as they come.
         shell.args(["-c", "exec 2>&1; eval \"$0\"", line]).current_dir(&self.home);
-        shell.env("PATH", path).env("HOME", &self.home).env_remove("KUBECONFIG");
+        shell.env("PATH", path).env("HOME", &self.home).env_remove("KUBECONFIG").env_remove("CARGO_TARGET_DIR");
+        // Whoever types is at home elsewhere, and has downloaded what cargo has.
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+        shell.envs(std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home).map(|home| ("CARGO_HOME", home)));
         tokio::time::timeout(AT_MOST, said(shell, ""))
             .await
             .with_context(|| format!("$ {line}: not within {AT_MOST:?}"))?
@@ -91,9 +98,20 @@ impl Terminal {
         Ok(std::fs::write(self.home.join(name), format!("{}\n", content.trim()))?)
     }
 
-    /// Types a line that is done.
+    /// Types a line that is done at once: nobody should have to type it again.
     pub async fn types(&mut self, line: &str) -> Result<String> {
-        self.until(line, &[]).await
+        let said = self.strictly(line).await;
+        let said = self.so(said)?;
+        self.told(line, &said);
+        Ok(said)
+    }
+
+    async fn strictly(&self, line: &str) -> Result<String> {
+        let said = self.quietly(line).await?;
+        match done(&said, &[]) {
+            Ok(()) => Ok(said.out),
+            Err(why) => bail!("$ {line}: {why}"),
+        }
     }
 
     /// Types a line until it is done and says all of these.
@@ -151,6 +169,14 @@ impl Terminal {
         Ok(said)
     }
 
+    /// Types a line that says much and is told in part: `told` makes the part of it.
+    pub async fn in_part(&mut self, line: &str, told: impl Fn(&str) -> String) -> Result<String> {
+        let said = self.strictly(line).await;
+        let said = self.so(said)?;
+        self.page.typed_once(line, &told(&said));
+        Ok(said)
+    }
+
     /// Watches a rollout to its end, which must be this one. A terminal draws each look over the one before; the page has one look of each
     /// state, the last one whole.
     pub async fn watches(&mut self, line: &str, end: &str) -> Result<()> {
@@ -200,11 +226,19 @@ impl Terminal {
     }
 
     async fn tried_for(&self, limit: Duration, line: &str, is: impl Fn(&Said) -> Result<(), String>) -> Result<String> {
+        let tries = Mutex::new(Vec::new());
         wait_until(limit, &format!("$ {line}"), || async {
             let said = self.quietly(line).await.map_err(|error| format!("{error:#}"))?;
             match is(&said) {
                 Ok(()) => Ok(said.out),
                 Err(why) => {
+                    // Who reads the run learns what had to be typed more than once, which the page does not tell.
+                    let mut tries = tries.lock().unwrap_or_else(PoisonError::into_inner);
+                    if !tries.contains(&why) {
+                        println!("AGAIN: $ {line}: {why}");
+                        tries.push(why.clone());
+                    }
+                    drop(tries);
                     tokio::time::sleep(LOOK).await;
                     Err(why)
                 }

@@ -48,7 +48,7 @@ async fn arrives(machine: &Machine, t: &mut Terminal) -> Result<()> {
 async fn too_early(t: &mut Terminal) -> Result<()> {
     t.page.say("## Too early\n\nMay the old one go? Who still uses it:");
     t.refused("revguard uninstall-check 1-23", &["still used"]).await?;
-    t.page.say("Helm is told the same by the API server, object by object:");
+    t.page.say("Helm is told the same by the API server, object by object (it shows the reasons only with `--debug`):");
     t.refused("helm uninstall istiod-1-23 -n istio-system", &["failed to delete release"]).await?;
     t.page.say("Everything runs on. Helm does not stop at the first refusal, and what nobody needs to run has gone; it comes back with");
     t.types("helm rollback istiod-1-23 1 -n istio-system").await?;
@@ -114,10 +114,10 @@ async fn back(t: &mut Terminal) -> Result<()> {
 async fn through(t: &mut Terminal) -> Result<()> {
     t.page.say("And once more, to the end. Helm owns this gateway, so the rollout waits until Helm says the new revision, too:");
     t.types("kubectl apply -f rollout.yaml").await?;
-    t.once("revguard rollout get igw-1-24 -n gw", &["AwaitingExternal"]).await?;
-    // The number of the release counts the tries.
-    t.once("helm upgrade igw istio/gateway -n gw --reuse-values --set-string revision=1-24", &["Upgrade complete"])
-        .await?;
+    let said = t.once("revguard rollout get igw-1-24 -n gw", &["AwaitingExternal"]).await?;
+    t.page.say("The command that it printed:");
+    let command = said.lines().map(str::trim).find(|line| line.starts_with("helm upgrade")).context("a command")?;
+    t.types(command).await?;
     t.watches("revguard rollout get igw-1-24 -n gw --watch", "Completed").await?;
     Ok(())
 }
@@ -129,6 +129,8 @@ async fn second(t: &mut Terminal) -> Result<()> {
     t.types("kubectl apply -f custom-rollout.yaml").await?;
     t.watches("revguard rollout get custom-gw-1-24 --watch", "Completed").await?;
     t.until("kubectl get gatewayrollouts -A", &["Completed"]).await?;
+    t.page.say("Helm is the only owner of its release again:");
+    t.types("helm upgrade igw istio/gateway -n gw --reuse-values --set autoscaling.minReplicas=3").await?;
     t.page.say("As long as a rollout can go back, the old revision counts as used. Nobody wants to:");
     for gateway in BOTH {
         t.types(&format!("kubectl delete gatewayrollout {}-1-24 -n {}", gateway.name, gateway.namespace)).await?;
