@@ -13,7 +13,7 @@ use crate::controller::certificates::{Mode, PAUSE, Settings, issue};
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct Options {
-    /// Who keeps the CA and the serving certificate: we (own), or cert-manager or a person (external: only checked)
+    /// Who keeps the CA and the serving certificate: revguard (own), or cert-manager or a person (external: only checked)
     #[arg(long, value_enum, value_name = "WHO", default_value_t)]
     certificates: Keeper,
     /// How long a CA lasts; it is renewed after two thirds

@@ -64,6 +64,7 @@ pub struct Options {
     /// For tests: a folder in which --kill-at marks the places that it has used, so that each is used once
     #[arg(long, value_name = "FOLDER", env = "REVGUARD_KILL_MARKS", hide = true, hide_env = true)]
     kill_marks: Option<PathBuf>,
+    /// How a line of the log is written
     #[arg(long, value_enum, default_value_t, env = "REVGUARD_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, or a filter such as revguard=debug

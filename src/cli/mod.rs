@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod check;
+mod completion;
 mod controller;
 mod demo;
 pub mod docs;
@@ -183,11 +184,7 @@ pub fn main() -> ExitCode {
         Command::Rollout(options) => rollout::run(&options),
         Command::Rules(options) => list_rules(options.output),
         Command::Explain { code } => explain(&code),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "revguard", &mut script);
-            print(&script)
-        }
+        Command::Completion { shell } => print(&completion::script(shell)),
         Command::Docs { folder } => docs::write(&folder).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|e| {

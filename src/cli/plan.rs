@@ -206,7 +206,8 @@ impl Answer<'_> {
             let fix = f.fix.replace('\n', "\n        ");
             let what = broken(&f.what, "  ");
             let why = broken(&f.why, "        ");
-            let _ = writeln!(out, "\n{word} {} at {}\n  {what}\n  why:  {why}\n  fix:  {fix}", f.guard, f.object);
+            let head = broken(&format!("{word} {} at {}", f.guard, f.object), "  ");
+            let _ = writeln!(out, "\n{head}\n  {what}\n  why:  {why}\n  fix:  {fix}");
         }
         if !self.preview.outline.is_empty() {
             let head = if self.blocked { "Once nothing blocks it" } else { "It would" };

@@ -77,6 +77,7 @@ pub struct Options {
     /// Longest wait for a place, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100)]
     queue_ms: u64,
+    /// How a line of the log is written
     #[arg(long, value_enum, default_value_t, env = "REVGUARD_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, or a filter such as revguard=debug

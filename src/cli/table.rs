@@ -9,8 +9,10 @@ const GAP: usize = 3;
 const LEAST: usize = 24;
 
 /// Left-aligned columns, three spaces apart, the last one not padded, within `width`. Columns in `spare` go first, one after another; then the last column is wrapped, or stands below its row;
-/// then every row is a card. Nothing is cut: a name that is cut cannot be pasted.
-pub fn fitted(heads: &[&str], mut rows: Vec<Vec<String>>, width: usize, spare: &[&str]) -> String {
+/// then every row is a card, which has room for all of it. Nothing is cut, and no name is broken: it could not be pasted.
+pub fn fitted(heads: &[&str], rows: Vec<Vec<String>>, width: usize, spare: &[&str]) -> String {
+    let (all, whole) = (heads, rows.clone());
+    let mut rows = rows;
     let mut heads: Vec<String> = heads.iter().map(|h| (*h).to_owned()).collect();
     let mut spare = spare.iter();
     let (widths, before) = loop {
@@ -28,11 +30,13 @@ pub fn fitted(heads: &[&str], mut rows: Vec<Vec<String>>, width: usize, spare: &
     };
     let last = widths.last().copied().unwrap_or(0);
     if before > width || last <= LEAST && before + last > width {
-        return cards(&heads, &rows);
+        return cards(all, &whole, width);
     }
+    let word =
+        rows.iter().filter_map(|row| row.last()).flat_map(|cell| cell.split(' ')).map(|w| w.chars().count()).max();
     let place = match width.saturating_sub(before) {
         room if last <= room => Place::Beside,
-        room if room >= LEAST => Place::Wrapped(before),
+        room if room >= LEAST && room >= word.unwrap_or(0) => Place::Wrapped(before),
         _ => Place::Below(width),
     };
     let mut out = String::new();
@@ -42,12 +46,16 @@ pub fn fitted(heads: &[&str], mut rows: Vec<Vec<String>>, width: usize, spare: &
     out
 }
 
-/// One line a cell, behind the head of its column.
-fn cards(heads: &[String], rows: &[Vec<String>]) -> String {
+/// A cell after the other, behind the heads of their columns; what is empty is left out.
+fn cards(heads: &[&str], rows: &[Vec<String>], width: usize) -> String {
     let widest = heads.iter().map(|h| h.chars().count()).max().unwrap_or(0);
-    let card = |row: &Vec<String>| -> String {
-        heads.iter().zip(row).map(|(head, cell)| format!("{head:widest$}   {cell}\n")).collect()
+    let indent = " ".repeat(widest + GAP);
+    let line = |(head, cell): (&&str, &String)| {
+        let told = wrapped_at(cell, &indent, width);
+        format!("{head:widest$}{}{}\n", " ".repeat(GAP), told.trim())
     };
+    let told = |(_, cell): &(&&str, &String)| !matches!(cell.as_str(), "" | "-");
+    let card = |row: &Vec<String>| -> String { heads.iter().zip(row).filter(told).map(line).collect() };
     rows.iter().map(card).collect::<Vec<_>>().join("\n")
 }
 
@@ -142,6 +150,27 @@ a-longer-name   no
     short
 ";
         assert_eq!(table(40), below);
-        assert!(table(20).starts_with("NAME      a\nHAS       yes\nBECAUSE   the"), "{}", table(20));
+        let card = "NAME      a\nWHAT      asks\nHAS       yes\nBECAUSE   the\n          namespace\n";
+        assert!(table(20).starts_with(card), "{}", table(20));
+    }
+
+    #[test]
+    fn a_name_is_not_broken_and_a_card_has_no_empty_lines() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = vec![
+            row(["NS001", "12", "system:serviceaccount:flux-system:kustomize-controller"]),
+            row(["NS002", "-", "jane"]),
+        ];
+        let below = "\
+CODE    N
+    WHO
+NS001   12
+    system:serviceaccount:flux-system:kustomize-controller
+NS002   -
+    jane
+";
+        assert_eq!(fitted(&["CODE", "N", "WHO"], rows.clone(), 60, &[]), below);
+        let cards = fitted(&["CODE", "N", "WHO"], rows, 12, &[]);
+        assert!(cards.ends_with("\n\nCODE   NS002\nWHO    jane\n"), "{cards}");
     }
 }

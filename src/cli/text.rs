@@ -61,6 +61,12 @@ pub fn broken(line: &str, indent: &str) -> String {
     wrapped_at(line, indent, columns).trim().to_owned()
 }
 
+/// A line of a fix that a shell understands, and that has to stay in one piece.
+fn is_command(line: &str) -> bool {
+    let first = line.split(' ').next().unwrap_or_default();
+    matches!(first, "kubectl" | "istioctl" | "helm" | "revguard" | "for" | "curl" | "openssl")
+}
+
 /// The text of a denial, broken between words where the terminal would break it within one. Commands are left alone, so that they can
 /// be pasted.
 pub fn message(text: &str) -> String {
@@ -72,9 +78,10 @@ pub fn message(text: &str) -> String {
     for (i, line) in text.lines().enumerate() {
         fixing = line.starts_with("  fix:") || fixing && line.starts_with(&indent);
         let said = line.trim_start_matches("  fix:").trim_start();
+        let prose = said.starts_with('(') || line.chars().count() > columns && !is_command(said);
         let indent = if i == 0 { "" } else { indent.as_str() };
         out.push_str(&match line.split_at_checked(indent.len()) {
-            Some((head, rest)) if !fixing || said.starts_with('(') => {
+            Some((head, rest)) if !fixing || prose => {
                 format!("{head}{}", wrapped_at(rest, indent, columns).trim_start())
             }
             _ => format!("{line}\n"),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::text::room;
+use super::text::{broken, room};
 use super::{Failure, Live, Plain, print, table};
 use crate::cluster::{self, Access, Trouble};
 use crate::controller::resource::{At, CONFIG_MAPS};
@@ -101,11 +101,8 @@ fn text(week: &Week) -> String {
             ]
         });
         let heads = ["CODE", "RULE", "DENIED", "WOULD DENY", "EXEMPTED", "WARNED", "WRITER"];
-        format!(
-            "Writes from {first} to {last} (collected {}):\n\n{}",
-            week.at,
-            table::fitted(&heads, rows.collect(), room(), &["RULE"])
-        )
+        let head = broken(&format!("Writes from {first} to {last} (collected {}):", week.at), "");
+        format!("{head}\n\n{}", table::fitted(&heads, rows.collect(), room(), &["RULE"]))
     };
     if week.exemptions.is_empty() {
         out.push_str("\nNo exemption stands.\n");
@@ -116,13 +113,17 @@ fn text(week: &Week) -> String {
     all.sort_by_key(|e| (e.until.is_none(), e.until.clone(), e.object.clone()));
     let rows = all.into_iter().map(|e| {
         let until = e.until.clone().unwrap_or_else(|| "no end".to_owned());
-        let note = e.void.as_ref().map(|why| format!("does nothing: {why}")).unwrap_or_default();
-        vec![until, e.code.clone(), e.object.clone(), e.reason.clone(), note]
+        let reason = if e.reason.is_empty() { "-" } else { &e.reason };
+        let said = match &e.void {
+            Some(why) => format!("{reason} ({why})"),
+            None => reason.to_owned(),
+        };
+        vec![until, e.code.clone(), e.object.clone(), said]
     });
-    out.push('\n');
-    out.push_str(&table::fitted(&["UNTIL", "CODE", "OBJECT", "REASON", "NOTE"], rows.collect(), room(), &[]));
+    out.push_str("\nExemptions:\n\n");
+    out.push_str(&table::fitted(&["UNTIL", "CODE", "OBJECT", "REASON"], rows.collect(), room(), &[]));
     if week.more_exemptions > 0 {
-        out.push_str(&format!("and {} more\n", week.more_exemptions));
+        out.push_str(&format!("\nand {} more\n", week.more_exemptions));
     }
     out
 }
@@ -142,6 +143,7 @@ mod tests {
             "exemptions": [
                 {"object": "Namespace a", "code": "NS001", "reason": "r", "until": null, "void": null},
                 {"object": "Namespace b", "code": "NS001", "reason": "r", "until": "2026-02-01", "void": null},
+                {"object": "Namespace c", "code": "NS001", "reason": "", "until": "2026-03-01", "void": "it gives no reason"},
             ],
         });
         let text = text(&serde_json::from_value(week).unwrap());
@@ -149,5 +151,6 @@ mod tests {
         assert!(text.contains("NS001   both-labels   2        3            0          0        jane"), "{text}");
         let (b, a) = (text.find("Namespace b").unwrap(), text.find("Namespace a").unwrap());
         assert!(b < a, "what ends soonest stands first: {text}");
+        assert!(text.contains("2026-03-01   NS001   Namespace c   - (it gives no reason)\n"), "{text}");
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use super::events::{Events, Word};
+use super::events::{self, Events, Word};
 use super::in_force::InForce;
 use super::names::Names;
 use super::repair::Repairs;
@@ -201,8 +201,8 @@ impl Auditor {
             if entry.level == Level::Info {
                 continue;
             }
-            let fix = entry.fix.lines().next().unwrap_or_default();
-            let note = format!("[{} {}] {} fix: {fix}", entry.rule.code, entry.rule.name, entry.what);
+            let what = format!("[{} {}] {}", entry.rule.code, entry.rule.name, entry.what);
+            let note = events::with_fix(&what, &entry.fix);
             let word = Word { warning: true, reason: entry.rule.code.to_owned(), action: "Audit", note };
             self.events.say(&at, None, &word).await;
         }

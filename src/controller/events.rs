@@ -177,12 +177,25 @@ impl Events {
     }
 }
 
+/// What is wrong, and the first line of what mends it, whole: a command that is cut would do something else.
+pub fn with_fix(what: &str, fix: &str) -> String {
+    let more = if fix.lines().count() > 1 { " (`revguard status` shows all of it)" } else { "" };
+    let fix = fix.lines().next().unwrap_or_default();
+    let tail = format!(" fix: {fix}{more}");
+    let tail = if tail.len() > LONGEST_NOTE / 2 { " fix: `revguard status` shows it" } else { &tail };
+    format!("{}{tail}", cut(what, LONGEST_NOTE - tail.len()))
+}
+
 fn shortened(note: &str) -> String {
-    if note.len() <= LONGEST_NOTE {
-        return note.to_owned();
+    cut(note, LONGEST_NOTE)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
     }
-    let end = (0..=LONGEST_NOTE).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
-    format!("{}…", &note[..end])
+    let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}…", &text[..end])
 }
 
 #[cfg(test)]
@@ -212,5 +225,16 @@ mod tests {
     fn a_note_is_cut_between_characters() {
         let note = "ä".repeat(LONGEST_NOTE);
         assert!(shortened(&note).len() <= LONGEST_NOTE + 3);
+    }
+
+    #[test]
+    fn a_fix_is_whole_or_not_there() {
+        assert_eq!(with_fix("[A b] it is wrong.", "kubectl x"), "[A b] it is wrong. fix: kubectl x");
+        let two = with_fix("[A b] it is wrong.", "kubectl x\nkubectl y");
+        assert_eq!(two, "[A b] it is wrong. fix: kubectl x (`revguard status` shows all of it)");
+        let long = with_fix(&"ä".repeat(LONGEST_NOTE), "kubectl x");
+        assert!(long.ends_with("… fix: kubectl x") && long.len() <= 1024, "{}", long.len());
+        let longer = with_fix("it is wrong.", &"x".repeat(LONGEST_NOTE));
+        assert_eq!(longer, "it is wrong. fix: `revguard status` shows it");
     }
 }

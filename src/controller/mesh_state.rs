@@ -150,12 +150,15 @@ fn injectors_unambiguous(inventory: &Inventory) -> (&'static str, Said) {
 fn audit_clean(inventory: &Inventory, findings: &Findings) -> (&'static str, Said) {
     let bad = findings.critical + findings.error;
     let said = if bad > 0 {
-        said("False", "Findings", format!("{} critical, {} errors", findings.critical, findings.error))
+        let (critical, error) = (findings.critical, findings.error);
+        let message =
+            format!("critical: {critical}, error: {error}; `revguard status` lists them with what mends them");
+        said("False", "Findings", message)
     } else if !inventory.unknown.is_empty() {
         let first = &inventory.unknown[0];
         said("Unknown", "NotAllSeen", format!("nothing wrong in what could be read, but {first}"))
     } else {
-        said("True", "Clean", format!("{} warnings", findings.warning))
+        said("True", "Clean", format!("warning: {}", findings.warning))
     };
     ("AuditClean", said)
 }
@@ -173,7 +176,11 @@ fn guard_in_force(is: InForce) -> Option<(&'static str, Said)> {
             "Silent",
             "the API server lets through what the admission policy over webhook configurations must refuse",
         ),
-        InForce::Unknown => said("Unknown", "NotAsked", "there is no answer that tells, or nothing to try it on"),
+        InForce::Unknown => said(
+            "Unknown",
+            "NotAsked",
+            "it could not be tried: no answer told, or our own webhook configuration, on which it is tried, is not there",
+        ),
     };
     Some((GUARD_IN_FORCE, said))
 }

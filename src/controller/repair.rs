@@ -100,7 +100,7 @@ impl Repairs {
             } else {
                 Err(Skip::Refused(format!(
                     "it was mended {MOST} times within the hour, and somebody puts it back; look who writes it with \
-                     kubectl get -o yaml --show-managed-fields, or set {}=off",
+                     kubectl get -o yaml --show-managed-fields, or annotate it {}=off",
                     key::REPAIR
                 )))
             };
@@ -236,7 +236,7 @@ impl Repairs {
             Err(Skip::Later) => false,
             Err(Skip::Refused(why)) => {
                 tracing::warn!(object = %At::id(id), error = why, "a repair cannot be taken back");
-                let note = format!("cannot be taken back: {why}");
+                let note = format!("the repair cannot be taken back: {why}");
                 self.say(id, None, true, "UndoRefused", "Undo", note).await;
                 false
             }
@@ -253,7 +253,7 @@ impl Repairs {
         let held = Held::of(&fresh);
         let Some(back) = undo::Record::read(annotations[key::REPAIRED].as_str()) else {
             return Err(Skip::Refused(format!(
-                "it carries no {} that can be read; to keep revguard away: {}=off",
+                "it carries no annotation {} that can be read; to have it left alone, annotate it {}=off",
                 key::REPAIRED,
                 key::REPAIR
             )));
@@ -276,7 +276,7 @@ impl Repairs {
                 Ok(Some((code, note)))
             }
             Err(WriteError::Refused { message, .. }) => Err(Skip::Refused(format!(
-                "it has changed since the repair, so its undo patch does not fit ({message}); edit it by hand and set {}=off",
+                "it has changed since the repair, so its undo patch does not fit ({message}); edit it by hand and annotate it {}=off",
                 key::REPAIR
             ))),
             Err(error) => Err(error.into()),

@@ -25,7 +25,7 @@ impl Look<'_> {
         let mut events = Vec::new();
         if cut > 0 {
             let wait = self.spec().strategy.drain.max_wait;
-            let note = format!("pod {} is deleted after {wait} with {cut} connections still open", pod.name);
+            let note = format!("pod {} is deleted after {wait}; connections that this cuts: {cut}", pod.name);
             events.push(("ConnectionsCut".to_owned(), note, true));
         }
         std::ops::ControlFlow::Break(Box::new(Move { next, word: None, events }))

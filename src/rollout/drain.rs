@@ -88,7 +88,7 @@ impl Look<'_> {
     fn await_removed(&self, which: Which) -> Go {
         let surplus = self.count(which).alive.saturating_sub(self.replicas(which));
         if surplus > 0 {
-            return self.slow(format!("{} of the {} to be removed", pods(surplus), which.as_str()));
+            return self.slow(format!("{} of {} to be removed", pods(surplus), which.named()));
         }
         GO
     }
@@ -147,7 +147,10 @@ impl Look<'_> {
         }
         if let Some(batch) = self.memory.batch.as_ref().filter(|b| !b.over) {
             let (left, of) = (pods(self.serving()), self.floor());
-            return self.slow(format!("capacity: the batch to {} waits, {left} serve and {of} are needed", batch.to));
+            return self.slow(format!(
+                "more pods to serve before the batch goes on to {}: {left} serve, {of} are needed",
+                batch.to
+            ));
         }
         let back = self.is_back();
         if !back {
@@ -167,7 +170,11 @@ impl Look<'_> {
         let leaving = most.min(free) + u32::try_from(chosen.len()).unwrap_or(0);
         if leaving == 0 {
             let on = if spare == 0 {
-                format!("capacity: {} serve, {} are needed", pods(self.serving()), self.floor())
+                format!(
+                    "more pods to serve before another leaves: {} serve, {} are needed",
+                    pods(self.serving()),
+                    self.floor()
+                )
             } else {
                 format!(
                     "a pod of Deployment {} beside which another serves on its node (externalTrafficPolicy: Local)",

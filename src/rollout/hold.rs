@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::look::{GO, Go, Look, after};
+use super::look::{GO, Go, Look, after, times};
 use super::memory::{Cause, Memory, PauseMemory, Reason, RollbackMemory};
 use super::seen::{Gate, Outcome, Verified};
 use super::step::Which;
@@ -38,6 +38,15 @@ impl Cause {
     /// A person may let it go on although it is still there.
     pub const fn may_be_accepted(self) -> bool {
         self.needs_human() || matches!(self, Cause::ServiceChanged)
+    }
+
+    /// The verb of `revguard rollout` that lets it go on. What ends by itself, or by an edit of the spec, has none.
+    pub const fn way_on(self) -> Option<&'static str> {
+        match self {
+            Cause::Approval => Some("approve"),
+            _ if self.may_be_accepted() => Some("resume"),
+            _ => None,
+        }
     }
 
     /// It holds as soon as it is there; the others hold what would come next.
@@ -189,13 +198,7 @@ impl Look<'_> {
             Cause::Approval => {
                 let step = self.memory.step.as_ref().filter(|s| s.stage == Stage::AwaitingApproval)?;
                 let name = &self.spec().strategy.steps.get(step.index)?.name;
-                let message = || {
-                    format!(
-                        "step {name} waits for approval; `revguard rollout approve {} {name}`",
-                        self.seen.rollout.name
-                    )
-                };
-                (!self.is_approved(name)).then(message)
+                (!self.is_approved(name)).then(|| format!("step {name} waits for approval"))
             }
             Cause::DeadlineExceeded | Cause::StatusLost => None,
         }
@@ -244,8 +247,10 @@ impl Look<'_> {
             let failed = metric.on_failure == reaction && m.failures > metric.failure_limit;
             failed.then(|| {
                 format!(
-                    "metric {} failed {} times in this step, {} are tolerated",
-                    m.name, m.failures, metric.failure_limit
+                    "metric {} failed {} in this step; failureLimit is {}",
+                    m.name,
+                    times(m.failures.into()),
+                    metric.failure_limit
                 )
             })
         })
@@ -297,7 +302,7 @@ impl Look<'_> {
             && !steps::is_same(&self.spec().strategy.steps, step)
         {
             return Some(
-                "steps were edited that were done already; put them back, or approve resume to accept them".to_owned(),
+                "steps were edited that were done already; put them back, or resume to accept them".to_owned(),
             );
         }
         if self.is_manual() {
@@ -330,7 +335,7 @@ impl Look<'_> {
         let apart = self.memory.drain.as_ref().is_some_and(|d| d.0 == DrainMode::SetApart);
         match &self.seen.apart_key {
             Err(why) if apart && matches!(self.memory.phase, Phase::Draining | Phase::Promoting) => {
-                Some(format!("pods can be set apart no more: {why}; approve resume to let them be terminated"))
+                Some(format!("pods can be set apart no more: {why}; resume to let them be terminated instead"))
             }
             _ => None,
         }
@@ -363,8 +368,12 @@ impl Look<'_> {
             if *now.held.uid != *was.uid {
                 return Some(format!("Service {} was deleted and made anew", was.name));
             }
-            if super::baseline::selector(&now.selector) != was.selector {
-                return Some(format!("the selector of Service {} was changed from {}", was.name, was.selector));
+            let selector = super::baseline::selector(&now.selector);
+            if selector != was.selector {
+                let (name, before) = (&was.name, &was.selector);
+                return Some(format!(
+                    "the selector of Service {name} was changed: it was {before:?}, and is {selector:?}"
+                ));
             }
             let lost = was.ingress.iter().find(|address| !now.ingress.contains(address))?;
             Some(format!("the load balancer of Service {} lost its address {lost}", was.name))
@@ -375,7 +384,7 @@ impl Look<'_> {
         self.new_pods().find_map(|pod| {
             let since = pod.ready_since.filter(|since| pod.ready && self.now >= after(*since, UNTIL_ENDPOINT))?;
             let service = self.missing_from(pod)?;
-            Some(format!("pod {} is ready since {since} and no endpoint of Service {service}", pod.name))
+            Some(format!("pod {} has been ready since {since}, and is no endpoint of Service {service}", pod.name))
         })
     }
 

@@ -43,6 +43,15 @@ impl Which {
             Which::Standby => "Standby",
         }
     }
+
+    /// As the documentation calls it.
+    pub const fn named(self) -> &'static str {
+        match self {
+            Which::Source => "the original",
+            Which::Canary => "the second Deployment",
+            Which::Standby => "the standby",
+        }
+    }
 }
 
 /// Pods of one Deployment.
@@ -328,6 +337,15 @@ impl<'a> Look<'a> {
 /// So much later; at the end of time if that is beyond it. Times in annotations are anybody's to write.
 pub fn after(at: Timestamp, time: SignedDuration) -> Timestamp {
     at.checked_add(time).unwrap_or(Timestamp::MAX)
+}
+
+/// "once", "twice", "3 times".
+pub fn times(n: u64) -> String {
+    match n {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        n => format!("{n} times"),
+    }
 }
 
 /// "1 pod", "2 pods".

@@ -1,8 +1,9 @@
-//! What a person reads of a plan: what is still to be done, and what has just changed.
+//! What a person reads of a plan: what is still to be done, what has just changed, and what is to be typed.
 
 use super::capacity::{surge, targets};
 use super::look::{Event, Look, pods};
-use super::memory::Memory;
+use super::memory::{Memory, PauseMemory};
+use super::seen::Rollout;
 use crate::api::gateway_rollout::{Approval, DrainMode, ProbeMode, Promotion};
 use crate::api::rollout_status::Phase;
 
@@ -119,8 +120,19 @@ fn finish(look: &Look, lines: &mut Vec<String>) {
     }
 }
 
+/// What holds it, and what to type where it does not end by itself.
+pub fn held(pause: &PauseMemory, rollout: &Rollout) -> String {
+    match pause.cause.way_on() {
+        Some(verb) => {
+            let Rollout { name, namespace, .. } = rollout;
+            format!("{}; `revguard rollout {verb} {name} -n {namespace}` lets it go on", pause.message)
+        }
+        None => pause.message.clone(),
+    }
+}
+
 /// What has just changed, said once.
-pub fn events(before: &Memory, after: &Memory, out: &mut Vec<Event>) {
+pub fn events(before: &Memory, after: &Memory, rollout: &Rollout, out: &mut Vec<Event>) {
     let mut say = |reason: &str, note: String, warning: bool| out.push((reason.to_owned(), note, warning));
     if before.phase != after.phase {
         let warning = matches!(after.phase, Phase::RollingBack | Phase::Failed);
@@ -131,9 +143,9 @@ pub fn events(before: &Memory, after: &Memory, out: &mut Vec<Event>) {
         say(after.phase.as_str(), note, warning);
     }
     match (&before.pause, &after.pause) {
-        (None, Some(pause)) => say("Paused", format!("{}: {}", pause.cause.as_str(), pause.message), true),
+        (None, Some(pause)) => say("Paused", format!("{}: {}", pause.cause.as_str(), held(pause, rollout)), true),
         (Some(pause), None) if before.phase == after.phase => {
-            say("Resumed", format!("{} holds no more", pause.cause.as_str()), false);
+            say("Resumed", format!("{} holds it no more", pause.cause.as_str()), false);
         }
         _ => {}
     }
@@ -147,6 +159,6 @@ pub fn events(before: &Memory, after: &Memory, out: &mut Vec<Event>) {
     let batch = |m: &Memory| m.batch.as_ref().map(|b| (b.which, b.to));
     if let (true, Some(batch)) = (batch(before) != batch(after), &after.batch) {
         let named = if batch.pods.is_empty() { String::new() } else { format!(": {}", batch.pods.join(", ")) };
-        say("Batch", format!("pods of the {} leave, {} stay{named}", batch.which.as_str(), batch.to), false);
+        say("Batch", format!("pods of {} leave, {} stay{named}", batch.which.named(), batch.to), false);
     }
 }

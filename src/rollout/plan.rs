@@ -26,7 +26,7 @@ pub fn plan(seen: &Seen, memory: &Memory, now: Timestamp) -> Plan {
     let after = if let Next::Remember(after) = &decided.next { after } else { memory };
     let state = decided.word.unwrap_or_else(|| word(after, seen)).to_owned();
     let mut events = decided.events;
-    outline::events(memory, after, &mut events);
+    outline::events(memory, after, &seen.rollout, &mut events);
     Plan { state, outline: outline::outline(&Look::new(seen, after, now)), events, next: decided.next }
 }
 
@@ -35,7 +35,7 @@ fn decide(look: &Look) -> Go {
         if look.seen.rollout.deleting && look.seen.rollout.finalizer {
             return look.act(Step::Release { held: look.seen.rollout.held.clone() });
         }
-        return look.wait_as("UnsupportedTarget", outline::UNSUPPORTED.to_owned(), None);
+        return look.wait_as("UnsupportedTarget", format!("another target: {}", outline::UNSUPPORTED), None);
     }
     look.end_apart()?;
     stray_probe(look)?;

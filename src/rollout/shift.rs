@@ -33,7 +33,7 @@ impl Look<'_> {
             if which == Which::Canary && self.foreign(which).is_none() {
                 return self.act(Step::CreateCanary);
             }
-            return self.slow(format!("the Deployment with the {} pods, which is gone", which.as_str()));
+            return self.slow(format!("{}, which is gone", which.named()));
         };
         let hpa = self.hpa().filter(|h| h.target == deployment.name);
         // What an autoscaler would take back is not asked for.
@@ -73,9 +73,9 @@ impl Look<'_> {
         if serving >= want {
             return GO;
         }
-        let name = deployment.map_or(which.as_str(), |d| &*d.name);
+        let name = deployment.map_or(which.named(), |d| &*d.name);
         self.slow(format!(
-            "{} of Deployment {name} to be ready and endpoints of every Service: {serving} are",
+            "{} of Deployment {name} to be ready and endpoints of every Service: {serving} so far",
             pods(want)
         ))
     }
@@ -219,6 +219,6 @@ impl Look<'_> {
             return GO;
         }
         // They end by themselves, within their grace; nobody's deadline is theirs.
-        self.wait(format!("{} of {} to end", pods(left - leave), which.as_str()), None)
+        self.wait(format!("{} of {} to end", pods(left - leave), which.named()), None)
     }
 }

@@ -124,6 +124,34 @@ pub enum Step {
 }
 
 impl Step {
+    /// What it does, as a person calls it.
+    pub const fn doing(&self) -> &'static str {
+        match self {
+            Step::Hold { .. } => "keep the GatewayRollout from being deleted half-way",
+            Step::Release { .. } => "let the GatewayRollout be deleted",
+            Step::Lock { .. } => "lock the gateway's Deployment, and note how it is",
+            Step::Unlock { .. } => "unlock the gateway's Deployment",
+            Step::CopyConfig { .. } => "copy the mesh configuration beside the gateway",
+            Step::DropConfig { .. } => "delete the copy of the mesh configuration",
+            Step::CreateCanary => "create the second Deployment",
+            Step::CreateStandby => "create the standby for the way back",
+            Step::DropDeployment { .. } => "delete a Deployment that was made",
+            Step::Scale { .. } => "scale a Deployment",
+            Step::Retemplate { .. } => "move the template of the gateway's Deployment",
+            Step::Pace { .. } => "pause or unpause the gateway's Deployment",
+            Step::CreateProbe => "create a pod that nothing is routed to",
+            Step::DropProbe { .. } => "delete the pod that nothing was routed to",
+            Step::Pin { .. } => "mark an old pod, so that no replacement outlives it",
+            Step::SetApart { .. } => "set a pod apart",
+            Step::DropApart { .. } => "delete a pod that was set apart",
+            Step::Autoscale { .. } => "change what the autoscaler scales, or how far down",
+            Step::Relabel { .. } => "keep an object from going with the old revision",
+            Step::LetGo { .. } => "leave fields that were written to whoever owns them",
+            Step::Consume { .. } => "take a used approval off",
+            Step::DropRollout { .. } => "delete the GatewayRollout, whose time is over",
+        }
+    }
+
     /// The write boundary: a constant that tests kill at and logs name.
     pub const fn boundary(&self) -> &'static str {
         match self {

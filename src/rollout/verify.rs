@@ -74,7 +74,7 @@ fn rejected(evidence: &Evidence) -> Option<String> {
         let over = at.is_some_and(|(was, before)| was == rejections && accepted > before);
         if rejections > 0 && !over {
             return Some(format!(
-                "its Envoy rejected its {what} {rejections} times; `istioctl proxy-status` and istiod's log name the configuration"
+                "its Envoy rejected its {what} ({rejections} so far); `istioctl proxy-status` and istiod's log name the configuration"
             ));
         }
     }
@@ -131,11 +131,11 @@ fn is_host_of(host: &str, measure: Measure) -> bool {
 fn discovery(pod: &Pod, measure: Measure) -> Result<(), String> {
     let of = |what: &str, host: &str| match is_host_of(host, measure) {
         true => Ok(()),
-        false => Err(format!("it gets its {what} of {host}, not of revision {}", measure.spec.to_revision)),
+        false => Err(format!("it gets its {what} from {host}, not from revision {}", measure.spec.to_revision)),
     };
     match &pod.shows.discovery {
         Some(host) => of("configuration", host)?,
-        None => return Err("it does not say whom it gets its configuration of".to_owned()),
+        None => return Err("it does not say where it gets its configuration from".to_owned()),
     }
     // Without a word about it, certificates come from where the configuration comes from.
     pod.shows.ca.as_ref().map_or(Ok(()), |host| of("certificates", host))
@@ -143,7 +143,7 @@ fn discovery(pod: &Pod, measure: Measure) -> Result<(), String> {
 
 fn connected(evidence: Option<&Evidence>, measure: Measure) -> Known {
     // Nobody has asked, which is not that nobody could be asked.
-    let Some(evidence) = evidence else { return Known::No("it was not asked yet".to_owned()) };
+    let Some(evidence) = evidence else { return Known::No("its Envoy was not asked yet".to_owned()) };
     if let Some(closed) = &evidence.closed_ports
         && let Some(port) = closed.iter().find(|port| measure.services.iter().any(|s| s.target_ports.contains(port)))
     {
@@ -405,7 +405,7 @@ mod tests {
         for level in ["Label", "Injected", "Discovery", "XdsConnected"] {
             let found = judged(&pod(), Some(&evidence(Some(rejecting.clone()))), &spec(level, "Label"));
             assert!(
-                matches!(&found, Verified::No(why) if why.contains("rejected its listeners 2 times")),
+                matches!(&found, Verified::No(why) if why.contains("rejected its listeners (2 so far)")),
                 "{level}: {found:?}"
             );
         }

@@ -685,6 +685,17 @@ fn monitoring() -> Result<()> {
     let rule = find(&objects, "PrometheusRule", "revguard")?;
     ensure!(rule["spec"] == alerts, "not the alerts of the file");
     ensure!(text(rule, "/metadata/labels/release") == "prom");
+    let elsewhere = ["--set", "prometheusRule.enabled=true,prometheusRule.runbook=https://wiki.example/runbook"];
+    let linked = render(&elsewhere)?;
+    for alert in find(&linked, "PrometheusRule", "revguard")?["spec"]["groups"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|group| group["rules"].as_array().into_iter().flatten())
+    {
+        let url = text(alert, "/annotations/runbook_url");
+        ensure!(url.starts_with("https://wiki.example/runbook#revguard"), "{url}");
+    }
     let monitor = find(&objects, "ServiceMonitor", "revguard")?;
     ensure!(
         text(monitor, "/spec/jobLabel") == "app.kubernetes.io/name"

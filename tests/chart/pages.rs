@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::render::{file, text};
+use crate::render::{NAMESPACE, RELEASE, chart, file, helm, text};
 use crate::test;
 
 pub fn tests() -> Vec<Trial> {
@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Trial> {
         test("pages::the_table_of_values_is_current", &[], table_is_current),
         test("pages::the_panels_of_the_dashboard_are_listed", &[], panels_are_listed),
         test("pages::break_glass_is_the_same_everywhere", &[], break_glass),
+        test("pages::notes_fit_what_was_installed", &["helm"], notes_fit),
     ]
 }
 
@@ -122,5 +123,51 @@ fn break_glass() -> Result<()> {
     for path in ["docs/runbook.md", "docs/install.md", "docs/registering.md", "charts/revguard/templates/NOTES.txt"] {
         ensure!(std::fs::read_to_string(page(path))?.contains(command), "{path}: no break glass");
     }
+    Ok(())
+}
+
+/// What Helm says after an installation.
+fn notes(release: &str, namespace: &str, values: &str) -> Result<String> {
+    let mut command = helm();
+    command.args(["install", release]).arg(chart()).args([
+        "--dry-run=client",
+        "--namespace",
+        namespace,
+        "--set",
+        values,
+    ]);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout)?;
+    Ok(said.split_once("\nNOTES:\n").context("no notes")?.1.to_owned())
+}
+
+/// Every command of them is one for this installation.
+fn notes_fit() -> Result<()> {
+    let said = |values: &str| notes(RELEASE, NAMESPACE, values);
+    let enforce = said("mode=enforce")?;
+    ensure!(
+        enforce.contains("--set mode=audit\n") && enforce.contains("\n  approvals     refused (Fail)\n"),
+        "{enforce}"
+    );
+    ensure!(enforce.contains("\n             revguard report\n") && !enforce.contains("mutations"), "{enforce}");
+    for mode in ["audit", "warn"] {
+        let other = said(&format!("mode={mode}"))?;
+        ensure!(other.contains("--set mode=enforce\n") && !other.contains("mode=audit\n"), "{other}");
+    }
+    let other = notes("edge", "mesh", "vap.enabled=false,tests.enabled=false,policy.mutations.NS002=true")?;
+    ensure!(other.contains(" revguard report -n mesh --release edge-revguard\n"), "{other}");
+    ensure!(!other.contains("admissionpolic") && !other.contains("helm test"), "{other}");
+    ensure!(other.contains("\n  mutations     let through (Ignore)\n"), "{other}");
+    let managed = said("certificates.mode=certManager")?;
+    ensure!(
+        managed.contains("cert-manager has issued") && !managed.contains("the controller has put its CA"),
+        "{managed}"
+    );
+    let overridden = said("webhooks.namespaces.failurePolicy=Ignore,webhooks.workloads.failurePolicy=Fail")?;
+    ensure!(
+        overridden.contains("namespaces    let through") && overridden.contains("workloads     refused"),
+        "{overridden}"
+    );
     Ok(())
 }

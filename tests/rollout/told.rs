@@ -41,6 +41,11 @@ impl Told {
         if written.conditions.len() != 7 || written.state.is_empty() || written.observed_generation == 0 {
             return Err(format!("it lacks something: {written:?}"));
         }
+        // One that tries again, and again gives up, says why once.
+        let why = written.rollback.as_ref().map_or(0, |back| back.message.matches("it does not get back").count());
+        if why > 1 {
+            return Err(format!("it says it again and again: {:?}", written.rollback));
+        }
         self.status = written;
         Ok(())
     }

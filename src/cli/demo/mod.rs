@@ -111,7 +111,8 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         let demo = Demo::start(Arc::clone(&world.shared)).await?;
         let client = Client::new(demo.address, demo.ca_pem())?;
         let paint = Paint::of(&std::io::stdout());
-        line(&format!("revguard listens on https://{} (certificate made in memory)\n", demo.address))?;
+        let head = format!("revguard listens on https://{} (certificate made in memory)", demo.address);
+        line(&format!("{}\n", super::text::broken(&head, "")))?;
         let mut wrong = 0;
         let mut writes = 0;
         for step in steps().map_err(anyhow::Error::msg)? {

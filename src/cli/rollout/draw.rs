@@ -9,7 +9,8 @@ use crate::api::GatewayRollout;
 use crate::api::gateway_rollout::{Approval, Step};
 use crate::api::rollout_status::{GatewayRolloutStatus, Phase, Stage};
 use crate::cli::paint::Paint;
-use crate::cli::text::{age, wrapped};
+use crate::cli::text::{age, room, wrapped};
+use crate::rollout::memory::Cause;
 
 pub fn heads(namespaces: bool) -> Vec<&'static str> {
     let mut heads = vec!["NAME", "GATEWAY", "FROM", "TO", "STATE", "STEP", "WEIGHT", "PAUSED", "AGE"];
@@ -122,6 +123,7 @@ fn pods(status: &GatewayRolloutStatus, now: Timestamp, paint: Paint) -> Option<S
     let _ = writeln!(out, "; old {}/{} ready", pods.old_ready, pods.old);
     if pods.apart > 0 {
         let open = match pods.connections {
+            Some(1) => "1 connection still open".to_owned(),
             Some(n) => format!("{n} connections still open"),
             None => "connections not known".to_owned(),
         };
@@ -199,21 +201,30 @@ fn holds(rollout: &GatewayRollout, status: &GatewayRolloutStatus, now: Timestamp
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
     let command = |verb: &str| format!("  revguard rollout {verb} {name} -n {namespace}\n");
     if let Some(back) = &status.rollback {
-        let word = if status.phase.is_over() { "went back" } else { "goes back" };
+        let word = match status.phase {
+            Phase::Failed => "gave up going back",
+            phase if phase.is_over() => "went back",
+            _ => "goes back",
+        };
         let _ = writeln!(out, "\n{}", paint.red(&format!("{word}: {}", back.reason)));
         out.push_str(&wrapped(&back.message, "  "));
+        if status.phase == Phase::Failed {
+            out.push_str("  to try again, once that is mended:\n");
+            out.push_str(&command("resume"));
+        }
     }
     if let Some(pause) = &status.pause {
         let since = pause.since.parse::<Timestamp>().map_or(SignedDuration::ZERO, |at| now.duration_since(at));
         let held = paint.yellow(&format!("held by {}", pause.reason));
         let _ = writeln!(out, "\n{held} for {}", age(since));
         out.push_str(&wrapped(&pause.message, "  "));
-        match pause.reason.as_str() {
-            "Approval" => out.push_str(&command("approve")),
-            "User" => out.push_str(&command("resume")),
-            _ if pause.needs_human => out.push_str(&command("resume")),
-            _ => {}
-        }
+        let cause = Cause::ALL.into_iter().find(|cause| cause.as_str() == pause.reason);
+        let verb = match cause {
+            Some(Cause::User) => rollout.spec.paused.then_some("resume"),
+            Some(cause) => cause.way_on(),
+            None => pause.needs_human.then_some("resume"),
+        };
+        out.push_str(&verb.map(command).unwrap_or_default());
     }
     let ready = status.conditions.iter().find(|c| c.type_ == "Ready" && !c.message.is_empty());
     if let Some(ready) = ready
@@ -241,7 +252,10 @@ fn findings(out: &mut String, status: &GatewayRolloutStatus, paint: Paint) {
     for finding in &status.preflight {
         let blocks = finding.severity == "Block";
         let mark = if blocks { paint.red("blocks") } else { paint.yellow("warns ") };
-        let _ = writeln!(out, "  {mark}  {}  {}", finding.guard, finding.object);
+        // A name is not broken where it does not fit beside the guard.
+        let width = 12 + finding.guard.chars().count() + finding.object.chars().count();
+        let between = if width <= room() { "  " } else { "\n    " };
+        let _ = writeln!(out, "  {mark}  {}{between}{}", finding.guard, finding.object);
         out.push_str(&wrapped(&finding.what, "    "));
         out.push_str(&wrapped(&format!("why: {}", finding.why), "    "));
         // A command stays in one piece, so that it can be pasted.
@@ -311,6 +325,36 @@ held by AlertFiring for 3m
         }));
         let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
         assert!(text.contains("\n  revguard rollout approve public-1-24 -n ingress\n"), "{text}");
+    }
+
+    #[test]
+    fn what_has_given_up_does_not_say_that_it_is_back() {
+        let rollout = rollout(serde_json::json!({
+            "state": "Failed", "phase": "Failed",
+            "rollback": {"reason": "Aborted", "message": "spec.abort is set; it does not get back: the old revision's istiod"},
+        }));
+        let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
+        assert!(text.contains("gave up going back: Aborted\n  spec.abort is set"), "{text}");
+        assert!(text.ends_with("once that is mended:\n  revguard rollout resume public-1-24 -n ingress\n"), "{text}");
+    }
+
+    #[test]
+    fn a_pause_shows_what_ends_it_and_nothing_else() {
+        let typed = |reason: &str, spec: serde_json::Value| {
+            let pause = serde_json::json!({"reason": reason, "since": "2026-01-01T00:00:00Z", "message": "m", "needsHuman": false});
+            let mut rollout = rollout(serde_json::json!({"state": reason, "phase": "Progressing", "pause": pause}));
+            let paused = spec["paused"].as_bool().unwrap_or_default();
+            rollout.spec.paused = paused;
+            let text = whole(&rollout, "2026-01-01T00:10:00Z".parse().unwrap(), Paint::OFF);
+            text.lines().find(|line| line.contains("revguard rollout")).unwrap_or_default().trim().to_owned()
+        };
+        let none = serde_json::json!({});
+        let resume = "revguard rollout resume public-1-24 -n ingress";
+        assert_eq!(typed("ServiceChanged", none.clone()), resume, "it may be accepted as it is");
+        assert_eq!(typed("DeadlineExceeded", none.clone()), resume);
+        assert_eq!(typed("AlertFiring", none.clone()), "", "it ends by itself");
+        assert_eq!(typed("User", none), "", "a dry run is none that resume ends");
+        assert_eq!(typed("User", serde_json::json!({"paused": true})), resume);
     }
 
     #[test]

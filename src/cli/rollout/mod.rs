@@ -23,6 +23,7 @@ use crate::api::gateway_rollout::Approval;
 use crate::api::rollout_status::Phase;
 use crate::cluster;
 use crate::model::key;
+use crate::rollout::memory::Cause;
 
 #[derive(Args)]
 #[command(after_help = "Exit codes: 0 done or told, 2 bad input or usage, or not allowed.")]
@@ -248,7 +249,7 @@ async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Pain
     }
     let rows = all.items.iter().map(|r| draw::row(r, get.all_namespaces, now)).collect();
     // What the state says as well, or `rollout get NAME`, goes first where the screen is narrow.
-    let spare = ["PAUSED", "GATEWAY", "AGE", "FROM"];
+    let spare = ["PAUSED", "GATEWAY", "AGE", "FROM", "WEIGHT", "STEP", "TO"];
     Ok((table::fitted(&draw::heads(get.all_namespaces), rows, room(), &spare), false))
 }
 
@@ -279,19 +280,34 @@ async fn resumed(one_: &One) -> Result<ExitCode, Failure> {
     let api: Api<GatewayRollout> = Api::namespaced(client, &namespace);
     let rollout = one(&api, &namespace, &one_.name).await?;
     let pause = rollout.status.as_ref().and_then(|s| s.pause.as_ref());
+    let phase = rollout.status.as_ref().map(|s| s.phase).unwrap_or_default();
+    let accepts = |reason: &str| {
+        // It may end by itself, and a person may let it be as it is.
+        Cause::ALL.into_iter().any(|cause| cause.as_str() == reason && cause.may_be_accepted())
+    };
     if rollout.spec.paused {
         patched(&api, &one_.name, &json!({"spec": {"paused": false}})).await?;
     }
+    // One that has given up going back tries again.
+    let waits = phase == Phase::Failed || pause.is_some_and(|p| p.needs_human || accepts(&p.reason));
     match pause {
-        Some(pause) if pause.needs_human => {
+        _ if waits => {
             let uid = rollout.uid().unwrap_or_default();
             annotated(&api, &one_.name, &format!("{uid}/resume")).await?;
         }
-        Some(pause) if !rollout.spec.paused => {
-            anyhow::bail!("{} is held by {}, which ends by itself: {}", one_.name, pause.reason, pause.message)
-        }
-        None if !rollout.spec.paused => anyhow::bail!("{} is not held", one_.name),
-        _ => {}
+        _ if rollout.spec.paused => {}
+        Some(pause) if pause.reason == Cause::Approval.as_str() => anyhow::bail!(
+            "{} waits for an approval: `revguard rollout approve {} -n {namespace}`",
+            one_.name,
+            one_.name
+        ),
+        Some(pause) => anyhow::bail!(
+            "{} is held by {}, and goes on by itself when that ends: {}",
+            one_.name,
+            pause.reason,
+            pause.message
+        ),
+        None => anyhow::bail!("{} is not held", one_.name),
     }
     super::print(format!("gatewayrollout.revguard.dev/{} goes on\n", one_.name).as_bytes())
 }

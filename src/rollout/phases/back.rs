@@ -19,6 +19,9 @@ use crate::rollout::step::{Step, Which};
 /// The longest that going back may take, what it waits for not counted.
 const DEADLINE: SignedDuration = SignedDuration::from_mins(30);
 
+/// Between why it goes back and why it does not get there.
+const NOT_BACK: &str = "; it does not get back: ";
+
 impl Look<'_> {
     pub fn is_back(&self) -> bool {
         self.memory.phase == Phase::RollingBack
@@ -49,7 +52,9 @@ impl Look<'_> {
             self.enter(m, Phase::Failed);
             m.finished = Some(self.now);
             if let Some(rollback) = &mut m.rollback {
-                rollback.message = format!("{}; it does not get back: {on}", rollback.message);
+                // Said once, however often it was tried.
+                let why = rollback.message.split(NOT_BACK).next().unwrap_or_default();
+                rollback.message = format!("{why}{NOT_BACK}{on}");
             }
         })
     }

@@ -55,7 +55,7 @@ pub fn preflight(look: &Look) -> Go {
     turn_taken(look)?;
     let again = Some(look.now + UNTIL_ASKED);
     if let Some(why) = blocked(look) {
-        return look.wait_as("PreflightFailed", why, again);
+        return look.wait_as("PreflightFailed", format!("preflight to pass: {why}"), again);
     }
     let mut ignored = Vec::new();
     if let Gate::Firing(alerts) = &look.seen.gate {
@@ -109,7 +109,8 @@ fn turn_taken(look: &Look) -> Go {
     }
     if let Some(holder) = look.locked_by() {
         let on = format!(
-            "the lock of a rollout with uid {holder}; if there is none any more: kubectl annotate deployment {} -n {} {}-",
+            "the rollout with uid {holder} to give Deployment {} back; if there is none any more: kubectl annotate deployment {} -n {} {}-",
+            source.name,
             source.name,
             look.seen.rollout.namespace,
             key::ACTIVE_ROLLOUT
@@ -122,7 +123,7 @@ fn turn_taken(look: &Look) -> Go {
 /// The first thing that stands against it.
 pub fn blocked(look: &Look) -> Option<String> {
     let (Some(findings), Some(dry_runs)) = (&look.seen.findings, &look.seen.dry_runs) else {
-        return Some("the guards to be asked".to_owned());
+        return Some("the guards were not asked yet".to_owned());
     };
     // What a person may accept, and has, is a warning by now.
     let mut blocking = findings.iter().filter(|f| f.severity == Severity::Block);
@@ -137,9 +138,9 @@ pub fn blocked(look: &Look) -> Option<String> {
     }
     let (from, to) = (&look.seen.from, &look.seen.to);
     if !to.ready {
-        return Some(format!("istiod of {}, which is not ready: {}", look.to(), to.why));
+        return Some(format!("istiod of {} is not ready: {}", look.to(), to.why));
     }
-    (!from.ready).then(|| format!("the old revision's istiod, which is not ready: {}", from.why))
+    (!from.ready).then(|| format!("the old revision's istiod is not ready: {}", from.why))
 }
 
 /// The revision that the gateway is on.
@@ -194,7 +195,7 @@ pub fn recover(look: &Look) -> Go {
     let from = observed_of(look, &baseline);
     let phase = derived(look, &baseline);
     let message = format!(
-        "the status of this rollout was lost; it goes on from {} once resume is approved, or back with spec.abort",
+        "the status of this rollout was lost; it goes on from {} once it is resumed, or back with spec.abort",
         phase.as_str()
     );
     look.remember(|m| {

@@ -6,7 +6,7 @@ use super::before::recover;
 use super::keep::{copy_config, let_go, remove, unlock};
 use crate::api::gateway_rollout::{OnDelete, Until};
 use crate::api::rollout_status::Phase;
-use crate::rollout::look::{GO, Go, Look, after};
+use crate::rollout::look::{GO, Go, Look, after, pods};
 use crate::rollout::memory::Reason;
 use crate::rollout::step::{Step, Which};
 
@@ -137,7 +137,7 @@ fn rest(look: &Look, until: Option<jiff::Timestamp>) -> Go {
     let apart = look.apart_until();
     if look.apart > 0 {
         let until = [until, apart].into_iter().flatten().min();
-        return look.wait(format!("{} pods set apart to finish what they have", look.apart), until);
+        return look.wait(format!("{} set apart to finish what they have", pods(look.apart)), until);
     }
     let expires = look.memory.finished.filter(|_| !look.spec().ttl_after_finished.is_zero());
     let expires = expires
@@ -145,7 +145,7 @@ fn rest(look: &Look, until: Option<jiff::Timestamp>) -> Go {
         .map(|f| after(f, look.spec().ttl_after_finished.signed()));
     let standby = look.deployment(Which::Standby).is_some();
     match [until, expires.filter(|_| !standby)].into_iter().flatten().min() {
-        Some(until) => look.wait("the end of its time".to_owned(), Some(until)),
+        Some(until) => look.wait("its time after the end to be over (spec.ttlAfterFinished)".to_owned(), Some(until)),
         None if standby => look.wait("the old revision to be removed".to_owned(), None),
         None => GO,
     }
@@ -195,7 +195,7 @@ pub fn deleting(look: &Look) -> Go {
         drop_former(look)?;
     }
     if look.apart > 0 {
-        let on = format!("{} pods set apart to finish what they have", look.apart);
+        let on = format!("{} set apart to finish what they have", pods(look.apart));
         return look.wait_as("Deleting", on, look.apart_until());
     }
     let_go(look)?;

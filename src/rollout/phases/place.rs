@@ -51,7 +51,7 @@ fn arrive(look: &Look, targets: Targets) -> Go {
     if new < targets.new {
         run(look, source)?;
         return look.slow(format!(
-            "{} of the new revision in Deployment {}: {new} are",
+            "{} of the new revision in Deployment {}: {new} so far",
             pods(targets.new),
             source.name
         ));
@@ -69,7 +69,7 @@ fn arrive(look: &Look, targets: Targets) -> Go {
     let serving = look.new_pods().filter(|p| look.is_endpoint(p)).count();
     if serving < new as usize {
         return look.slow(format!(
-            "{} of the new revision to be ready and endpoints of every Service: {serving} are",
+            "{} of the new revision to be ready and endpoints of every Service: {serving} so far",
             pods(new)
         ));
     }
@@ -90,7 +90,7 @@ fn run(look: &Look, source: &Deployment) -> Go {
     }
     let (serving, floor) = (look.serving(), look.floor());
     if serving < floor {
-        return look.slow(format!("capacity: {serving} of {} serve", pods(floor)));
+        return look.slow(format!("{} to serve before another leaves: {serving} so far", pods(floor)));
     }
     look.act(Step::Pace { held: source.held.clone(), paused: Some(false) })
 }

@@ -89,7 +89,9 @@ pub fn probing(look: &Look) -> Go {
     }
     match proven(look, pod) {
         Ok(()) => passed(look, Some(pod)),
-        Err(why) if look.now >= end => failed(format!("not within {}: {why}", look.spec().probe.timeout)),
+        Err(why) if look.now >= end => {
+            failed(format!("the probe was not verified within {}: {why}", look.spec().probe.timeout))
+        }
         Err(why) => look.wait(format!("the probe: {why}"), Some(end)),
     }
 }

@@ -104,10 +104,7 @@ fn soaking(look: &Look, arrived: Go) -> Go {
 }
 
 fn await_approval(look: &Look, step: &SpecStep) -> Go {
-    let message = format!(
-        "step {} waits for approval; `revguard rollout approve {} {}`",
-        step.name, look.seen.rollout.name, step.name
-    );
+    let message = format!("step {} waits for approval", step.name);
     look.remember(|m| {
         if m.step.as_ref().is_some_and(|s| s.stage != Stage::AwaitingApproval) {
             look.begin(m);

@@ -4,6 +4,7 @@ use crate::api::mesh_state::Condition;
 use crate::api::rollout_status::Phase;
 use crate::rollout::look::Look;
 use crate::rollout::memory::Cause;
+use crate::rollout::outline;
 use crate::rollout::phases::before::blocked;
 use crate::rollout::phases::over::way_back;
 use crate::rollout::seen::{Gate, Verified};
@@ -44,12 +45,19 @@ fn say(status: &'static str, reason: &str, message: &str) -> Said {
 
 /// What is waited for or done, in a sentence.
 fn now(look: &Look, plan: &Plan) -> String {
+    if look.memory.phase == Phase::Failed {
+        let rollout = &look.seen.rollout;
+        return format!(
+            "it has given up going back; `revguard rollout resume {} -n {}` lets it try again",
+            rollout.name, rollout.namespace
+        );
+    }
     if let Some(pause) = &look.memory.pause {
-        return pause.message.clone();
+        return outline::held(pause, &look.seen.rollout);
     }
     match &plan.next {
         Next::Wait(waiting) => format!("waiting for {}", waiting.on),
-        Next::Do(step) => format!("next: {}", step.boundary().trim_start_matches("rollout-")),
+        Next::Do(step) => format!("next: {}", step.doing()),
         Next::Remember(_) | Next::Done => String::new(),
     }
 }
@@ -92,8 +100,8 @@ fn preflight(look: &Look, plan: &Plan) -> Said {
         return say("True", "NoBlockingFindings", "");
     }
     match &plan.next {
-        Next::Wait(waiting) if phase == Phase::Preflight || plan.state == "UnsupportedTarget" => {
-            say("False", &plan.state, &waiting.on)
+        Next::Wait(_) if phase == Phase::Preflight || plan.state == "UnsupportedTarget" => {
+            say("False", &plan.state, &now(look, plan))
         }
         // Nothing is begun, and whoever asked for a plan wants to know whether it could be.
         _ if phase == Phase::Planned && look.seen.findings.is_some() && look.seen.dry_runs.is_some() => {
@@ -117,7 +125,7 @@ fn guardrails(look: &Look) -> Said {
         Gate::Quiet(_) => say("True", "NoAlertsFiring", ""),
         Gate::Firing(alerts) => {
             let names: Vec<&str> = alerts.iter().take(10).map(|a| a.name.as_str()).collect();
-            say("False", "AlertFiring", &names.join(", "))
+            say("False", "AlertFiring", &format!("alerts fire: {}", names.join(", ")))
         }
         Gate::Unknown { why, .. } => say("Unknown", "PrometheusUnknown", why),
     }
