@@ -74,6 +74,22 @@ fn every_rule_has_what_it_stops_and_what_it_lets_pass() {
     }
 }
 
+/// What a shell at hand takes for arguments, zsh does, is no remark.
+#[test]
+fn commands_paste_into_any_shell() {
+    let is_command = |line: &str| {
+        let words = line.trim_start().trim_start_matches("fix:").trim_start();
+        ["kubectl ", "istioctl ", "helm ", "revguard "].iter().any(|program| words.starts_with(program))
+    };
+    for case in Case::all() {
+        let outcome = case.judge();
+        let said = [&outcome.message].into_iter().chain(&outcome.warnings).flat_map(|text| text.lines());
+        for line in said.filter(|line| is_command(line)) {
+            assert!(!line.contains(" # "), "{}: {line}", case.path);
+        }
+    }
+}
+
 #[test]
 fn a_patched_object_needs_no_patch() {
     for case in Case::all().iter().filter(|c| c.mutate) {

@@ -42,7 +42,7 @@ fn as_it_came(other: &RevisionName, version: Version, view: &View<'_>) -> String
 }
 
 fn by_istioctl(version: Version) -> String {
-    format!("istioctl install --revision {} --set profile=minimal # with the istioctl of {version}", named(version))
+    format!("istioctl install --revision {} --set profile=minimal\n(with the istioctl of {version})", named(version))
 }
 
 /// How a revision is named after its version: `1-24`.

@@ -3,7 +3,7 @@
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
 use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, Version, key};
-use crate::rules::names::few;
+use crate::rules::names::{few, is_sound};
 use crate::rules::view::kubectl;
 use crate::rules::{Finding, Operation, Severity, View, install};
 use crate::snapshot::mesh::ControlPlane;
@@ -268,12 +268,13 @@ fn version(cluster: &Snapshot, revision: &RevisionName) -> Option<Version> {
     cluster.control_planes().ok()?.get(revision)?.version
 }
 
-/// Where users can move: the newest other control plane whose istiod is there.
+/// Where users can move: the newest other control plane whose istiod answers; where none does, the newest that is there.
 fn newest_besides(cluster: &Snapshot, revision: &RevisionName) -> Option<RevisionName> {
     let planes = cluster.control_planes().ok()?;
     let live = cluster.injectors().map(crate::model::Injectors::revisions).unwrap_or_default();
     let others = planes.into_iter().filter(|(r, p)| r != revision && stays(p, cluster) && live.contains(r));
-    others.max_by(|(a, x), (b, y)| (x.version, a).cmp(&(y.version, b))).map(|(r, _)| r)
+    let answers = |revision: &RevisionName| is_sound(cluster, revision.as_str());
+    others.map(|(r, p)| (answers(&r), p.version, r)).max().map(|(_, _, r)| r)
 }
 
 /// Commands that move every user to another revision, in the order in which they are safe.
@@ -304,7 +305,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
                 let dials = cluster.workload(*kind, namespace, name).and_then(|w| w.template.discovery_host());
                 if dials.is_some() {
                     lines.push(format!(
-                        "kubectl edit {object} # it names its istiod itself: point it to {}",
+                        "kubectl edit {object}\n(it names its istiod itself: point it to {})",
                         to.istiod()
                     ));
                 } else if asks == revision.as_str() && asks != "default" {
@@ -336,9 +337,9 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
 fn rollout(namespace: &Str, name: &Str, back: bool) -> String {
     let it = object(Kind::GatewayRollout, namespace, name);
     if back {
-        format!("kubectl delete {it} # gives the way back up")
+        format!("kubectl delete {it}\n(gives the way back up)")
     } else {
-        format!("kubectl get {it} # wait until it has ended")
+        format!("kubectl get {it} -w\n(wait until it has ended)")
     }
 }
 
@@ -352,7 +353,7 @@ fn restart(cluster: &Snapshot, namespace: &str, workload: &str) -> String {
     let kind = kinds.into_iter().find(|(kind, _)| cluster.workload(*kind, namespace, workload).is_some());
     match kind {
         Some((_, kind)) => format!("kubectl rollout restart {kind} -n {namespace} {workload}"),
-        None => format!("kubectl get pods -n {namespace} # end or restart those of {workload}"),
+        None => format!("kubectl get pods -n {namespace}\n(end or restart those of {workload})"),
     }
 }
 
@@ -390,7 +391,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
 fn without_covered(restarts: Vec<String>) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     for line in &restarts {
-        let pods = line.strip_prefix("kubectl get pods -n ").and_then(|l| l.split(' ').next());
+        let pods = line.strip_prefix("kubectl get pods -n ").and_then(|l| l.split('\n').next());
         let covered = pods.is_some_and(|ns| restarts.contains(&format!("kubectl rollout restart deployment -n {ns}")))
             || restarts.iter().any(|other| line.strip_prefix(other.as_str()).is_some_and(|r| r.starts_with(' ')));
         if !covered && !kept.contains(line) {

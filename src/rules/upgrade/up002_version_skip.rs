@@ -178,8 +178,8 @@ fn upgrade(step: &Move, version: Version, view: &View<'_>) -> String {
         (_, Some((release, namespace))) => {
             format!("helm upgrade {release} istio/istiod -n {namespace} --version {version} --reuse-values")
         }
-        _ if step.revision.is_default() => format!("istioctl upgrade # with the istioctl of {version}"),
-        _ => format!("istioctl upgrade --revision {} # with the istioctl of {version}", step.revision),
+        _ if step.revision.is_default() => format!("istioctl upgrade\n(with the istioctl of {version})"),
+        _ => format!("istioctl upgrade --revision {}\n(with the istioctl of {version})", step.revision),
     }
 }
 
