@@ -2,6 +2,7 @@
 
 use super::selectors::acknowledged;
 use super::{Found, Guard, Scene};
+use crate::model::version::bare;
 use crate::model::{ConfigMap, RevisionName, Version};
 use crate::rollout::read::json::Json;
 use crate::rollout::read::plane::serves;
@@ -144,7 +145,7 @@ fn mismatch(scene: &Scene<'_>) -> Vec<Found> {
     };
     let object = format!("Deployment/{}/{}", scene.seen.to.namespace, RevisionName::new(scene.to()).istiod());
     match scene.seen.to.version.as_deref() {
-        Some(version) if version.trim_start_matches('v') == wanted.trim_start_matches('v') => Vec::new(),
+        Some(version) if version == bare(wanted) => Vec::new(),
         Some(version) => vec![Found::block(object).says(
             format!("the istiod of revision {} is of version {version}, and spec.toVersion is {wanted}.", scene.to()),
             "the gateway would get another version than was asked for.",

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::api::gateway_rollout::Flavor;
 use crate::api::rollout_status::Baseline;
+use crate::model::version::bare;
 use crate::rollout::names::Names;
 use crate::rollout::read::{self, Raw};
 use crate::rollout::seen::{Deployment, Map, Seen, Version};
@@ -89,7 +90,7 @@ impl<'a> Plan<'a> {
             from: self.from.as_deref(),
             to: &spec.to_revision,
             plane: &self.seen.to.namespace,
-            version: spec.to_version.as_deref().or(self.seen.to.version.as_deref()),
+            version: spec.to_version.as_deref().map(bare).or(self.seen.to.version.as_deref()),
             deployment,
             namespace: &self.seen.rollout.namespace,
             instance,
