@@ -200,15 +200,15 @@ impl Conductor {
         let guards = guards && !memory.phase.is_over();
         let raw = self.reader.fill(Raw::of(object), &known.snapshot, guards).await?;
         let mut seen = read::seen(&raw, &known.snapshot)?;
-        if raw.is_guarded() && is_before(memory.phase) {
-            seen.findings = Some(guards::check(&Scene::of(&raw, &known.snapshot, &seen)));
-        }
         if let (false, Some((_, key))) = (raw.is_guarded(), &track.apart) {
             seen.apart_key.clone_from(key);
         }
         seen.evidence = track.evidence.iter().map(|(uid, (_, e))| (uid.clone(), e.clone())).collect();
         let generation = seen.rollout.generation;
         seen.dry_runs = track.rehearsed.as_ref().filter(|r| r.1 == generation).map(|r| r.2.clone());
+        if raw.is_guarded() && is_before(memory.phase) {
+            seen.findings = Some(guards::check(&Scene::of(&raw, &known.snapshot, &seen)));
+        }
         (seen.gate, seen.metrics) = track.said_by_prometheus.clone();
         Ok(Some(Sight { seen, raw, status, memory }))
     }
@@ -270,7 +270,7 @@ impl Conductor {
         let fresh = |(at, of, _): &(Instant, i64, Vec<DryRun>)| at.elapsed() < REHEARSED && *of == generation;
         if !track.rehearsed.as_ref().is_some_and(fresh) {
             let found = rehearse::rehearse(&self.writer, &last.seen, &last.raw).await;
-            track.rehearsed = Some((Instant::now(), generation, found));
+            track.rehearsed = found.map(|found| (Instant::now(), generation, found));
         }
     }
 

@@ -4,10 +4,9 @@ use super::selectors::acknowledged;
 use super::{Found, Guard, Scene};
 use crate::api::gateway_rollout::Flavor;
 use crate::model::key;
-use crate::rollout::objects::asking;
 use crate::rollout::read::json::Json;
 use crate::rollout::read::plane::{Asking, injects, serves};
-use crate::rollout::read::workload::{behind, model};
+use crate::rollout::read::workload::{asking, behind, model};
 use crate::rollout::seen::Severity;
 
 pub(super) const GUARDS: &[Guard] = &[

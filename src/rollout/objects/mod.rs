@@ -20,8 +20,6 @@ use crate::rollout::read::{self, Raw};
 use crate::rollout::seen::{Deployment, Map, Seen, Version};
 use crate::rollout::step::{Step, Which};
 
-pub use template::asking;
-
 /// One write, without its address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {

@@ -113,16 +113,6 @@ pub fn renamed(body: &Value, to: &Move<'_>) -> Value {
     body
 }
 
-/// A template whose pods ask for a revision by their own label; nothing else is changed.
-pub fn asking(body: &Value, revision: &str) -> Value {
-    let mut body = body.clone();
-    let mut labels = body.labels();
-    labels.insert(key::REV.to_owned(), revision.to_owned());
-    let annotations = body["metadata"].map("annotations");
-    put(&mut body, "metadata", json!({"labels": labels, "annotations": annotations}));
-    body
-}
-
 fn put(body: &mut Value, field: &str, value: Value) {
     if !body.is_object() {
         *body = json!({});
