@@ -17,6 +17,7 @@ pub mod view;
 
 mod control_plane;
 mod gateway;
+mod managed;
 mod namespace;
 mod rollout;
 mod shift;
