@@ -112,3 +112,8 @@ impl<'de> Deserialize<'de> for Str {
         d.deserialize_any(V)
     }
 }
+
+/// A key as one part of a JSON pointer (RFC 6901).
+pub fn pointed(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

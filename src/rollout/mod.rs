@@ -34,6 +34,7 @@ pub mod syncz;
 pub mod verify;
 pub mod window;
 
+pub use look::after;
 pub use memory::Memory;
 pub use next::{Next, Plan, Waiting};
 pub use plan::plan;

@@ -194,11 +194,6 @@ fn deployment(seen: &Seen, which: Which) -> Option<&Deployment> {
     }
 }
 
-/// A label's or annotation's key in the path of a JSON patch.
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
 /// Labels of a Deployment of ours: those of the original, without what makes it somebody's.
 fn own_labels(source: &Deployment, uid: &str) -> Map {
     let mut labels = source.labels.clone();
