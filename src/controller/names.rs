@@ -46,9 +46,4 @@ impl Names {
         let labels = "app.kubernetes.io%2Fname%3Drevguard%2Capp.kubernetes.io%2Fcomponent%3Dwebhook";
         format!("/api/v1/namespaces/{}/pods?labelSelector={labels}", self.namespace)
     }
-
-    /// The user name of a ServiceAccount of ours, as admission sees it.
-    pub fn user(&self, account: &str) -> String {
-        format!("system:serviceaccount:{}:{account}", self.namespace)
-    }
 }

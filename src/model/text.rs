@@ -113,6 +113,12 @@ impl<'de> Deserialize<'de> for Str {
     }
 }
 
+/// Somebody else's text, to be shown in a status: within bounds, and on one line.
+pub fn brief(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    line.trim().to_owned()
+}
+
 /// A key as one part of a JSON pointer (RFC 6901).
 pub fn pointed(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")

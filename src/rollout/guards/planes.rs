@@ -63,7 +63,9 @@ fn tag(scene: &Scene<'_>) -> Vec<Found> {
         return Vec::new();
     }
     let to = scene.to();
-    let leads = scene.known.revision_behind(to).ok().flatten().map_or_else(|| "REVISION".to_owned(), |r| r.to_string());
+    // It may have come after the last look at the mesh.
+    let behind = [&scene.fresh, scene.known].into_iter().find_map(|mesh| mesh.revision_behind(to).ok().flatten());
+    let leads = behind.map_or_else(|| "REVISION".to_owned(), |r| r.to_string());
     vec![Found::block(scene.rollout()).says(
         format!("spec.toRevision {to} is a tag, which leads to {leads} now."),
         "a tag that is moved while the rollout lasts would mix three revisions.",
