@@ -43,7 +43,7 @@ pub struct PrometheusSourceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub headers: Vec<Header>,
-    /// The longest that one query may take.
+    /// The longest that one query may take; more than `1m` counts as that.
     #[serde(default = "ten_seconds")]
     pub timeout: Duration,
     /// What about an answer that says of itself that it is not whole.

@@ -34,7 +34,7 @@ pub use gateway::{GatewayReader, list, read_rollout};
 pub use once::{Pods, ReadError, Reading, read_once, remote_clusters};
 pub use request::{Trouble, source_name};
 pub use state::Readiness;
-pub use telemetry::{Silent, Telemetry, Timing, Verb};
+pub use telemetry::{Telemetry, Timing, Verb};
 
 use crate::admission::webhook::Shared;
 

@@ -42,11 +42,6 @@ pub const SOURCES: &str = "list of sources";
 /// How often they do at least.
 pub(super) const BEAT: Duration = Duration::from_secs(5);
 
-/// Nobody counts.
-pub struct Silent;
-
-impl Telemetry for Silent {}
-
 /// The verb that RBAC must grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

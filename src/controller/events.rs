@@ -54,7 +54,6 @@ struct Said {
     words: BTreeMap<(String, Word), Instant>,
     tokens: u32,
     refilled: Instant,
-    dropped: u64,
 }
 
 impl Said {
@@ -80,7 +79,6 @@ impl Said {
             self.refilled = now;
         }
         if self.tokens == 0 {
-            self.dropped += 1;
             return false;
         }
         self.tokens -= 1;
@@ -100,7 +98,7 @@ impl Events {
 
     fn of(writer: Writer, instance: &str, times: u32) -> Events {
         let (burst, refill) = (BURST * times, REFILL / times);
-        let said = Said { burst, refill, words: BTreeMap::new(), tokens: burst, refilled: Instant::now(), dropped: 0 };
+        let said = Said { burst, refill, words: BTreeMap::new(), tokens: burst, refilled: Instant::now() };
         Events { writer, instance: instance.to_owned(), said: Mutex::new(said) }
     }
 
@@ -159,11 +157,6 @@ impl Events {
         let _ = self.writer.write(&write).await;
     }
 
-    /// How many Events were left out because there were too many.
-    pub fn dropped(&self) -> u64 {
-        self.lock().dropped
-    }
-
     /// `kubectl describe` finds Events by uid, which no snapshot holds. A list of one needs no right that the watches do
     /// not need already.
     async fn uid(&self, at: &At) -> Option<String> {
@@ -209,14 +202,12 @@ mod tests {
     #[test]
     fn the_same_is_said_once_an_hour_and_all_of_it_within_bounds() {
         let start = Instant::now();
-        let mut said =
-            Said { burst: BURST, refill: REFILL, words: BTreeMap::new(), tokens: BURST, refilled: start, dropped: 0 };
+        let mut said = Said { burst: BURST, refill: REFILL, words: BTreeMap::new(), tokens: BURST, refilled: start };
         assert!(said.may("a", &word("x"), start));
         assert!(!said.may("a", &word("x"), start + Duration::from_secs(3599)));
         assert!(said.may("a", &word("x"), start + SAME));
         let told = (0..1000).filter(|i| said.may(&format!("o{i}"), &word("x"), start + SAME)).count();
         assert!(told < BURST as usize, "{told}");
-        assert_eq!(said.dropped, 1000 - told as u64);
         assert!(said.may("later", &word("x"), start + SAME + REFILL));
         assert!(!said.may("and more", &word("x"), start + SAME + REFILL));
     }

@@ -291,6 +291,7 @@ mod tests {
         assert_eq!(dangling.conditions[0].reason, "Dangling");
         assert_eq!(dangling.conditions[0].last_transition_time, "2026-01-03T00:00:00Z", "False it was before");
     }
+
     #[test]
     fn what_the_last_leader_heard_of_the_policy_stands_until_it_is_asked_again() {
         let mesh = Inventory::default();

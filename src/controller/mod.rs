@@ -2,6 +2,7 @@
 //! precondition, so that a leader that has lost its lease without knowing it changes nothing that moved on.
 
 pub mod access;
+mod ask;
 pub mod audit;
 pub mod certificates;
 pub mod events;

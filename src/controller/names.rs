@@ -41,8 +41,9 @@ impl Names {
         Names { namespace: namespace.to_owned(), release: release.to_owned() }
     }
 
-    /// The user name of a ServiceAccount of ours, as admission sees it.
-    pub fn user(&self, account: &str) -> String {
-        format!("system:serviceaccount:{}:{account}", self.namespace)
+    /// Where the API server lists the pods of the webhook.
+    pub fn webhook_pods(&self) -> String {
+        let labels = "app.kubernetes.io%2Fname%3Drevguard%2Capp.kubernetes.io%2Fcomponent%3Dwebhook";
+        format!("/api/v1/namespaces/{}/pods?labelSelector={labels}", self.namespace)
     }
 }

@@ -22,9 +22,9 @@ use crate::api::gateway_rollout::{Alerts, Guardrails, Metric};
 use crate::api::prometheus_source::{Partial, PrometheusSourceSpec, SourceType};
 use crate::api::rollout_status::Stage;
 use crate::cluster::request::encode;
-use crate::rollout::Memory;
 use crate::rollout::gate::{self, NoAnswer, Reading, Sample};
 use crate::rollout::seen::{Gate, MetricResult};
+use crate::rollout::{Memory, after};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Asked, Source};
 
@@ -34,6 +34,8 @@ const PERIOD: Duration = Duration::from_secs(15);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The source itself is read again after so long.
 const AGAIN: Duration = Duration::from_secs(60);
+/// The longest that one answer is waited for, whatever the source says: a turn of the rollout waits as long, and with it whoever aborts.
+const LONGEST: Duration = Duration::from_secs(60);
 /// The longest answer: ten thousand alerts.
 const MOST_BYTES: usize = 8 << 20;
 
@@ -87,20 +89,31 @@ impl Guard {
             return (Gate::Off, Vec::new());
         }
         self.connect(writer, names, guardrails).await;
-        let metrics = self.metrics(writer.metrics(), about).await;
-        let Some(alerts) = &guardrails.alerts else { return (Gate::Off, metrics) };
-        let pause = alerts.resume_after.signed().unsigned_abs() / 3;
-        let due = |at: &Instant| at.elapsed() >= pause.clamp(SHORTEST, PERIOD);
-        if self.last.as_ref().is_none_or(|(at, _)| due(at)) {
-            let reading = match self.server() {
-                Ok(server) => server.alerts(alerts, writer.metrics()).await,
-                Err(why) => Reading::Unknown(why),
-            };
+        let counted = writer.metrics();
+        let due = self.due(about);
+        // All at a time: together they take no longer than one of them may.
+        let metrics = futures::future::join_all(due.into_iter().map(|metric| self.metric(counted, metric, about)));
+        let (reading, metrics) = tokio::join!(self.reading(guardrails.alerts.as_ref(), counted), metrics);
+        if let Some(reading) = reading {
             let gate = self.watch.note(reading, &about.memory.ignored_alerts, about.now);
             self.last = Some((Instant::now(), gate));
         }
-        let gate = self.last.as_ref().map_or(Gate::Off, |(_, gate)| gate.clone());
-        (gate, metrics)
+        let known = self.last.as_ref().filter(|_| guardrails.alerts.is_some());
+        (known.map_or(Gate::Off, |(_, gate)| gate.clone()), metrics)
+    }
+
+    /// What alerts say, where they are asked for and a look is due.
+    async fn reading(&self, alerts: Option<&Alerts>, counted: &Metrics) -> Option<Reading> {
+        let alerts = alerts?;
+        let pause = alerts.resume_after.signed().unsigned_abs() / 3;
+        let recent = |at: &Instant| at.elapsed() < pause.clamp(SHORTEST, PERIOD);
+        if self.last.as_ref().is_some_and(|(at, _)| recent(at)) {
+            return None;
+        }
+        Some(match self.server() {
+            Ok(server) => server.alerts(alerts, counted).await,
+            Err(why) => Reading::Unknown(why),
+        })
     }
 
     fn server(&self) -> Result<&Server, String> {
@@ -119,21 +132,22 @@ impl Guard {
         }
     }
 
-    async fn metrics(&mut self, counted: &Metrics, about: &About<'_>) -> Vec<MetricResult> {
+    /// Metric checks that are due now; they count as asked.
+    fn due<'a>(&mut self, about: &About<'a>) -> Vec<&'a Metric> {
         let soaking = about.memory.step.as_ref().filter(|step| step.stage == Stage::Soaking);
         let (Some(step), Some(since)) = (soaking, about.memory.since) else { return Vec::new() };
-        let mut results = Vec::new();
+        let mut due = Vec::new();
         for metric in &about.guardrails.metrics {
             let interval = metric.interval.signed().unsigned_abs().max(SHORTEST);
             let asked = self.asked.get(&metric.name);
             let waits = asked.is_some_and(|(index, at)| *index == step.index && at.elapsed() < interval);
-            if waits || about.now < since + metric.window.signed() {
+            if waits || about.now < after(since, metric.window.signed()) {
                 continue;
             }
             self.asked.insert(metric.name.clone(), (step.index, Instant::now()));
-            results.push(self.metric(counted, metric, about).await);
+            due.push(metric);
         }
-        results
+        due
     }
 
     async fn metric(&self, counted: &Metrics, metric: &Metric, about: &About<'_>) -> MetricResult {
@@ -143,11 +157,13 @@ impl Guard {
                 Err(why) => Err(why),
             }
         };
-        let measured = match &metric.min_samples_query {
-            Some(query) => Some(ask(gate::filled(query, metric, &about.names)).await),
-            None => None,
+        let measured = async {
+            match &metric.min_samples_query {
+                Some(query) => Some(ask(gate::filled(query, metric, &about.names)).await),
+                None => None,
+            }
         };
-        let value = ask(gate::filled(&metric.query, metric, &about.names)).await;
+        let (measured, value) = tokio::join!(measured, ask(gate::filled(&metric.query, metric, &about.names)));
         gate::judged(metric, value, measured, about.now)
     }
 }
@@ -218,26 +234,30 @@ impl Server {
     }
 
     async fn alerts(&self, alerts: &Alerts, counted: &Metrics) -> Reading {
-        let answer = match self.spec.type_ {
-            SourceType::Prometheus => self.instant(&gate::alerts_query(alerts), counted).await,
-            SourceType::Alertmanager => self.alertmanager(&alerts.matchers, counted).await,
-        };
-        if !alerts.heartbeat.is_empty() {
-            let beat = match self.spec.type_ {
-                SourceType::Prometheus => self.instant(&gate::heartbeat_query(&alerts.heartbeat), counted).await,
-                SourceType::Alertmanager => {
-                    let matcher = format!("alertname={}", Value::from(alerts.heartbeat.as_str()));
-                    self.alertmanager(&[matcher], counted).await
-                }
-            };
-            match beat {
-                Ok(found) if found.is_empty() => {
-                    let name = &alerts.heartbeat;
-                    return Reading::Unknown(format!("the heartbeat {name} does not fire: rules are not evaluated"));
-                }
-                Ok(_) => {}
-                Err(why) => return Reading::Unknown(why),
+        let answer = async {
+            match self.spec.type_ {
+                SourceType::Prometheus => self.instant(&gate::alerts_query(alerts), counted).await,
+                SourceType::Alertmanager => self.alertmanager(&alerts.matchers, counted).await,
             }
+        };
+        let beat = async {
+            let name = alerts.heartbeat.as_str();
+            match self.spec.type_ {
+                _ if name.is_empty() => None,
+                SourceType::Prometheus => Some(self.instant(&gate::heartbeat_query(name), counted).await),
+                SourceType::Alertmanager => {
+                    Some(self.alertmanager(&[format!("alertname={}", Value::from(name))], counted).await)
+                }
+            }
+        };
+        let (answer, beat) = tokio::join!(answer, beat);
+        match beat {
+            Some(Ok(found)) if found.is_empty() => {
+                let name = &alerts.heartbeat;
+                return Reading::Unknown(format!("the heartbeat {name} does not fire: rules are not evaluated"));
+            }
+            Some(Err(why)) => return Reading::Unknown(why),
+            Some(Ok(_)) | None => {}
         }
         match answer {
             Ok(found) => Reading::Alerts(gate::firing(&found, &alerts.exclude)),
@@ -272,10 +292,10 @@ impl Server {
         read: impl Fn(&[u8]) -> Result<Vec<Sample>, NoAnswer>,
     ) -> Result<Vec<Sample>, String> {
         let url = &self.spec.url;
-        let timeout = self.spec.timeout.signed().unsigned_abs();
-        let answer = tokio::time::timeout(timeout, self.exchange(request)).await;
+        let patience = self.patience();
+        let answer = tokio::time::timeout(patience, self.exchange(request)).await;
         let (asked, answer) = match answer {
-            Err(_) => (Asked::Timeout, Err(format!("{url} did not answer within {}", self.spec.timeout))),
+            Err(_) => (Asked::Timeout, Err(format!("{url} did not answer within {} s", patience.as_secs_f32()))),
             Ok(Err(why)) => (Asked::Error, Err(format!("{url} cannot be asked: {why}"))),
             // What a server says of a query it does not understand stands in the body as well.
             Ok(Ok((status, body))) => match read(&body) {
@@ -291,6 +311,11 @@ impl Server {
         };
         counted.rollouts.asked(self.source(), asked);
         answer
+    }
+
+    /// How long one answer is waited for.
+    fn patience(&self) -> Duration {
+        self.spec.timeout.signed().unsigned_abs().min(LONGEST)
     }
 
     fn source(&self) -> Source {
@@ -309,5 +334,48 @@ impl Server {
         let status = response.status();
         let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(|e| e.to_string())?;
         Ok((status, body.to_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A turn of a rollout waits for it, and whoever wants to abort waits for the turn.
+    #[tokio::test]
+    async fn one_that_says_nothing_takes_no_longer_than_one_question() {
+        crate::cluster::install_crypto();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let metric =
+            |name: &str| json!({"name": name, "query": "up", "max": 1, "minSamplesQuery": "up", "minSamples": 1});
+        let guardrails: Guardrails = serde_json::from_value(json!({
+            "source": {"url": url}, "alerts": {"heartbeat": "Watchdog"}, "metrics": [metric("a"), metric("b"), metric("c")],
+        }))
+        .unwrap();
+        let spec = serde_json::from_value(json!({"url": url, "timeout": "300ms"})).unwrap();
+        let server = Server::new(spec, None).map_err(|e| e.to_string());
+        let mut guard = Guard { server: Some((guardrails.clone(), Instant::now(), server)), ..Guard::default() };
+        let now = Timestamp::now();
+        let mut step = crate::rollout::steps::begin(&crate::api::gateway_rollout::Strategy::default().steps, 0);
+        step.stage = Stage::Soaking;
+        let memory = Memory { step: Some(step), since: Some(Timestamp::UNIX_EPOCH), ..Memory::default() };
+        let names = gate::Names { namespace: "edge", new_workload: "gw-1-24", old_workload: "gw" };
+        let about = About { guardrails: &guardrails, memory: &memory, names, now };
+        let writer = Writer::new(guard.server().unwrap().client.clone(), Default::default(), Default::default());
+        let began = Instant::now();
+        let (gate, metrics) = guard.look(&writer, &Names::new("guard", "revguard"), &about).await;
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        assert!(matches!(gate, Gate::Unknown { .. }), "{gate:?}");
+        assert_eq!(metrics.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_as_long_as_a_turn_may_take() {
+        crate::cluster::install_crypto();
+        let spec = serde_json::from_value(json!({"url": "http://127.0.0.1:1", "timeout": "99999h"})).unwrap();
+        assert_eq!(Server::new(spec, None).map(|s| s.patience()).ok(), Some(LONGEST));
     }
 }

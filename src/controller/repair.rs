@@ -172,7 +172,7 @@ impl Repairs {
                     )));
                 }
                 let mut object = object.clone();
-                let record = undo::record(entry.rule, now, &undo::delete());
+                let record = undo::record(entry.rule, now, &undo::Undo::Delete);
                 object["metadata"]["annotations"][key::REPAIRED] = json!(record);
                 Change::Create { object }
             }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::names::Names;
 use super::resource::{At, CONFIG_MAPS, Resource};
 use super::write::{Change, Held, Write, WriteError, Writer};
+use crate::model::text::pointed;
 use crate::model::{Id, Labels, Object, key};
 use crate::rules::Rule;
 use crate::rules::flaw::REPAIRED;
@@ -54,11 +55,6 @@ impl Record {
     pub fn read(value: Option<&str>) -> Option<Record> {
         serde_json::from_str(value?).ok()
     }
-}
-
-/// The undoing of a creation.
-pub fn delete() -> Undo {
-    Undo::Delete
 }
 
 /// The annotation's value.
@@ -110,7 +106,7 @@ pub fn closing(mut operations: Vec<Value>) -> Vec<Value> {
 }
 
 fn pointer(annotation: &str) -> String {
-    format!("/metadata/annotations/{}", annotation.replace('~', "~0").replace('/', "~1"))
+    format!("/metadata/annotations/{}", pointed(annotation))
 }
 
 fn annotate(object: &Value, annotation: &str, value: &str) -> Value {
@@ -302,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_creation_is_undone_by_deletion() {
-        let text = record(rule(), Timestamp::UNIX_EPOCH, &delete());
+        let text = record(rule(), Timestamp::UNIX_EPOCH, &Undo::Delete);
         assert!(text.ends_with(r#""undo":"delete"}"#), "{text}");
         assert_eq!(Record::read(Some(&text)).unwrap().undo, Undo::Delete);
         assert_eq!(Record::read(Some("{}")), None);

@@ -10,9 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
+use super::ask::{Ask, AskError, address, get};
 use super::audit::Exemptions;
 use super::names::Names;
 use super::resource::{At, CONFIG_MAPS};
@@ -29,7 +28,7 @@ const MOST_EXEMPTIONS: usize = 200;
 /// Processes that are remembered: three replicas that are replaced a dozen times a day.
 const MOST_PROCESSES: usize = 60;
 /// A page of 800 lines is about 100 kB.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 /// How long a pod may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The name of the container port; see the chart.
@@ -155,42 +154,31 @@ async fn collect(writer: &Writer, names: &Names, exemptions: &Exemptions) -> Res
 
 /// What every replica of the webhook has counted. One that does not answer is asked again next time.
 async fn pages(writer: &Writer, names: &Names) -> Result<Vec<Page>, WriteError> {
-    let selector = "labelSelector=app.kubernetes.io%2Fname%3Drevguard%2Capp.kubernetes.io%2Fcomponent%3Dwebhook";
-    let path = format!("/api/v1/namespaces/{}/pods?{selector}", names.namespace);
+    let path = names.webhook_pods();
     let pods = send_with(writer.client(), Method::Get, &path, None, LONGEST)
         .await
         .map_err(|trouble| WriteError::Trouble { verb: "list", at: format!("pods of {}", names.namespace), trouble })?;
-    let addresses = pods["items"].as_array().into_iter().flatten().filter_map(address);
+    let addresses = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|pod| address(pod, PORT))
+        .filter_map(|(ip, port)| Some((ip, port?)));
     let asked = futures::future::join_all(addresses.map(|(ip, port)| async move {
-        tokio::time::timeout(PATIENCE, page(ip, port))
-            .await
-            .ok()?
-            .inspect_err(|error| {
-                tracing::debug!(%ip, %error, "a replica gave no tally");
-            })
-            .ok()
+        page(ip, port).await.inspect_err(|error| tracing::debug!(%ip, %error, "a replica gave no tally")).ok()
     }));
     Ok(asked.await.into_iter().flatten().collect())
 }
 
-fn address(pod: &Value) -> Option<(IpAddr, u16)> {
-    let ip = pod["status"]["podIP"].as_str()?.parse().ok()?;
-    let containers = pod["spec"]["containers"].as_array()?;
-    let mut ports = containers.iter().filter_map(|c| c["ports"].as_array()).flatten();
-    let port = ports.find(|p| p["name"] == PORT)?["containerPort"].as_u64()?;
-    Some((ip, u16::try_from(port).ok()?))
-}
-
-/// One GET in plain HTTP, the connection closed afterwards.
-async fn page(ip: IpAddr, port: u16) -> std::io::Result<Page> {
-    let mut stream = TcpStream::connect((ip, port)).await?;
-    let head = format!("GET /tally HTTP/1.1\r\nHost: {ip}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let mut text = String::new();
-    stream.take(MOST_BYTES).read_to_string(&mut text).await?;
-    let body = text.split_once("\r\n\r\n").filter(|(head, _)| head.starts_with("HTTP/1.1 200")).map(|(_, body)| body);
-    let page = serde_json::from_str(body.unwrap_or_default());
-    page.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))
+async fn page(ip: IpAddr, port: u16) -> Result<Page, AskError> {
+    let host = ip.to_string();
+    let ask =
+        Ask { to: (ip, port).into(), host: &host, path: "/tally", tls: false, most_bytes: MOST_BYTES, token: None };
+    let said = get(&ask, PATIENCE).await?;
+    if said.status != 200 {
+        return Err(AskError::Unusable(format!("HTTP {}", said.status)));
+    }
+    serde_json::from_slice(&said.body).map_err(|e| AskError::Unusable(e.to_string()))
 }
 
 #[cfg(test)]

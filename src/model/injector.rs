@@ -115,9 +115,6 @@ pub struct Conflict {
     pub configs: Vec<Str>,
 }
 
-/// The name by which the default injector is asked for.
-pub const DEFAULT: &str = "default";
-
 impl Injectors {
     pub fn new<'a>(configs: impl Iterator<Item = &'a InjectorConfig>) -> Self {
         let mut configs: Vec<&InjectorConfig> = configs.collect();

@@ -78,15 +78,6 @@ impl Labels {
         Labels::from_pairs(self.slice().iter().filter(|(k, _)| keep(k)).cloned().collect())
     }
 
-    /// True if both share one allocation (or both are empty).
-    pub fn same(&self, other: &Labels) -> bool {
-        match (&self.0, &other.0) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-
     /// How many places hold this very set; see [`Str::holders`].
     pub fn holders(&self) -> usize {
         self.0.as_ref().map_or(0, Arc::strong_count)

@@ -126,6 +126,14 @@ pub struct Namespace {
     pub meta: Meta,
 }
 
+impl Namespace {
+    /// The labels as selectors will see them: the API server itself adds the namespace's name.
+    pub fn seen_labels(&self) -> Labels {
+        let labels = &self.meta.labels;
+        if labels.has(key::NAMESPACE_NAME) { labels.clone() } else { labels.with(key::NAMESPACE_NAME, &self.meta.name) }
+    }
+}
+
 /// A running pod: who injected it, and whether it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {

@@ -118,16 +118,4 @@ impl Selector {
     pub fn keys(&self) -> impl Iterator<Item = &Str> {
         self.0.iter().map(|r| &r.key)
     }
-
-    /// The pairs of a selector made of exact pairs only; `None` if it says more than that.
-    pub fn pairs(&self) -> Option<Labels> {
-        let mut pairs = Vec::with_capacity(self.0.len());
-        for r in self.0.iter() {
-            match &r.op {
-                Op::In(values) if values.len() == 1 => pairs.push((r.key.clone(), values[0].clone())),
-                _ => return None,
-            }
-        }
-        Some(Labels::from_pairs(pairs))
-    }
 }

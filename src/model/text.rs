@@ -112,3 +112,14 @@ impl<'de> Deserialize<'de> for Str {
         d.deserialize_any(V)
     }
 }
+
+/// Somebody else's text, to be shown in a status: within bounds, and on one line.
+pub fn brief(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    line.trim().to_owned()
+}
+
+/// A key as one part of a JSON pointer (RFC 6901).
+pub fn pointed(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

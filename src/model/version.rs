@@ -27,10 +27,7 @@ impl Version {
 
     /// The tag of an image reference: `host:5000/istio/pilot:1.24.2@sha256:…` is 1.24.
     pub fn of_image(image: &str) -> Option<Version> {
-        let image = image.split('@').next()?;
-        let last = image.rsplit('/').next()?;
-        let (_, tag) = last.split_once(':')?;
-        Version::parse(tag)
+        Version::parse(tag(image)?)
     }
 
     /// The version that a revision's name seems to carry (`1-24-2`, `canary-1-24`, `v1-30-3`). A name is only a hint:
@@ -73,9 +70,21 @@ impl Release {
 
     /// The tag of an image reference.
     pub fn of_image(image: &str) -> Option<Release> {
-        let (_, tag) = image.split('@').next()?.rsplit('/').next()?.split_once(':')?;
-        Release::parse(tag)
+        Release::parse(tag(image)?)
     }
+}
+
+/// The tag of an image reference; `None` where it has none, or a digest alone.
+pub fn tag(image: &str) -> Option<&str> {
+    let (_, tag) = image.split('@').next()?.rsplit('/').next()?.split_once(':')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+/// The whole version that a tag names, without what says how the image was built: of `v1.24.2-distroless` it is `1.24.2`. Other tags
+/// (`latest`) are what they are.
+pub fn bare(tag: &str) -> &str {
+    let tag = tag.trim_end_matches("-distroless").trim_end_matches("-debug");
+    if Version::parse(tag).is_some() { tag.trim_start_matches('v') } else { tag }
 }
 
 impl fmt::Display for Release {
@@ -93,6 +102,20 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_are_read_without_what_says_how_an_image_was_built() {
+        for (image, version) in [
+            ("docker.io/istio/proxyv2:1.24.2-distroless", Some("1.24.2")),
+            ("host:5000/istio/pilot:v1.24.2-debug@sha256:0", Some("1.24.2")),
+            ("pilot:latest", Some("latest")),
+            ("pilot:", None),
+            ("host:5000/istio/pilot", None),
+            ("pilot@sha256:0", None),
+        ] {
+            assert_eq!(tag(image).map(bare), version, "{image}");
+        }
+    }
 
     #[test]
     fn versions_are_read_from_tags_only() {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::look::{GO, Go, Look, Move, after};
+use super::next::Next;
 use super::seen::{Evidence, Of, Pod};
-use super::step::{Next, Step};
+use super::step::Step;
 
 /// A kernel may go on sending to a pod for so long after it left its Services, whatever load balancers do.
 const HEARD: SignedDuration = SignedDuration::from_secs(2);

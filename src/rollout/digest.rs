@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 
-const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+/// Of nothing.
+pub const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// Sixteen hexadecimal digits.
@@ -40,10 +41,13 @@ fn feed(value: &Value, hash: &mut u64) {
     }
 }
 
+/// The hash of what was fed before and of these bytes.
+pub fn fed(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
+
 fn bytes(all: &[u8], hash: &mut u64) {
-    for byte in all {
-        *hash = (*hash ^ u64::from(*byte)).wrapping_mul(PRIME);
-    }
+    *hash = fed(*hash, all);
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::digest;
 use super::seen::{Alert, Gate, MetricResult, Outcome};
 use crate::api::gateway_rollout::{Alerts, Metric};
+use crate::model::text::brief;
 
 /// Alerts of ours carry it: a rollout that is paused must not be what pauses it.
 const OWN: &str = r#"revguard!="true""#;
@@ -45,16 +47,6 @@ pub enum NoAnswer {
     Refused(String),
     #[error("the answer is not whole: {0}")]
     Partial(String),
-}
-
-impl NoAnswer {
-    /// The closed set of words that a metric may carry.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            NoAnswer::Unreadable(_) | NoAnswer::Refused(_) => "error",
-            NoAnswer::Partial(_) => "partial",
-        }
-    }
 }
 
 /// One series of an instant query.
@@ -97,12 +89,12 @@ struct Series {
 pub fn samples(body: &[u8], partial_is_enough: bool) -> Result<Vec<Sample>, NoAnswer> {
     let response: Response = serde_json::from_slice(body).map_err(|e| NoAnswer::Unreadable(e.to_string()))?;
     if response.status != "success" {
-        return Err(NoAnswer::Refused(short(&response.error)));
+        return Err(NoAnswer::Refused(brief(&response.error)));
     }
     if let Some(warning) = response.warnings.first()
         && !partial_is_enough
     {
-        return Err(NoAnswer::Partial(short(warning)));
+        return Err(NoAnswer::Partial(brief(warning)));
     }
     // Prometheus writes `NaN`, `+Inf`, `-Inf`.
     let number = |text: &str| text.parse::<f64>().map_err(|_| NoAnswer::Unreadable(format!("{text:?} is no number")));
@@ -118,7 +110,7 @@ pub fn samples(body: &[u8], partial_is_enough: bool) -> Result<Vec<Sample>, NoAn
             let sample = |s: Series| Ok(Sample { labels: s.metric.into_iter().collect(), value: number(&s.value.1)? });
             all.into_iter().map(sample).collect()
         }
-        other => Err(NoAnswer::Refused(format!("a {}, where a number or a vector was asked for", short(other)))),
+        other => Err(NoAnswer::Refused(format!("a {}, where a number or a vector was asked for", brief(other)))),
     }
 }
 
@@ -151,14 +143,9 @@ fn alert(sample: &Sample) -> Alert {
     Alert {
         name: label("alertname").to_owned(),
         severity: label("severity").to_owned(),
-        fingerprint: format!("{:016x}", fnv(text.join("\u{0}").as_bytes())),
+        fingerprint: format!("{:016x}", digest::fed(digest::OFFSET, text.join("\u{0}").as_bytes())),
         aborts: label("revguard_action") == "abort",
     }
-}
-
-/// FNV-1a: the same in every release, unlike the standard library's hasher.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// What one look at the alerts gave.
@@ -231,7 +218,7 @@ pub fn judged(
         name: metric.name.clone(),
         outcome,
         value,
-        message: short(&message),
+        message: brief(&message),
         at,
     };
     if let Some(measured) = measured {
@@ -267,12 +254,6 @@ fn single(samples: &[Sample]) -> Result<f64, String> {
 fn round(n: f64) -> String {
     let text = format!("{n:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Texts of somebody else's go into a status: within bounds, and on one line.
-fn short(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-    line.trim().to_owned()
 }
 
 #[cfg(test)]

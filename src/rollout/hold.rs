@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
+use super::gate::UNKNOWN_IN_A_ROW;
 use super::look::{GO, Go, Look, after, times};
 use super::memory::{Cause, Memory, PauseMemory, Reason, RollbackMemory};
 use super::seen::{Gate, Outcome, Verified};
@@ -15,8 +16,6 @@ use super::{seen, steps, window};
 use crate::api::gateway_rollout::{DrainMode, OnPauseTimeout, OnUnavailable, Reaction, SourceDrift};
 use crate::api::rollout_status::{Phase, Stage};
 
-/// So many refusals to answer in a row are trouble; one is a hiccup.
-const UNKNOWN_IN_A_ROW: u32 = 3;
 /// A pod that is ready is an endpoint within a second; a minute is a Service that does not select it.
 const UNTIL_ENDPOINT: SignedDuration = SignedDuration::from_secs(60);
 /// How long until Prometheus is looked at again.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
+use super::next::{Next, Waiting};
 use super::seen::{Deployment, Evidence, Hpa, Map, Of, Pod, Seen, Verified};
-use super::step::{Next, Step, Waiting, Which};
+use super::step::{Step, Which};
 use super::verify::{Measure, verify};
 use crate::api::gateway_rollout::{CapacityMode, GatewayRolloutSpec, Promotion, StrategyType};
 use crate::api::rollout_status::{Baseline, Phase};

@@ -18,6 +18,7 @@ pub mod invariants;
 mod look;
 pub mod memory;
 pub mod names;
+mod next;
 pub mod objects;
 mod outline;
 pub mod owner;
@@ -34,7 +35,9 @@ pub mod syncz;
 pub mod verify;
 pub mod window;
 
+pub use look::after;
 pub use memory::Memory;
+pub use next::{Next, Plan, Waiting};
 pub use plan::plan;
 pub use seen::Seen;
-pub use step::{Next, Plan, Step};
+pub use step::Step;

@@ -38,8 +38,9 @@ impl Names {
 
     /// Those that the API server, or a label that has to carry them, would refuse.
     pub fn too_long(&self) -> impl Iterator<Item = &Arc<str>> {
-        let all = [Some(&self.canary), self.standby.as_ref(), Some(&self.probe), Some(&self.instance)];
-        all.into_iter().flatten().filter(|name| name.len() > LONGEST)
+        let always = [&self.canary, &self.probe, &self.instance].map(Some);
+        let all = always.into_iter().chain([self.standby.as_ref(), self.standby_instance.as_ref()]);
+        all.flatten().filter(|name| name.len() > LONGEST)
     }
 }
 
@@ -55,5 +56,7 @@ mod tests {
         assert_eq!(names.too_long().count(), 0);
         let names = Names::of(&"g".repeat(59), None, "1-24", "845e7a80");
         assert_eq!(names.too_long().count(), 2, "the canary's and the probe's");
+        let names = Names::of("igw", Some(&"r".repeat(55)), "1-24", "845e7a80");
+        assert_eq!(names.too_long().count(), 1, "a label's value, although the Deployment's name is short enough");
     }
 }

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 
 use super::look::{GO, Go, Look, Move};
 use super::memory::Memory;
+use super::next::{Next, Plan};
 use super::outline;
 use super::phases::{back, before, forward, over, place, prepare};
 use super::seen::{Of, Seen};
-use super::step::{Next, Plan, Step};
+use super::step::Step;
 use crate::api::rollout_status::{Phase, Stage};
 
 /// What comes next. A function of its arguments: the same twice for the same, and nothing left to do where it has been done.

@@ -2,21 +2,15 @@
 
 use std::sync::Arc;
 
+use super::digest;
 use super::memory::StepMemory;
 use crate::api::gateway_rollout::Step;
 use crate::api::rollout_status::Stage;
 
-const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const PRIME: u64 = 0x0000_0100_0000_01b3;
-
 /// Of the step at `index` and all before it, FNV-1a: the same in every release. Edits of later steps leave it as it is.
 pub fn prefix_hash(steps: &[Step], index: usize) -> u64 {
-    let mut hash = OFFSET;
-    let mut feed = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
-        }
-    };
+    let mut hash = digest::OFFSET;
+    let mut feed = |bytes: &[u8]| hash = digest::fed(hash, bytes);
     for step in steps.iter().take(index.saturating_add(1)) {
         feed(step.name.as_bytes());
         feed(&[0]);

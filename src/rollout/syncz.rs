@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::seen::Synced;
+use crate::model::text::brief;
 
 /// What is sent to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +129,7 @@ impl Written {
             (("", ""), Some(r)) => (r.sent.as_str(), r.acked.as_str()),
             (field, _) => field,
         };
-        Exchange { sent: sent.to_owned(), acked: acked.to_owned(), error: short(error) }
+        Exchange { sent: sent.to_owned(), acked: acked.to_owned(), error: brief(error) }
     }
 
     fn connection(&self) -> Connection {
@@ -190,12 +191,6 @@ pub fn synced(id: &str, (now, before): (&Page, &Page), old: &Page) -> Option<Syn
         complete && c.values().all(|exchange| !exchange.is_open())
     };
     (!connections.is_empty() && connections.iter().all(is_whole)).then_some(Synced::Acked)
-}
-
-/// Somebody else's text goes into a status: within bounds, and on one line.
-fn short(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-    line.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::seen::{ControlPlane, Evidence, Pod, Service, Stats, Synced, Verified};
 use crate::api::GatewayRolloutSpec;
 use crate::api::gateway_rollout::Level;
+use crate::model::version::{bare, tag};
 
 /// What pods are measured by.
 #[derive(Clone, Copy, Debug)]
@@ -90,13 +91,6 @@ fn label(pod: &Pod, measure: Measure) -> Result<(), String> {
     }
 }
 
-/// The version in an image: what follows the last colon, without digest and variant.
-fn image_version(image: &str) -> Option<&str> {
-    let image = image.split('@').next()?;
-    let (_, tag) = image.rsplit_once(':')?;
-    (!tag.contains('/')).then(|| tag.trim_end_matches("-distroless").trim_end_matches("-debug"))
-}
-
 fn injected(pod: &Pod, measure: Measure) -> Result<(), String> {
     let (spec, image) = (measure.spec, &*pod.shows.image);
     if image == "auto" {
@@ -112,9 +106,8 @@ fn injected(pod: &Pod, measure: Measure) -> Result<(), String> {
 
 /// What is wrong with the version of a proxy's image, where the spec asks for one.
 pub fn wrong_version(image: &str, spec: &GatewayRolloutSpec) -> Option<String> {
-    let (expected, found) = (spec.to_version.as_deref()?, image_version(image)?);
-    let other = found != expected.trim_end_matches("-distroless").trim_end_matches("-debug");
-    other.then(|| format!("its proxy is {found}, not {expected}"))
+    let (expected, found) = (spec.to_version.as_deref()?, bare(tag(image)?));
+    (found != bare(expected)).then(|| format!("its proxy is {found}, not {expected}"))
 }
 
 /// Whose istiod a host is: `istiod-<revision>.<namespace>`, with more behind it; the revision `default` has no name in it.
@@ -226,7 +219,7 @@ pub fn stats(page: &str) -> Option<Stats> {
             };
             // A timestamp may follow.
             let Some(value) = rest.and_then(|r| r.split_whitespace().next()) else { continue };
-            found = Some(found.unwrap_or(0) + count(value)?);
+            found = Some(found.unwrap_or(0_u64).saturating_add(count(value)?));
         }
         found
     };
@@ -332,6 +325,23 @@ mod tests {
             Verified::NotYet(why) | Verified::No(why) => why,
             Verified::Yes(level) => format!("passes as {level:?}"),
         }
+    }
+
+    #[test]
+    fn figures_beyond_counting_are_as_many_as_can_be_counted() {
+        let names = [
+            "server_state",
+            "listener_manager_lds_update_success",
+            "listener_manager_lds_update_rejected",
+            "cluster_manager_cds_update_success",
+            "cluster_manager_cds_update_rejected",
+            "listener_manager_total_listeners_active",
+            "listener_manager_total_listeners_warming",
+            "server_total_connections",
+        ];
+        let line = |name: &&str| format!("envoy_{name}{{a=\"1\"}} 18446744073709551615\nenvoy_{name}{{a=\"2\"}} 1\n");
+        let page: String = names.iter().map(line).collect();
+        assert_eq!(super::stats(&page).map(|s| s.connections), Some(u64::MAX));
     }
 
     #[test]

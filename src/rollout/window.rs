@@ -57,7 +57,8 @@ fn spans(entry: &str) -> Vec<Span> {
 fn time(text: &str) -> Option<u32> {
     let (hours, minutes) = text.split_once(':')?;
     let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (minutes < 60 && hours * 60 + minutes <= DAY).then_some(hours * 60 + minutes)
+    let at = hours.checked_mul(60)?.checked_add(minutes)?;
+    (minutes < 60 && at <= DAY).then_some(at)
 }
 
 #[cfg(test)]
@@ -88,7 +89,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_opens_nothing() {
-        for bad in ["", "Mon", "Mon 8-16", "Xyz 08:00-16:00", "Mon 08:61-16:00", "Mon 25:00-26:00"] {
+        for bad in
+            ["", "Mon", "Mon 8-16", "Xyz 08:00-16:00", "Mon 08:61-16:00", "Mon 25:00-26:00", "Mon 71582789:00-08:00"]
+        {
             let window = Window { allow: vec![bad.to_owned()] };
             let now = "2026-03-02T12:00:00Z".parse().unwrap();
             assert!(!is_open(&window, now) && opens(&window, now).is_none(), "{bad}");

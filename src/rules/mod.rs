@@ -18,6 +18,7 @@ pub mod view;
 mod control_plane;
 mod gateway;
 mod install;
+mod managed;
 mod namespace;
 mod rollout;
 mod shift;

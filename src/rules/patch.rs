@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::model::text::pointed;
+
 /// One operation of a JSON patch (RFC 6902).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
@@ -14,7 +16,7 @@ pub enum Patch {
 impl Patch {
     /// Removes a key of a map that stands at `parent`, a JSON pointer.
     pub fn remove(parent: &str, key: &str) -> Self {
-        Patch::Remove { path: format!("{parent}/{}", escape(key)) }
+        Patch::Remove { path: format!("{parent}/{}", pointed(key)) }
     }
 
     /// Sets a key of a map that stands at `parent`, whether or not the key is there. `empty` tells that the map has no
@@ -23,11 +25,6 @@ impl Patch {
         if empty {
             return Patch::Add { path: parent.to_owned(), value: serde_json::json!({ key: value }) };
         }
-        Patch::Add { path: format!("{parent}/{}", escape(key)), value: serde_json::json!(value) }
+        Patch::Add { path: format!("{parent}/{}", pointed(key)), value: serde_json::json!(value) }
     }
-}
-
-/// A key as one part of a JSON pointer.
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::marker::PhantomData;
 
 use crate::model::{
-    GatewayConfig, Hpa, Id, Kind, Lifecycle, Namespace, Object, Operator, Pdb, Rollout, Sail, Service, Str, Workload,
+    GatewayConfig, Hpa, Id, Kind, Lifecycle, Namespace, Object, Operator, Pdb, Rollout, Sail, Service, Workload,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +35,6 @@ pub struct Request<'a> {
 impl Request<'_> {
     pub fn id(&self) -> Id {
         self.object.id()
-    }
-
-    pub fn namespace(&self) -> &Str {
-        &self.object.meta().namespace
     }
 }
 

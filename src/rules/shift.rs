@@ -3,8 +3,7 @@
 //! What such a write means for proxies, gateways and configuration is what several rules judge.
 
 use super::View;
-use super::gateway::managed;
-use super::namespace::seen_labels;
+use super::managed;
 use crate::model::injection::requested;
 use crate::model::{GatewayConfig, Kind, Namespace, RevisionName, Sail, Service, Workload, key, resolve};
 use crate::snapshot::attach::asked_by_gateway;
@@ -21,7 +20,7 @@ pub struct Moved<'a> {
 /// Workloads that the new labels of their namespace lead elsewhere. What is not running, runs only once, or is an istiod
 /// is left alone.
 pub fn by_namespace<'a>(new: &Namespace, old: &Namespace, view: &'a View<'_>) -> Known<Vec<Moved<'a>>> {
-    let (before, after) = (seen_labels(old), seen_labels(new));
+    let (before, after) = (old.seen_labels(), new.seen_labels());
     if is_same(&before, &after) {
         return Ok(Vec::new());
     }
@@ -54,7 +53,7 @@ pub struct MovedGateway {
 
 /// Gateways without a label of their own that the new labels of their namespace lead elsewhere.
 pub fn gateways_by_namespace(new: &Namespace, old: &Namespace, view: &View<'_>) -> Known<Vec<MovedGateway>> {
-    let (before, after) = (seen_labels(old), seen_labels(new));
+    let (before, after) = (old.seen_labels(), new.seen_labels());
     if before.get(key::REV) == after.get(key::REV) {
         return Ok(Vec::new());
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus::{Gauge, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::metrics::{int_gauge, int_gauges};
+use super::register::{int_gauge, int_gauges};
 use super::table::*;
 
 /// Values of a label that names something of the mesh. A mesh has a handful; a hundred thousand would be an attack.

@@ -4,10 +4,12 @@
 //! HTTP (the probe port is `admission::probes`) and nothing here decides: a metric or a health
 //! condition never changes a verdict.
 
+mod def;
 pub mod health;
 mod labels;
 pub mod mesh;
 pub mod metrics;
+mod register;
 mod rollout_table;
 pub mod rollouts;
 pub mod table;

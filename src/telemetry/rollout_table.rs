@@ -1,6 +1,6 @@
 //! The metrics of gateway rollouts, as `table` holds those of everything else. Nothing else may carry the name of an object.
 
-use super::table::{Def, Kind};
+use super::def::{Def, Kind};
 
 pub(super) const ROLLOUT_INFO: Def = Def {
     name: "revguard_rollout_info",

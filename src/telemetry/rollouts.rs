@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
 use super::labels::{Asked, Source};
-use super::metrics::{counters, gauges, int_gauges, register};
+use super::register::{counters, gauges, int_gauges, register};
 use super::table::*;
 use crate::api::rollout_status::{Completion, Phase};
 

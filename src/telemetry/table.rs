@@ -7,41 +7,8 @@ use super::labels::{Action, Asked, Closed, Full, Loop, Outcome, Path, Port, Repa
 use crate::api::rollout_status::{Completion, Phase};
 use crate::rollout::memory::{Cause, Reason};
 
+pub use super::def::{Def, Kind};
 pub(super) use super::rollout_table::*;
-
-/// One metric as an operator reads of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Def {
-    /// The full name, base unit and `_total` included.
-    pub name: &'static str,
-    /// What the exposition format says after `# TYPE`.
-    pub kind: Kind,
-    /// One sentence.
-    pub help: &'static str,
-    /// Label names; every set of values is closed.
-    pub labels: &'static [&'static str],
-}
-
-/// The types of metric that are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only rises.
-    Counter,
-    /// Rises and falls.
-    Gauge,
-    /// Buckets, a sum and a count.
-    Histogram,
-}
-
-impl Kind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
 
 pub(super) const REQUESTS: Def = Def {
     name: "revguard_admission_requests_total",

@@ -1,30 +1,62 @@
-//! The one table of kinds. It drives offline reading, discovery, watches, RBAC and what the webhooks are called for.
+//! The one table of kinds, and of their readers. It drives offline reading, discovery, watches, RBAC and what the webhooks are called for.
 
 use std::sync::LazyLock;
 
-use crate::model::Kind;
+use serde::de::{Deserialize, Deserializer, Error as _};
 
-/// Which lean type reads a kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
-    Namespace,
-    Workload,
-    CronJob,
-    Pod,
-    Service,
-    EndpointSlice,
-    ConfigMap,
-    Hpa,
-    Pdb,
-    Injector,
-    Validator,
-    Operator,
-    Sail,
-    Lifecycle,
-    Gateway,
-    Config,
-    Rollout,
-    Crd,
+use super::{config, control_plane, core, rollout, webhook, workload};
+use crate::model::{Kind, Object};
+
+/// Makes [`Reader`] of a list of readers: a name, the lean type that is read, and what becomes of it.
+macro_rules! readers {
+    ($($name:ident: $lean:ty => $into:expr;)+) => {
+        /// Which lean type reads a kind.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reader {
+            $($name,)+
+        }
+
+        impl Reader {
+            /// Reads an object of this kind.
+            ///
+            /// # Errors
+            /// What serde says; and what cannot be an object of this kind although its fields can be read.
+            pub fn read<'de, D: Deserializer<'de>>(self, kind: Kind, d: D) -> Result<Object, D::Error> {
+                match self {
+                    $(Reader::$name => {
+                        let into: fn($lean, Kind) -> Result<Object, String> = $into;
+                        into(<$lean>::deserialize(d)?, kind).map_err(D::Error::custom)
+                    })+
+                }
+            }
+        }
+    };
+}
+
+/// Of a type that is of one kind.
+fn one<T: Into<Object>>(lean: T, _: Kind) -> Result<Object, String> {
+    Ok(lean.into())
+}
+
+readers! {
+    Namespace: core::Namespace => one;
+    Workload: workload::Workload => |o, kind| Ok(o.into_object(kind));
+    CronJob: workload::CronJob => one;
+    Pod: workload::Pod => one;
+    Service: core::Service => one;
+    EndpointSlice: core::EndpointSlice => one;
+    ConfigMap: core::ConfigMap => one;
+    Hpa: core::Hpa => one;
+    Pdb: core::Pdb => one;
+    Injector: webhook::Configuration => |o, _| o.into_injector();
+    Validator: webhook::Configuration => |o, _| o.into_validator();
+    Operator: control_plane::Operator => one;
+    Sail: control_plane::Sail => |o, kind| Ok(o.into_object(kind));
+    Lifecycle: control_plane::Lifecycle => |o, kind| Ok(o.into_object(kind));
+    Gateway: config::Gateway => |o, kind| Ok(o.into_object(kind));
+    Config: config::Config => |o, kind| Ok(o.into_object(kind));
+    Rollout: rollout::GatewayRollout => one;
+    Crd: config::Config => |o, _| Ok(o.into_crd());
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

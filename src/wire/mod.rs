@@ -16,7 +16,7 @@ pub mod webhook;
 pub mod workload;
 
 use serde::Deserializer;
-use serde::de::{Deserialize, DeserializeSeed};
+use serde::de::DeserializeSeed;
 
 use crate::model::{Kind, Object};
 
@@ -30,29 +30,7 @@ impl<'de> DeserializeSeed<'de> for OfKind {
     type Value = Object;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Object, D::Error> {
-        use kinds::Reader as R;
-        Ok(match row(self.0).reader {
-            R::Namespace => core::Namespace::deserialize(d)?.into(),
-            R::Workload => workload::Workload::deserialize(d)?.into_object(self.0),
-            R::CronJob => workload::CronJob::deserialize(d)?.into(),
-            R::Pod => workload::Pod::deserialize(d)?.into(),
-            R::Service => core::Service::deserialize(d)?.into(),
-            R::EndpointSlice => core::EndpointSlice::deserialize(d)?.into(),
-            R::ConfigMap => core::ConfigMap::deserialize(d)?.into(),
-            R::Hpa => core::Hpa::deserialize(d)?.into(),
-            R::Pdb => core::Pdb::deserialize(d)?.into(),
-            R::Injector => webhook::Configuration::deserialize(d)?.into_injector().map_err(serde::de::Error::custom)?,
-            R::Validator => {
-                webhook::Configuration::deserialize(d)?.into_validator().map_err(serde::de::Error::custom)?
-            }
-            R::Operator => control_plane::Operator::deserialize(d)?.into(),
-            R::Sail => control_plane::Sail::deserialize(d)?.into_object(self.0),
-            R::Lifecycle => control_plane::Lifecycle::deserialize(d)?.into_object(self.0),
-            R::Gateway => config::Gateway::deserialize(d)?.into_object(self.0),
-            R::Config => config::Config::deserialize(d)?.into_object(self.0),
-            R::Rollout => rollout::GatewayRollout::deserialize(d)?.into(),
-            R::Crd => config::Config::deserialize(d)?.into_crd(),
-        })
+        row(self.0).reader.read(self.0, d)
     }
 }
 

@@ -5,7 +5,8 @@ use std::hash::{Hash, Hasher};
 use jiff::Timestamp;
 use revguard::api::rollout_status::Baseline;
 use revguard::rollout::Memory;
-use revguard::rollout::step::{Next, Step};
+use revguard::rollout::Next;
+use revguard::rollout::step::Step;
 
 use super::world::{Pod, World, ticks};
 

@@ -6,7 +6,8 @@ use revguard::rollout::invariants::broken;
 use revguard::rollout::memory::{Cause, Memory};
 use revguard::rollout::plan;
 use revguard::rollout::seen::{Of, Seen};
-use revguard::rollout::step::{Next, Plan, Which};
+use revguard::rollout::step::Which;
+use revguard::rollout::{Next, Plan};
 use std::sync::Arc;
 
 use super::config::{Broken, Fault, Rev, bit};

@@ -146,7 +146,7 @@ impl World {
             },
             from: plane(self.from_installed, self.from_ready && self.from_installed, s),
             to: plane(true, self.to_ready, s),
-            findings: Some(if self.blocked { vec![finding()] } else { Vec::new() }),
+            findings: Some(if self.blocked || self.refused { vec![finding()] } else { Vec::new() }),
             dry_runs: Some(if self.refused { vec![dry_run()] } else { Vec::new() }),
             evidence: self.pods.iter().filter_map(|p| Some((s.pod(p.id), self.evidence(p)?))).collect(),
             gate: self.read_gate(),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use revguard::api::gateway_rollout::OnDelete;
 use revguard::api::rollout_status::Phase;
 use revguard::rollout::Memory;
+use revguard::rollout::Next;
 use revguard::rollout::seen::Of;
-use revguard::rollout::step::{Next, Which};
+use revguard::rollout::step::Which;
 
 use super::config::{Config, Rev};
 use super::events::{Decision, Event};

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use revguard::api::GatewayRolloutStatus;
+use revguard::rollout::Next;
 use revguard::rollout::plan;
 use revguard::rollout::status::{Before, memory, read, status};
-use revguard::rollout::step::Next;
 use serde_json::{Value, json};
 
 use super::events::Decision;

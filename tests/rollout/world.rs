@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use revguard::api::rollout_status::Phase;
 use revguard::rollout::Memory;
+use revguard::rollout::Next;
 use revguard::rollout::seen::Of;
-use revguard::rollout::step::{Next, Step, Which};
+use revguard::rollout::step::{Step, Which};
 
 use super::config::{Broken, Config, Fault, Rev, TICK};
 

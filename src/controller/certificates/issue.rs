@@ -81,6 +81,15 @@ mod tests {
     use crate::controller::certificates::pem::cas;
 
     #[test]
+    fn a_ca_that_is_valid_for_ever_is_a_ca() {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(9999, 12, 31) + Duration::from_secs(86_399);
+        let pem = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        assert_eq!(cas(pem.as_bytes()).first().map(|ca| ca.until.as_second()), Some(Timestamp::MAX.as_second()));
+    }
+
+    #[test]
     fn a_leaf_verifies_against_its_ca_and_no_other_and_never_outlasts_it() {
         let now: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
         let (day, year) = (SignedDuration::from_hours(24), SignedDuration::from_hours(8760));

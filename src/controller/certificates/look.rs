@@ -29,9 +29,6 @@ pub const OLD: &str = "old.crt";
 pub const LEAF: [&str; 2] = ["tls.crt", "tls.key"];
 pub const BUNDLE: &str = "ca.crt";
 
-/// What every pod of the webhook carries.
-const SELECTOR: &str = "labelSelector=app.kubernetes.io%2Fname%3Drevguard%2Capp.kubernetes.io%2Fcomponent%3Dwebhook";
-
 /// An object as it was read, for the write that follows.
 pub struct Read {
     pub at: At,
@@ -88,8 +85,7 @@ async fn others(client: &Client, names: &Names, look: &mut Look) -> Result<Vec<r
             look.configurations.insert(name, read);
         }
     }
-    let path = format!("/api/v1/namespaces/{}/pods?{SELECTOR}", names.namespace);
-    let pods = send::send_with(client, Method::Get, &path, None, LONGEST).await;
+    let pods = send::send_with(client, Method::Get, &names.webhook_pods(), None, LONGEST).await;
     Ok(replicas::ask(&pods.map_err(|trouble| format!("the webhook's pods cannot be listed: {trouble}"))?).await)
 }
 

@@ -46,7 +46,8 @@ pub fn id(der: &CertificateDer<'_>) -> Id {
 }
 
 fn validity(certificate: &X509Certificate<'_>) -> Option<(Timestamp, Timestamp)> {
-    let at = |seconds| Timestamp::from_second(seconds).ok();
+    // "For ever" is written as the last second of the year 9999, which is beyond what a Timestamp can be.
+    let at = |seconds: i64| Timestamp::from_second(seconds.min(Timestamp::MAX.as_second())).ok();
     let validity = certificate.validity();
     Some((at(validity.not_before.timestamp())?, at(validity.not_after.timestamp())?))
 }

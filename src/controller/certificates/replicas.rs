@@ -3,7 +3,7 @@
 //! Nothing is sent to whoever answers. The handshake is completed all the same, because one that fails would be counted
 //! there as a client that does not trust the certificate.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::pem::Chain;
+use crate::controller::ask::address;
 
 /// A pod in the same cluster answers within milliseconds; one that is being started or ended may not answer at all.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -34,8 +35,8 @@ pub async fn ask(pods: &Value) -> Vec<Asked> {
     let pods = pods["items"].as_array().into_iter().flatten().filter(|pod| may_serve(pod));
     join_all(pods.map(|pod| async {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let serves = match address(pod) {
-            Some(address) => served(address).await,
+        let serves = match address(pod, PORT) {
+            Some((ip, port)) => served(SocketAddr::new(ip, port.unwrap_or(DEFAULT_PORT))).await,
             None => Err("it has no address yet".to_owned()),
         };
         Asked { name, serves }
@@ -46,14 +47,6 @@ pub async fn ask(pods: &Value) -> Vec<Asked> {
 /// One that has ended serves nobody.
 fn may_serve(pod: &Value) -> bool {
     !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
-}
-
-fn address(pod: &Value) -> Option<SocketAddr> {
-    let ip: IpAddr = pod["status"]["podIP"].as_str()?.parse().ok()?;
-    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let mut ports = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten());
-    let port = ports.find(|p| p["name"] == PORT).and_then(|p| p["containerPort"].as_u64());
-    Some(SocketAddr::new(ip, port.and_then(|p| u16::try_from(p).ok()).unwrap_or(DEFAULT_PORT)))
 }
 
 async fn served(address: SocketAddr) -> Result<Chain, String> {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::controller::resource::{At, CONFIG_MAPS, DEPLOYMENTS, HPAS, PDBS, PODS, ROLLOUTS, Resource, SERVICES};
 use crate::controller::write::{Change, Held, Write};
 use crate::model::key;
+use crate::model::text::pointed;
 use crate::rollout::objects::{self, Impossible, Written};
 use crate::rollout::read::Raw;
 use crate::rollout::seen::Version;
@@ -39,7 +40,7 @@ fn scale(operations: Vec<Value>, held: &Version, seen: &Seen) -> Change {
     };
     let annotations = &deployment.annotations;
     let lock = annotations.get(key::ACTIVE_ROLLOUT).map(|holder| {
-        let path = format!("/metadata/annotations/{}", key::ACTIVE_ROLLOUT.replace('/', "~1"));
+        let path = format!("/metadata/annotations/{}", pointed(key::ACTIVE_ROLLOUT));
         json!({"op": "test", "path": path, "value": holder})
     });
     let operations = lock.into_iter().chain(operations).collect();

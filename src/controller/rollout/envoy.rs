@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::wire::{Ask, AskError, get};
+use crate::controller::ask::{Ask, AskError, get};
 use crate::rollout::seen::Stats;
 use crate::rollout::verify;
 

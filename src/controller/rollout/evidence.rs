@@ -13,8 +13,8 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 
 use super::envoy;
-use super::wire::{Ask, connects, get};
 use crate::api::gateway_rollout::{HttpProbe, Scheme};
+use crate::controller::ask::{Ask, connects, get};
 use crate::rollout::Seen;
 use crate::rollout::seen::{Evidence, Of, Pod, Stats};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::wire::{Ask, AskError, get};
+use crate::controller::ask::{Ask, AskError, get};
 use crate::rollout::seen::Synced;
 use crate::rollout::syncz::{Page, synced};
 

@@ -17,7 +17,6 @@ mod istiod;
 mod rehearse;
 mod say;
 mod turn;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;

@@ -7,10 +7,9 @@ use crate::api::GatewayRolloutStatus;
 use crate::api::mesh_state::Condition;
 use crate::api::rollout_status::{Phase, Stage};
 use crate::controller::events::Word;
-use crate::rollout::Seen;
 use crate::rollout::memory::{Memory, RollbackMemory};
-
 use crate::rollout::seen::{Gate, Of, Pod};
+use crate::rollout::{Seen, after};
 use crate::telemetry::Metrics;
 use crate::telemetry::rollouts::RolloutFigures;
 
@@ -52,11 +51,6 @@ fn time(text: &Option<String>) -> Option<Timestamp> {
     text.as_deref()?.parse().ok()
 }
 
-/// So much later; at the end of time if that is beyond it.
-fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.checked_add(by).unwrap_or(Timestamp::MAX)
-}
-
 /// Pods that finish what they have. One that was told to end is the kubelet's business.
 fn apart(seen: &Seen) -> impl Iterator<Item = &Pod> {
     seen.pods.iter().filter(|pod| pod.of == Of::Apart && !pod.deleting)
@@ -65,7 +59,7 @@ fn apart(seen: &Seen) -> impl Iterator<Item = &Pod> {
 /// When the first of the pods set apart has to go.
 fn apart_due(seen: &Seen) -> Option<Timestamp> {
     let first = apart(seen).map(|pod| pod.apart_since.unwrap_or(pod.created)).min()?;
-    Some(later(first, seen.rollout.spec.strategy.drain.max_wait.signed()))
+    Some(after(first, seen.rollout.spec.strategy.drain.max_wait.signed()))
 }
 
 /// When what goes on now should be over, or should hold the rollout: after that it is stuck. `None` while it holds or waits for
@@ -81,7 +75,7 @@ fn due(seen: &Seen, status: &GatewayRolloutStatus) -> Option<Timestamp> {
     let begun = time(&status.stage_started_at).max(time(&status.last_batch_at))?;
     let paused = SignedDuration::from_secs(status.stage_paused_seconds);
     let deadline = seen.rollout.spec.progress_deadline.signed().saturating_add(paused);
-    let stage = soaking.and_then(|step| time(&step.soak_until)).unwrap_or_else(|| later(begun, deadline));
+    let stage = soaking.and_then(|step| time(&step.soak_until)).unwrap_or_else(|| after(begun, deadline));
     Some(apart_due(seen).map_or(stage, |apart| stage.max(apart)))
 }
 

@@ -61,6 +61,8 @@ pub struct Track {
     /// What is known of its Prometheus, and what it said last.
     guard: Guard,
     said_by_prometheus: (Gate, Vec<MetricResult>),
+    /// The last turn took something down.
+    remembered: bool,
     /// Events of the last plan, said already.
     said: BTreeSet<(String, String, bool)>,
     status_at: Option<Instant>,
@@ -86,6 +88,12 @@ impl Track {
             Some(phase) if !is_before(phase) => self.apart.as_ref().is_none_or(|(at, _)| at.elapsed() >= every),
             _ => true,
         }
+    }
+
+    /// What an evaluation comes to is taken down before anything follows from it. Were the next one asked for at once, a turn that takes
+    /// longer than the metric's interval would only ever take down, and never act.
+    fn asks_prometheus(&mut self) -> bool {
+        !std::mem::take(&mut self.remembered)
     }
 
     /// Nothing follows by itself, and nobody has to be asked.
@@ -146,7 +154,9 @@ impl Conductor {
         if let Some(last) = track.last.take() {
             self.ask_pods(&last, track).await;
             self.rehearse(&last, track).await;
-            self.guardrails(&last, track).await;
+            if track.asks_prometheus() {
+                self.guardrails(&last, track).await;
+            }
             track.last = Some(last);
         }
         let guards = track.asks_guards(self.pace.guards);
@@ -170,6 +180,7 @@ impl Conductor {
         }
         let again = self.act(at, track, &sight, (&plan, now)).await;
         if let (Ok(_), Next::Remember(after)) = (&again, plan.next) {
+            track.remembered = true;
             sight.memory = *after;
         }
         if sight.memory.phase.is_over() && !has_apart(&sight.seen) {
@@ -200,15 +211,15 @@ impl Conductor {
         let guards = guards && !memory.phase.is_over();
         let raw = self.reader.fill(Raw::of(object), &known.snapshot, guards).await?;
         let mut seen = read::seen(&raw, &known.snapshot)?;
-        if raw.is_guarded() && is_before(memory.phase) {
-            seen.findings = Some(guards::check(&Scene::of(&raw, &known.snapshot, &seen)));
-        }
         if let (false, Some((_, key))) = (raw.is_guarded(), &track.apart) {
             seen.apart_key.clone_from(key);
         }
         seen.evidence = track.evidence.iter().map(|(uid, (_, e))| (uid.clone(), e.clone())).collect();
         let generation = seen.rollout.generation;
         seen.dry_runs = track.rehearsed.as_ref().filter(|r| r.1 == generation).map(|r| r.2.clone());
+        if raw.is_guarded() && is_before(memory.phase) {
+            seen.findings = Some(guards::check(&Scene::of(&raw, &known.snapshot, &seen)));
+        }
         (seen.gate, seen.metrics) = track.said_by_prometheus.clone();
         Ok(Some(Sight { seen, raw, status, memory }))
     }
@@ -270,7 +281,7 @@ impl Conductor {
         let fresh = |(at, of, _): &(Instant, i64, Vec<DryRun>)| at.elapsed() < REHEARSED && *of == generation;
         if !track.rehearsed.as_ref().is_some_and(fresh) {
             let found = rehearse::rehearse(&self.writer, &last.seen, &last.raw).await;
-            track.rehearsed = Some((Instant::now(), generation, found));
+            track.rehearsed = found.map(|found| (Instant::now(), generation, found));
         }
     }
 
@@ -513,6 +524,12 @@ mod tests {
                 assert_eq!(again_and_again(&mut track, made.clone()), Duration::ZERO, "{made}");
             }
         }
+    }
+
+    #[test]
+    fn between_two_evaluations_something_follows_from_the_first() {
+        let mut track = Track { remembered: true, ..Track::default() };
+        assert!(!track.asks_prometheus() && track.asks_prometheus());
     }
 
     #[test]

@@ -159,13 +159,8 @@ fn envoy_filter(scene: &Scene<'_>) -> Vec<Found> {
         if !pods.iter().any(|(old, _)| selected(old)) {
             continue;
         }
-        let pins = filter["spec"]
-            .list("configPatches")
-            .iter()
-            .map(|p| &p["match"])
-            .filter(|m| matches!(m.text("context"), "" | "ANY" | "GATEWAY"));
-        let excluding = pins.map(|m| m["proxy"].text("proxyVersion")).find(|p| !p.is_empty() && excludes(p, new));
-        let Some(pattern) = excluding else { continue };
+        let old = scene.seen.from.version.as_deref().filter(|v| Version::parse(v).is_some());
+        let Some(pattern) = unfollowed(&version_pins(filter), old, new) else { continue };
         let (name, namespace) = (filter.name(), filter.namespace());
         let what = format!(
             "EnvoyFilter {namespace}/{name} applies to proxies whose version is like {pattern}, and the new ones are {new}."
@@ -177,26 +172,69 @@ fn envoy_filter(scene: &Scene<'_>) -> Vec<Found> {
             acknowledged("EnvoyFilterPin")
         );
         let object = format!("EnvoyFilter/{namespace}/{name}");
-        // Only where it surely applies to what serves now is anything lost.
-        let words = match scene.seen.from.version.as_deref() {
-            Some(old) if Version::parse(old).is_some() && excludes(pattern, old) => continue,
-            Some(old) if Version::parse(old).is_some() => Found::block(object),
-            _ => Found::warn(object),
-        };
+        let words = if old.is_some() { Found::block(object) } else { Found::warn(object) };
         found.push(words.says(what, why, fix));
     }
     found
 }
 
-/// The pattern (a regular expression) surely does not match a version: its beginning, up to the first character that means more than itself,
-/// is another one. What begins with such a character is not judged.
-fn excludes(pattern: &str, version: &str) -> bool {
-    let Some(anchored) = pattern.strip_prefix('^') else {
-        // istiod compares whole versions, and so does everybody who writes one without an anchor.
-        return excludes(&format!("^{pattern}"), version);
+/// What a filter's patches for gateways apply to, and for which proxy versions, where they say it.
+fn version_pins(filter: &serde_json::Value) -> Vec<(&str, &str)> {
+    let patches = filter["spec"].list("configPatches").iter();
+    let own = patches.filter(|p| matches!(p["match"].text("context"), "" | "ANY" | "GATEWAY"));
+    own.map(|p| (p.text("applyTo"), p["match"]["proxy"].text("proxyVersion"))).filter(|(_, v)| !v.is_empty()).collect()
+}
+
+/// The version of a patch that surely goes with the old proxies: as many that come with the new ones, for the same place, follow those that
+/// go. Of an old version that is not known, every patch that is not for the new one may be one that goes.
+fn unfollowed<'a>(pins: &[(&'a str, &'a str)], old: Option<&str>, new: &str) -> Option<&'a str> {
+    let for_old = |pattern: &str| old.is_none_or(|old| !excludes(pattern, old));
+    let goes = |(_, pattern): &&(&str, &str)| for_old(pattern) && excludes(pattern, new);
+    let comes = |(_, pattern): &&(&str, &str)| !excludes(pattern, new) && (old.is_none() || !for_old(pattern));
+    let at = |place: &str, counts: &dyn Fn(&&(&str, &str)) -> bool| {
+        pins.iter().filter(|pin| pin.0 == place).filter(|pin| counts(pin)).count()
     };
+    let mut going = pins.iter().filter(goes);
+    going.find(|(place, _)| at(place, &goes) > at(place, &comes)).map(|(_, pattern)| *pattern)
+}
+
+/// The pattern (a regular expression, found anywhere in a version) surely does not match it: each of its alternatives begins, up to the
+/// first character that means more than itself, with what is not there. What begins with such a character is not judged.
+fn excludes(pattern: &str, version: &str) -> bool {
+    alternatives(pattern).into_iter().all(|one| {
+        let (anchored, one) = one.strip_prefix('^').map_or((false, one), |rest| (true, rest));
+        let literal = literal(one);
+        let shorter = literal.len().min(version.len());
+        // A version may be cut short.
+        let begins = literal.as_bytes()[..shorter] == version.as_bytes()[..shorter];
+        !literal.is_empty() && !begins && (anchored || !version.contains(&literal))
+    })
+}
+
+/// The parts between the `|` that stand in no group.
+fn alternatives(pattern: &str) -> Vec<&str> {
+    let (mut parts, mut from, mut depth, mut escaped) = (Vec::new(), 0, 0_u32, false);
+    for (at, c) in pattern.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '(' | '[' => depth = depth.saturating_add(1),
+            ')' | ']' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => {
+                parts.push(&pattern[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&pattern[from..]);
+    parts
+}
+
+/// What every match of a pattern begins with.
+fn literal(pattern: &str) -> String {
     let mut literal = String::new();
-    let mut chars = anchored.chars().peekable();
+    let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             '\\' => match chars.next() {
@@ -214,8 +252,7 @@ fn excludes(pattern: &str, version: &str) -> bool {
             _ => break,
         }
     }
-    let shorter = literal.len().min(version.len());
-    !literal.is_empty() && literal.as_bytes()[..shorter] != version.as_bytes()[..shorter]
+    literal
 }
 
 fn policy(scene: &Scene<'_>) -> Vec<Found> {
@@ -289,6 +326,14 @@ mod tests {
             (".*", false),
             ("", false),
             (r"^2?1\.24", false),
+            (r"^1\.22.*|^1\.23.*", true),
+            (r"^1\.23.*|^1\.24.*", false),
+            (r"^1\.23|.*", false),
+            (r"24\.", false),
+            (r"23\.", true),
+            (r"^24\.", true),
+            (r"1\.24\.2\.", false),
+            (r"[|]", false),
         ] {
             assert_eq!(excludes(pattern, "1.24.2"), yes, "{pattern}");
         }

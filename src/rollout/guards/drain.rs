@@ -2,6 +2,7 @@
 
 use super::{Found, Guard, Scene};
 use crate::api::gateway_rollout::{DrainMode, StrategyType};
+use crate::model::key;
 use crate::model::workload::PROXY;
 use crate::rollout::read::json::Json;
 use crate::rollout::seen::{Of, Severity};
@@ -97,15 +98,23 @@ fn short(scene: &Scene<'_>) -> Vec<Found> {
     if is_set_apart(scene) || drain.is_some_and(|d| d > 5) {
         return Vec::new();
     }
-    let better = grace.saturating_sub(sleep + 5).max(5);
+    let better = grace.saturating_sub(sleep.saturating_add(5)).max(5);
     let config = format!("{{\\\"terminationDrainDuration\\\":\\\"{better}s\\\"}}");
+    // The annotation is one text: a patch would take along what else it says.
+    let fix = if drain.is_some() || scene.template.annotations.has(key::PROXY_CONFIG) {
+        format!(
+            "kubectl edit deployment {name} -n {namespace}\n(in the template's proxy configuration: terminationDrainDuration: {better}s; this restarts its pods)"
+        )
+    } else {
+        format!(
+            "kubectl patch deployment {name} -n {namespace} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"annotations\":{{\"{}\":\"{config}\"}}}}}}}}}}'\n(this restarts its pods)",
+            key::PROXY_CONFIG
+        )
+    };
     vec![Found::warn(scene.named()).says(
         format!("pods of {namespace}/{name} let requests end for {} only.", how_long(scene)),
         "they are told to stop while they serve, and every longer request is cut.",
-        format!(
-            "kubectl patch deployment {name} -n {namespace} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"annotations\":{{\"{}\":\"{config}\"}}}}}}}}}}'\n(this restarts its pods)",
-            crate::model::key::PROXY_CONFIG
-        ),
+        fix,
     )]
 }
 

@@ -4,16 +4,15 @@ use super::selectors::acknowledged;
 use super::{Found, Guard, Scene};
 use crate::api::gateway_rollout::Flavor;
 use crate::model::key;
-use crate::rollout::objects::asking;
 use crate::rollout::read::json::Json;
 use crate::rollout::read::plane::{Asking, injects, serves};
-use crate::rollout::read::workload::{behind, model};
+use crate::rollout::read::workload::{asking, behind, model};
 use crate::rollout::seen::Severity;
 
 pub(super) const GUARDS: &[Guard] = &[
     Guard {
         name: "ConflictingLabels",
-        summary: "the gateway's namespace says who injects, so that what the new pods ask for counts for nothing",
+        summary: "the gateway's namespace says who injects, so that what its pods ask for counts for nothing",
         worst: Severity::Block,
         acknowledge: false,
         check: conflicting,
@@ -27,7 +26,7 @@ pub(super) const GUARDS: &[Guard] = &[
     },
     Guard {
         name: "NotReResolved",
-        summary: "the tag that the gateway's template asks for leads to another revision by now: old pods that are made anew are new ones",
+        summary: "what the gateway's template asks for leads to another revision by now: old pods that are made anew are new ones",
         worst: Severity::Block,
         acknowledge: true,
         check: resolved,
@@ -38,6 +37,7 @@ fn is_injected(scene: &Scene<'_>) -> bool {
     scene.plan.as_ref().is_some_and(|p| p.flavor == Flavor::Injected)
 }
 
+/// A label of the namespace decides for old and new pods alike, so that one of them would be of the wrong revision.
 fn conflicting(scene: &Scene<'_>) -> Vec<Found> {
     let namespace = scene.namespace();
     let Ok(Some(home)) = scene.known.namespace(namespace) else { return Vec::new() };
@@ -45,43 +45,52 @@ fn conflicting(scene: &Scene<'_>) -> Vec<Found> {
         return Vec::new();
     }
     let labels = &home.meta.labels;
-    let object = format!("Namespace/{namespace}");
-    if let Some(value) = labels.value(key::INJECTION) {
-        let also = labels.value(key::REV).map(|rev| format!(" beside {}={rev}", key::REV));
-        return vec![Found::block(object).says(
-            format!("namespace {namespace} has {}={value}{}.", key::INJECTION, also.unwrap_or_default()),
-            "that label alone decides who injects, whatever pods ask for: new pods would not be of the new revision.",
-            format!("{}kubectl label namespace {namespace} {}-", keep_old(scene), key::INJECTION),
-        )];
-    }
-    let Some(name) = labels.value(key::REV) else { return Vec::new() };
-    let leads = behind(name, &scene.fresh);
-    if leads == scene.to() {
-        return Vec::new();
-    }
-    vec![Found::block(object).says(
-        format!("namespace {namespace} has {}={name}, which leads to revision {leads}.", key::REV),
-        "while a namespace names a revision, the label of a pod counts for nothing: new pods would be of that revision.",
-        format!(
-            "{}kubectl label namespace {namespace} {}-\n(other pods there that rely on the namespace's label need it on themselves first)",
-            keep_old(scene),
-            key::REV
-        ),
+    let what = match (labels.value(key::INJECTION), labels.value(key::REV)) {
+        (Some(value), None) => format!("{}={value}", key::INJECTION),
+        (Some(value), Some(rev)) => format!("{}={value} beside {}={rev}", key::INJECTION, key::REV),
+        (None, Some(rev)) => format!("{}={rev}, which leads to revision {}", key::REV, behind(rev, &scene.fresh)),
+        (None, None) => return Vec::new(),
+    };
+    let gone: Vec<String> =
+        [key::INJECTION, key::REV].into_iter().filter(|k| labels.has(k)).map(|k| format!("{k}-")).collect();
+    let decided =
+        scene.fresh.resolve(namespace, &scene.template).ok().and_then(|r| r.revision().map(|r| r.to_string()));
+    let consequence = if decided.as_deref() == Some(scene.to()) {
+        "old pods that are made anew would be of the new revision: there would be no way back."
+    } else {
+        "new pods would not be of the new revision."
+    };
+    vec![Found::block(format!("Namespace/{namespace}")).says(
+        format!("namespace {namespace} has {what}."),
+        format!("that label alone decides who injects, whatever pods ask for: {consequence}"),
+        freed(scene, &gone.join(" "), decided.as_deref()),
     )]
 }
 
-/// The old pods must ask for their revision by themselves before the namespace stops doing it.
-fn keep_old(scene: &Scene<'_>) -> String {
-    let own = scene.source().and_then(|s| s.template.labels.get(key::REV));
-    match (&scene.from, own) {
-        (Some(from), None) => format!(
-            "kubectl patch deployment {} -n {} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"labels\":{{\"{}\":\"{from}\"}}}}}}}}}}'\n",
-            scene.gateway(),
-            scene.namespace(),
-            key::REV
-        ),
-        _ => String::new(),
+/// How the namespace's labels go. Old pods ask for their revision by themselves before it does; after it, if what it leads to now would
+/// make them of another one.
+fn freed(scene: &Scene<'_>, gone: &str, decided: Option<&str>) -> String {
+    let namespace = scene.namespace();
+    let bare = format!("kubectl label namespace {namespace} {gone}");
+    let others = "other pods there that rely on the namespace's label need one of their own first";
+    match (&scene.from, scene.source().and_then(|s| s.template.labels.get(key::REV))) {
+        (Some(from), None) => {
+            let own = labelled(scene, from);
+            let (first, then) = if decided == Some(from) { (own, bare) } else { (bare, own) };
+            format!("{first}\n{then}\n(this restarts the gateway's pods; {others})")
+        }
+        _ => format!("{bare}\n({others})"),
     }
+}
+
+/// The gateway's template asks for a revision by itself.
+fn labelled(scene: &Scene<'_>, revision: &str) -> String {
+    format!(
+        "kubectl patch deployment {} -n {} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"labels\":{{\"{}\":\"{revision}\"}}}}}}}}}}'",
+        scene.gateway(),
+        scene.namespace(),
+        key::REV
+    )
 }
 
 fn unavailable(scene: &Scene<'_>) -> Vec<Found> {
@@ -131,17 +140,28 @@ fn resolved(scene: &Scene<'_>) -> Vec<Found> {
     if asked == Some(leads) || !scene.ready().any(|p| p.revision.as_deref() == Some(from)) {
         return Vec::new();
     }
-    let (name, namespace) = (scene.gateway(), scene.namespace());
-    let by = asked.map_or_else(|| "its namespace's label".to_owned(), |tag| format!("{}={tag}", key::REV));
-    let fix = match asked {
-        Some(tag) => format!("istioctl tag set {tag} --revision {from} --overwrite\n(until this rollout is over"),
-        None => format!(
-            "kubectl patch deployment {name} -n {namespace} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"labels\":{{\"{}\":\"{from}\"}}}}}}}}}}'\n(this restarts its pods",
-            key::REV
+    // While the namespace decides, what the template asks for counts for nothing, and a restart would move the pods.
+    if !conflicting(scene).is_empty() {
+        return Vec::new();
+    }
+    let named = format!("{}/{}", scene.namespace(), scene.gateway());
+    let (what, fix) = match asked {
+        Some(tag) => (
+            format!(
+                "{named} asks for its revision by {}={tag}, which leads to {leads}; its pods are of {from}.",
+                key::REV
+            ),
+            format!("istioctl tag set {tag} --revision {from} --overwrite\n(until this rollout is over"),
+        ),
+        None => (
+            format!(
+                "{named} names no revision and gets the default injector's, which is {leads} by now; its pods are of {from}."
+            ),
+            format!("{}\n(this restarts its pods", labelled(scene, from)),
         ),
     };
     vec![Found::block(scene.named()).says(
-        format!("{namespace}/{name} asks for its revision by {by}, which leads to {leads}; its pods are of {from}."),
+        what,
         format!("an old pod that is made anew is of {leads}, so that going back by scaling it up does not lead back."),
         format!("{fix}; or accept it: {})", acknowledged("NotReResolved")),
     )]

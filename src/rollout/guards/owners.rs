@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::selectors::acknowledged;
 use super::target::changes_original;
 use super::{Found, Guard, Scene};
+use crate::api::gateway_rollout::{Flavor, Promotion};
 use crate::model::{ListMerge, RevisionName, key};
 use crate::rollout::read::Listed;
 use crate::rollout::read::json::Json;
@@ -38,13 +39,15 @@ pub(super) const GUARDS: &[Guard] = &[
 ];
 
 fn in_place(scene: &Scene<'_>) -> Vec<Found> {
-    let Some(source) = scene.source().filter(|_| scene.plan.is_some()) else { return Vec::new() };
+    let Some(plan) = &scene.plan else { return Vec::new() };
+    let source = plan.source;
     let (name, namespace, to) = (scene.gateway(), scene.namespace(), scene.to());
     let mut found = Vec::new();
     let ours = source.annotations.get(key::ACTIVE_ROLLOUT).is_some_and(|u| **u == *scene.seen.rollout.held.uid);
     let old = scene.ready().any(|p| p.revision.as_deref().is_some_and(|r| r != to));
-    let label = source.template.labels.get(key::REV).map(String::as_str);
-    let moved = source.template.revision.as_deref() == Some(to) && label.is_none_or(|l| l == to);
+    // What a tag, a namespace or the default injector leads to by now is no change of the template, and cannot be undone there.
+    let says = plan.flavor == Flavor::ConfigMapMount || source.template.labels.get(key::REV).is_some_and(|l| l == to);
+    let moved = says && source.template.revision.as_deref() == Some(to);
     if !ours && old && moved {
         found.push(Found::block(scene.named()).says(
             format!("the template of {namespace}/{name} is of revision {to} already, and pods of the old one still serve."),
@@ -117,7 +120,7 @@ fn fields(scene: &Scene<'_>) -> Vec<Field> {
     let mut all = vec![deployment(&["f:spec", "f:replicas"], "/spec/replicas")];
     let changes = changes_original(scene);
     let awaits = scene.source().is_some_and(|s| s.owner.is_some())
-        && scene.seen.rollout.spec.strategy.promotion == crate::api::gateway_rollout::Promotion::Auto;
+        && scene.seen.rollout.spec.strategy.promotion == Promotion::Auto;
     if changes && !awaits {
         all.push(deployment(&["f:spec", "f:template"], "/spec/template"));
     }

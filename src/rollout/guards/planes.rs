@@ -2,6 +2,7 @@
 
 use super::selectors::acknowledged;
 use super::{Found, Guard, Scene};
+use crate::model::version::bare;
 use crate::model::{ConfigMap, RevisionName, Version};
 use crate::rollout::read::json::Json;
 use crate::rollout::read::plane::serves;
@@ -62,7 +63,9 @@ fn tag(scene: &Scene<'_>) -> Vec<Found> {
         return Vec::new();
     }
     let to = scene.to();
-    let leads = scene.known.revision_behind(to).ok().flatten().map_or_else(|| "REVISION".to_owned(), |r| r.to_string());
+    // It may have come after the last look at the mesh.
+    let behind = [&scene.fresh, scene.known].into_iter().find_map(|mesh| mesh.revision_behind(to).ok().flatten());
+    let leads = behind.map_or_else(|| "REVISION".to_owned(), |r| r.to_string());
     vec![Found::block(scene.rollout()).says(
         format!("spec.toRevision {to} is a tag, which leads to {leads} now."),
         "a tag that is moved while the rollout lasts would mix three revisions.",
@@ -144,7 +147,7 @@ fn mismatch(scene: &Scene<'_>) -> Vec<Found> {
     };
     let object = format!("Deployment/{}/{}", scene.seen.to.namespace, RevisionName::new(scene.to()).istiod());
     match scene.seen.to.version.as_deref() {
-        Some(version) if version.trim_start_matches('v') == wanted.trim_start_matches('v') => Vec::new(),
+        Some(version) if version == bare(wanted) => Vec::new(),
         Some(version) => vec![Found::block(object).says(
             format!("the istiod of revision {} is of version {version}, and spec.toVersion is {wanted}.", scene.to()),
             "the gateway would get another version than was asked for.",

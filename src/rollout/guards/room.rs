@@ -145,7 +145,7 @@ fn one_a_node(scene: &Scene<'_>, extra: u32) -> Vec<Found> {
         (_, Some(port)) => format!("each pod takes port {port} of its node (hostPort)"),
         _ => return Vec::new(),
     };
-    let pods = scene.source().map_or(0, |s| s.replicas).max(1) + extra;
+    let pods = scene.source().map_or(0, |s| s.replicas).max(1).saturating_add(extra);
     vec![Found::warn(scene.named()).says(
         format!("{why}, and at the peak there are {pods} pods."),
         "new pods for which there is no node stay Pending, and the rollout waits at that step.",

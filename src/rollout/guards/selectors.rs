@@ -3,6 +3,7 @@
 use super::target::changes_original;
 use super::{Found, Guard, Scene};
 use crate::model::key;
+use crate::model::text::pointed;
 use crate::rollout::read::Listed;
 use crate::rollout::read::fresh::{labels, selector};
 use crate::rollout::read::json::Json;
@@ -121,7 +122,7 @@ fn miss(scene: &Scene<'_>) -> Vec<Found> {
         let missed = unmatched(&new);
         if let Some(first) = missed.first() {
             let key = first.split_once('=').map_or(first.as_str(), |(key, _)| key);
-            let path = key.replace('~', "~0").replace('/', "~1");
+            let path = pointed(key);
             found.push(Found::block(object).says(
                 format!("Service {namespace}/{name} selects {}, which pods of revision {} do not have.", missed.join(","), scene.to()),
                 "the new pods would get no traffic.",

@@ -98,7 +98,7 @@ fn port(scene: &Scene<'_>) -> Vec<Found> {
         let named =
             object["spec"].list("ports").iter().filter_map(|p| Some((p.text("name"), p["targetPort"].as_str()?)));
         for (port, target) in named.filter(|(_, target)| target.parse::<u16>().is_err()) {
-            if container_port(&scene.new, target).is_some() {
+            if container_port(&scene.new, target).is_some() || is_injected_port(scene, target) {
                 continue;
             }
             let (name, namespace) = (&service.name, scene.namespace());
@@ -113,6 +113,12 @@ fn port(scene: &Scene<'_>) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Pods have a port that their template has not: it comes with the proxy.
+fn is_injected_port(scene: &Scene<'_>, name: &str) -> bool {
+    let pods = scene.ready().filter_map(|pod| scene.raw.get(Listed::Pods, scene.namespace(), &pod.name));
+    { pods }.any(|pod| container_port(pod, name).is_some())
 }
 
 fn not_ready(scene: &Scene<'_>) -> Vec<Found> {

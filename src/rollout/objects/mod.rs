@@ -14,12 +14,11 @@ use serde_json::Value;
 
 use crate::api::gateway_rollout::Flavor;
 use crate::api::rollout_status::Baseline;
+use crate::model::version::bare;
 use crate::rollout::names::Names;
 use crate::rollout::read::{self, Raw};
 use crate::rollout::seen::{Deployment, Map, Seen, Version};
 use crate::rollout::step::{Step, Which};
-
-pub use template::asking;
 
 /// One write, without its address.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +88,7 @@ impl<'a> Plan<'a> {
             from: self.from.as_deref(),
             to: &spec.to_revision,
             plane: &self.seen.to.namespace,
-            version: spec.to_version.as_deref().or(self.seen.to.version.as_deref()),
+            version: spec.to_version.as_deref().map(bare).or(self.seen.to.version.as_deref()),
             deployment,
             namespace: &self.seen.rollout.namespace,
             instance,
@@ -194,11 +193,6 @@ fn deployment(seen: &Seen, which: Which) -> Option<&Deployment> {
         Which::Canary => seen.canary.as_ref(),
         Which::Standby => seen.standby.as_ref(),
     }
-}
-
-/// A label's or annotation's key in the path of a JSON patch.
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Labels of a Deployment of ours: those of the original, without what makes it somebody's.

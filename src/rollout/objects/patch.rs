@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::made::owner;
-use super::{Change, Impossible, Parts, baseline, body, deployment, escaped, plan, source};
+use super::{Change, Impossible, Parts, baseline, body, deployment, plan, source};
 use crate::api::rollout_status::Baseline;
 use crate::model::key;
+use crate::model::text::pointed;
 use crate::rollout::names::APART;
 use crate::rollout::read::json::Json;
 use crate::rollout::read::pods::DELETION_COST;
@@ -43,14 +44,14 @@ fn set(object: &Value, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
         let all: Map = entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         return vec![json!({"op": "add", "path": map, "value": all})];
     }
-    let one = |(k, v): &(&str, &str)| json!({"op": "add", "path": format!("{map}/{}", escaped(k)), "value": v});
+    let one = |(k, v): &(&str, &str)| json!({"op": "add", "path": format!("{map}/{}", pointed(k)), "value": v});
     entries.iter().map(one).collect()
 }
 
 /// Takes entries out of a map, those that are there.
 fn unset(object: &Value, map: &str, keys: &[&str]) -> Vec<Value> {
     let there = |key: &&&str| object.pointer(map).and_then(|m| m.get(**key)).is_some();
-    let one = |key: &&str| json!({"op": "remove", "path": format!("{map}/{}", escaped(key))});
+    let one = |key: &&str| json!({"op": "remove", "path": format!("{map}/{}", pointed(key))});
     keys.iter().filter(there).map(one).collect()
 }
 

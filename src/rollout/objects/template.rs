@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::api::gateway_rollout::Flavor;
+use crate::model::version::tag;
 use crate::model::workload::PROXY;
 use crate::model::{ConfigMap, RevisionName, key};
 use crate::rollout::read::json::Json;
@@ -112,16 +113,6 @@ pub fn renamed(body: &Value, to: &Move<'_>) -> Value {
     body
 }
 
-/// A template whose pods ask for a revision by their own label; nothing else is changed.
-pub fn asking(body: &Value, revision: &str) -> Value {
-    let mut body = body.clone();
-    let mut labels = body.labels();
-    labels.insert(key::REV.to_owned(), revision.to_owned());
-    let annotations = body["metadata"].map("annotations");
-    put(&mut body, "metadata", json!({"labels": labels, "annotations": annotations}));
-    body
-}
-
 fn put(body: &mut Value, field: &str, value: Value) {
     if !body.is_object() {
         *body = json!({});
@@ -220,17 +211,12 @@ impl Move<'_> {
     }
 }
 
-/// An image with another version in its tag. How it is built (`-distroless`) stays; `None` where the tag is no version, or there is none.
+/// An image with another version as its tag. How it is built (`-distroless`) stays; `None` where there is no tag, or a digest says which
+/// image it is.
 pub fn retagged(image: &str, version: &str) -> Option<String> {
-    let (reference, digest) = image.split_once('@').map_or((image, None), |(r, d)| (r, Some(d)));
-    if digest.is_some() {
-        return None;
-    }
-    let (path, last) = reference.rsplit_once('/').map_or(("", reference), |(p, l)| (p, l));
-    let (name, tag) = last.split_once(':')?;
+    let tag = tag(image).filter(|_| !image.contains('@'))?;
     let variant = ["-distroless", "-debug"].into_iter().find(|v| tag.ends_with(v)).unwrap_or("");
-    let base = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
-    Some(format!("{base}:{version}{variant}"))
+    Some(format!("{}{version}{variant}", image.strip_suffix(tag)?))
 }
 
 /// Keys that must stay on pods, because these selectors have them.

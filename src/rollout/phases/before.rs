@@ -122,7 +122,8 @@ fn turn_taken(look: &Look) -> Go {
 
 /// The first thing that stands against it.
 pub fn blocked(look: &Look) -> Option<String> {
-    let (Some(findings), Some(dry_runs)) = (&look.seen.findings, &look.seen.dry_runs) else {
+    // What dry-runs have refused is among the findings.
+    let (Some(findings), Some(_)) = (&look.seen.findings, &look.seen.dry_runs) else {
         return Some("the guards were not asked yet".to_owned());
     };
     // What a person may accept, and has, is a warning by now.
@@ -131,10 +132,6 @@ pub fn blocked(look: &Look) -> Option<String> {
         let more = blocking.count();
         let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
         return Some(format!("{} at {}: {}{more}", first.guard, first.object, first.what));
-    }
-    let refused = dry_runs.iter().find_map(|d| Some(format!("{} would be refused: {}", d.object, d.refused.as_ref()?)));
-    if refused.is_some() {
-        return refused;
     }
     let (from, to) = (&look.seen.from, &look.seen.to);
     if !to.ready {

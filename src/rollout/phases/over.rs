@@ -173,7 +173,7 @@ fn expire(look: &Look) -> Go {
 pub fn deleting(look: &Look) -> Go {
     if !look.seen.rollout.finalizer {
         // Nothing of it is left to be waited for, and nothing could be.
-        return look.stop(crate::rollout::step::Next::Done, Some("Deleting"));
+        return look.stop(crate::rollout::Next::Done, Some("Deleting"));
     }
     if look.memory.started.is_none() {
         // Of a status that was lost nothing says that there is nothing to take back.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::keep::{copy_config, keep};
 use crate::api::gateway_rollout::{Approval, OnUnavailable, Promotion, Step as SpecStep};
 use crate::api::rollout_status::{Phase, Stage};
+use crate::rollout::Next;
 use crate::rollout::capacity::{Targets, targets};
 use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::memory::{Cause, Measured, PauseMemory, StepMemory};
 use crate::rollout::seen::Outcome;
-use crate::rollout::step::Next;
 use crate::rollout::steps;
 
 /// How the pods come to be what a step wants.

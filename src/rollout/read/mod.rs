@@ -20,7 +20,6 @@ use serde_json::Value;
 
 use crate::api::gateway_rollout::{Flavor, GatewayRolloutSpec};
 use crate::rollout::names::Names;
-use crate::rollout::objects;
 use crate::rollout::seen::{ControlPlane, Deployment, Gate, Of, Pod, Seen};
 use crate::snapshot::Snapshot;
 use json::Json;
@@ -157,7 +156,7 @@ fn plane(
     flavor: Option<Flavor>,
 ) -> ControlPlane {
     let body = source.map_or(&Value::Null, |d| &d.template.body);
-    let template = workload::model(&objects::asking(body, revision));
+    let template = workload::model(&workload::asking(body, revision));
     plane::read(raw, fresh, &plane::Asking { revision, flavor, template: &template })
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::json::Json;
 use super::raw::{Listed, Raw};
 use crate::api::gateway_rollout::Flavor;
+use crate::model::version::{bare, tag};
 use crate::model::workload::DISCOVERY;
 use crate::model::{CaBundle, Injection, RevisionName, Template};
 use crate::rollout::seen::ControlPlane;
@@ -60,19 +61,11 @@ fn home(fresh: &Snapshot, revision: &RevisionName) -> Option<String> {
     })
 }
 
-/// The version of an istiod: its image's tag, without what says how it was built.
+/// The version of an istiod, by its image.
 fn version(istiod: &Value) -> Option<String> {
     let containers = istiod["spec"]["template"]["spec"].list("containers");
     let image = containers.iter().find(|c| c.text("name") == DISCOVERY)?.text("image");
-    image_version(image)
-}
-
-/// The version in an image's tag: `docker.io/istio/proxyv2:1.24.2-distroless` is 1.24.2. Other tags are what they are.
-pub fn image_version(image: &str) -> Option<String> {
-    let (_, tag) = image.split('@').next()?.rsplit('/').next()?.split_once(':')?;
-    let tag = tag.trim_end_matches("-distroless").trim_end_matches("-debug");
-    let tag = if crate::model::Version::parse(tag).is_some() { tag.trim_start_matches('v') } else { tag };
-    (!tag.is_empty()).then(|| tag.to_owned())
+    tag(image).map(|tag| bare(tag).to_owned())
 }
 
 /// Why proxies cannot be taken now: nobody answers behind the Service that they dial, or nobody injects them.

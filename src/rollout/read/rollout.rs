@@ -45,21 +45,33 @@ fn approval(raw: &Raw) -> Option<Approval> {
     own.then(|| Approval { step: Arc::from(step), by: Arc::from(by) })
 }
 
-/// Names of other rollouts that have the same gateway in their hands. One that is over, or has not begun, has not.
+/// Names of other rollouts that have the same gateway in their hands. One that is over, or has not begun, has not. Two that are in
+/// preflight at a time would wait for each other for ever: the one that was made first goes.
 pub fn others(raw: &Raw, gateway: &str) -> Vec<String> {
-    let uid = raw.rollout["metadata"].text("uid");
+    let own = age(&raw.rollout);
     let mut names: Vec<String> = raw
         .within(Listed::Rollouts, raw.rollout.namespace())
-        .filter(|o| o.name() != raw.rollout.name() && (uid.is_empty() || o["metadata"].text("uid") != uid))
+        .filter(|o| o.name() != raw.rollout.name() && (own.1.is_empty() || age(o).1 != own.1))
         .filter(|o| o["spec"]["target"]["deployment"].text("name") == gateway)
-        .filter(|o| is_holding(o))
+        .filter(|o| is_holding(o, own))
         .map(|o| o.name().to_owned())
         .collect();
     names.sort();
     names
 }
 
-fn is_holding(object: &Value) -> bool {
-    let phase = serde_json::from_value::<Phase>(object["status"]["phase"].clone()).unwrap_or_default();
-    phase.is_active() || phase == Phase::Preflight
+/// When it was made, and its uid; of a manifest neither is known, and everybody else was there before.
+fn age(object: &Value) -> (&str, &str) {
+    let meta = &object["metadata"];
+    (meta.text_or("creationTimestamp", "not yet"), meta.text("uid"))
+}
+
+fn is_holding(object: &Value, own: (&str, &str)) -> bool {
+    let phase = &object["status"]["phase"];
+    match serde_json::from_value::<Phase>(phase.clone()) {
+        Ok(Phase::Preflight) => age(object) < own,
+        Ok(phase) => phase.is_active(),
+        // A phase of a later release: what is not understood is protected.
+        Err(_) => phase.as_str().is_some_and(|phase| !phase.is_empty()),
+    }
 }

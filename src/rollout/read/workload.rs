@@ -85,6 +85,15 @@ pub fn model(body: &Value) -> model::Template {
     }
 }
 
+/// A template whose pods ask for a revision by their own label; nothing else is changed.
+pub fn asking(body: &Value, revision: &str) -> Value {
+    let mut asking = if body.is_object() { body.clone() } else { json!({}) };
+    let mut labels = body.labels();
+    labels.insert(key::REV.to_owned(), revision.to_owned());
+    asking["metadata"] = json!({"labels": labels, "annotations": body["metadata"].map("annotations")});
+    asking
+}
+
 /// The revision that a template's pods are of: the mounted mesh configuration's, where the proxy stands in the template; else that of the
 /// injector that makes the proxy; else what the label asks for.
 fn revision(body: &Value, namespace: &str, fresh: &Snapshot) -> Option<String> {

@@ -8,7 +8,7 @@ use crate::rollout::outline;
 use crate::rollout::phases::before::blocked;
 use crate::rollout::phases::over::way_back;
 use crate::rollout::seen::{Gate, Verified};
-use crate::rollout::step::{Next, Plan};
+use crate::rollout::{Next, Plan};
 
 use super::Before;
 

@@ -2,11 +2,11 @@
 
 use crate::api::GatewayRolloutStatus;
 use crate::api::rollout_status::{ApartPod, MetricStatus, Phase, PodCounts, PreflightFinding, ResourceStatus, Weights};
+use crate::rollout::Plan;
 use crate::rollout::capacity::targets;
 use crate::rollout::look::Look;
-use crate::rollout::outline::UNSUPPORTED;
 use crate::rollout::seen::{Finding, Of, Pod, Severity, Verified};
-use crate::rollout::step::{Plan, Which};
+use crate::rollout::step::Which;
 
 use super::{Before, said};
 
@@ -73,10 +73,7 @@ fn counts(look: &Look) -> PodCounts {
             Of::Apart => {
                 counts.apart += 1;
                 let connections = look.evidence(pod).and_then(|e| e.open(look.memory.unrouted));
-                open = open
-                    .or(Some(0))
-                    .filter(|_| connections.is_some() || open.is_some())
-                    .map(|n: u64| n.saturating_add(connections.unwrap_or(0)));
+                open = connections.map_or(open, |n| Some(n.saturating_add(open.unwrap_or(0))));
                 continue;
             }
             _ if look.whose(pod).is_none() => continue,
@@ -123,8 +120,7 @@ fn resources(look: &Look) -> Vec<ResourceStatus> {
         let purpose = if moved { "lock, baseline, and the new revision's template" } else { "lock and baseline" };
         add("Deployment", &source.name, "Changed", purpose);
     }
-    if let Some(copy) = look.seen.config.copy.as_ref().filter(|c| c.ours) {
-        let _ = copy;
+    if look.seen.config.copy.as_ref().is_some_and(|c| c.ours) {
         add("ConfigMap", &look.seen.config.name, "Created", "mesh configuration of the new revision");
     }
     if let (Some(hpa), Some(was)) = (look.hpa(), look.baseline().and_then(|b| b.hpa.as_ref()))
@@ -139,52 +135,8 @@ fn resources(look: &Look) -> Vec<ResourceStatus> {
 }
 
 fn findings(look: &Look, before: Before) -> Vec<PreflightFinding> {
-    let mut all = match &look.seen.findings {
-        Some(findings) => {
-            let mut sorted: Vec<&Finding> = findings.iter().collect();
-            sorted.sort_by_key(|f| f.severity);
-            sorted.into_iter().map(finding).collect()
-        }
-        None => before.status.preflight.clone(),
-    };
-    if let Some(dry_runs) = &look.seen.dry_runs {
-        all.retain(|f| f.guard != REFUSED);
-        let refused = dry_runs.iter().filter_map(|d| Some((d, d.refused.as_ref()?)));
-        all.splice(0..0, refused.map(|(run, why)| refused_finding(&run.object, why)));
-    }
-    if let Some(gateway) = &look.spec().target.gateway
-        && !all.iter().any(|f| f.guard == "UnsupportedTarget")
-    {
-        let name = format!("Gateway/{}/{}", look.seen.rollout.namespace, gateway.name);
-        all.insert(0, unsupported(name));
-    }
-    all.truncate(MOST);
-    all
-}
-
-/// The API server, or a webhook, refuses what would be written.
-const REFUSED: &str = "DryRunRefused";
-
-fn refused_finding(object: &str, why: &str) -> PreflightFinding {
-    PreflightFinding {
-        guard: REFUSED.to_owned(),
-        severity: "Block".to_owned(),
-        object: object.to_owned(),
-        what: format!("a dry-run of it is refused: {why}"),
-        why: "what is refused in a dry-run would be refused half-way".to_owned(),
-        fix: "mend what the message names; the rollout goes on by itself".to_owned(),
-    }
-}
-
-fn unsupported(object: String) -> PreflightFinding {
-    PreflightFinding {
-        guard: "UnsupportedTarget".to_owned(),
-        severity: "Block".to_owned(),
-        object,
-        what: "a Gateway API Gateway that istiod deploys".to_owned(),
-        why: UNSUPPORTED.to_owned(),
-        fix: "delete this rollout, and name a Deployment in target.deployment".to_owned(),
-    }
+    let Some(found) = &look.seen.findings else { return before.status.preflight.clone() };
+    found.iter().take(MOST).map(finding).collect()
 }
 
 fn finding(of: &Finding) -> PreflightFinding {

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
+use super::Plan;
 use super::look::Look;
 use super::memory::{Batch, Cause, Measured, Memory, PauseMemory, Reason, RollbackMemory, StepMemory};
 use super::seen::{Outcome, Seen};
-use super::step::{Plan, Which};
+use super::step::Which;
 use crate::api::GatewayRolloutStatus;
 use crate::api::gateway_rollout::DrainMode;
 use crate::api::rollout_status::{

@@ -20,9 +20,9 @@
 //! ## When to allow
 //! To retire a gateway with everything that belongs to it, in any order.
 
-use super::managed;
 use super::traffic::{behind, cut_off, gateways_for, left_alone, names, pods, ready_pods, serving};
 use crate::model::{Id, Kind, Object, Service, Workload};
+use crate::rules::managed;
 use crate::rules::view::kubectl;
 use crate::rules::{Check, Finding, Found, Rule, View};
 

@@ -17,9 +17,10 @@
 //! ## When to allow
 //! For an external control plane that cannot be seen from this cluster.
 
-use super::{if_known, managed};
+use super::if_known;
 use crate::model::{GatewayConfig, Kind, key};
 use crate::rules::finding::label;
+use crate::rules::managed;
 use crate::rules::names::{offer, unserved};
 use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View};
 use crate::snapshot::Known;

@@ -24,9 +24,9 @@
 //! ## When to allow
 //! To have something made anew that cannot be changed in place.
 
-use super::managed::{self, gateway_of};
 use super::traffic::{Count, ready_pods};
 use crate::model::{GatewayConfig, Hpa, Id, Kind, Object, Service, Workload};
+use crate::rules::managed::{self, gateway_of};
 use crate::rules::view::kubectl;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::Known;

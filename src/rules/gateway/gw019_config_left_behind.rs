@@ -16,9 +16,9 @@
 //! When the object is meant for what stays. It is never more than a warning.
 
 use super::if_known;
-use super::managed;
 use crate::model::{GatewayConfig, Id, Kind, Namespace, RevisionName, Sail, Service, Workload, key};
 use crate::rules::finding::{label, template_label};
+use crate::rules::managed;
 use crate::rules::shift::{self, Retarget};
 use crate::rules::view::kubectl;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};

@@ -1,9 +1,8 @@
 //! Rules about gateways: who renders them, which control plane they attach to, what still serves.
 
 use super::Rule;
-use crate::snapshot::{Known, WhyUnknown};
+use super::names::if_known;
 
-pub(super) mod managed;
 mod owner;
 pub(super) mod traffic;
 
@@ -51,12 +50,3 @@ pub static ALL: &[&Rule] = &[
     &gw019_config_left_behind::RULE,
     &gw020_gateway_pruned::RULE,
 ];
-
-/// The answer, or nothing where it will not come. A first list that still runs is waited for.
-fn if_known<T>(answer: Known<T>) -> Known<Option<T>> {
-    match answer {
-        Ok(value) => Ok(Some(value)),
-        Err(unknown) if unknown.why == WhyUnknown::Listing => Err(unknown),
-        Err(_) => Ok(None),
-    }
-}

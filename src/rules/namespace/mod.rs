@@ -32,15 +32,6 @@ pub static ALL: &[&Rule] = &[
     &ns014_gateways_at_once::RULE,
 ];
 
-/// The labels as selectors will see them: the API server itself adds the namespace's name.
-pub(super) fn seen_labels(namespace: &Namespace) -> Labels {
-    let labels = &namespace.meta.labels;
-    if labels.has(key::NAMESPACE_NAME) {
-        return labels.clone();
-    }
-    labels.with(key::NAMESPACE_NAME, &namespace.meta.name)
-}
-
 /// The Istio webhooks that are called for a pod without labels of its own in a namespace of these labels.
 fn called<'a>(injectors: &'a Injectors, namespace: &Labels) -> Vec<&'a Hook> {
     let pod = Labels::default();

@@ -13,7 +13,7 @@
 //! ## When to allow
 //! Where an injector of your own selects that value. One that is in the cluster is seen, and nothing is said then.
 
-use super::{called, follow, seen_labels};
+use super::{called, follow};
 use crate::model::{Namespace, key};
 use crate::rules::finding::label;
 use crate::rules::names::{if_known, offer};
@@ -36,7 +36,7 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
     };
     let cluster = view.cluster();
     let injectors = if_known(cluster.injectors())?;
-    if injectors.is_some_and(|i| !called(i, &seen_labels(namespace)).is_empty()) {
+    if injectors.is_some_and(|i| !called(i, &namespace.seen_labels()).is_empty()) {
         return Ok(Vec::new());
     }
     let name = &namespace.meta.name;

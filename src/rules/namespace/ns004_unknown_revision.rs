@@ -16,7 +16,7 @@
 //! ## When to allow
 //! When the namespace must be labelled before anything of its control plane is in the cluster.
 
-use super::{called, follow, is_ambient, seen_labels};
+use super::{called, follow, is_ambient};
 use crate::model::{Namespace, key};
 use crate::rules::finding::label;
 use crate::rules::names::{offer, unserved};
@@ -47,7 +47,7 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
         )]);
     }
     let injectors = cluster.injectors()?;
-    if !called(injectors, &seen_labels(namespace)).is_empty() {
+    if !called(injectors, &namespace.seen_labels()).is_empty() {
         return Ok(Vec::new());
     }
     let Some(found) = unserved(cluster, rev, labels)? else { return Ok(Vec::new()) };

@@ -18,7 +18,7 @@
 //! `mutations.NS005: NAME` replaces the label by `istio.io/rev=NAME`, but only while no default injector is live and a
 //! control plane answers behind that name.
 
-use super::{called, follow, is_ambient, seen_labels};
+use super::{called, follow, is_ambient};
 use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{Namespace, key};
 use crate::rules::finding::label;
@@ -41,7 +41,7 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
         return Ok(Vec::new());
     }
     let cluster = view.cluster();
-    if !called(cluster.injectors()?, &seen_labels(namespace)).is_empty() {
+    if !called(cluster.injectors()?, &namespace.seen_labels()).is_empty() {
         return Ok(Vec::new());
     }
     let Some(found) = unserved(cluster, DEFAULT_INJECTOR, labels)? else { return Ok(Vec::new()) };

@@ -15,7 +15,7 @@
 //! ## When to allow
 //! While a namespace moves from sidecars to ambient, workload by workload.
 
-use super::{called, is_ambient, seen_labels};
+use super::{called, is_ambient};
 use crate::model::{Namespace, key};
 use crate::rules::finding::label;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
@@ -34,7 +34,7 @@ fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found
     if !is_ambient(labels) || !(labels.has(key::INJECTION) || labels.has(key::REV)) {
         return Ok(Vec::new());
     }
-    let called = called(view.cluster().injectors()?, &seen_labels(namespace));
+    let called = called(view.cluster().injectors()?, &namespace.seen_labels());
     if called.is_empty() {
         return Ok(Vec::new());
     }

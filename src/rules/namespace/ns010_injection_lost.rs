@@ -16,7 +16,7 @@
 //! ## When to allow
 //! When the workloads are deleted right afterwards.
 
-use super::{asked, called, seen_labels};
+use super::{asked, called};
 use crate::model::injector::DEFAULT_INJECTOR;
 use crate::model::{Id, Kind, Labels, Namespace, Workload, key, resolve};
 use crate::rules::finding::label;
@@ -36,7 +36,7 @@ pub static RULE: Rule = Rule {
 
 fn check(namespace: &Namespace, old: Old<'_, Namespace>, view: &View<'_>) -> Found {
     let Some(old) = old.get() else { return Ok(Vec::new()) };
-    let (before, after) = (seen_labels(old), seen_labels(namespace));
+    let (before, after) = (old.seen_labels(), namespace.seen_labels());
     if [key::INJECTION, key::REV].iter().all(|k| before.get(k) == after.get(k)) {
         return Ok(Vec::new());
     }

@@ -16,7 +16,7 @@
 //! ## When to allow
 //! When the control plane is known to come back within the minute.
 
-use super::{asked, called, follow, seen_labels};
+use super::{asked, called, follow};
 use crate::model::{Backend, FailurePolicy, Hook, Labels, Namespace, key, resolve};
 use crate::rules::finding::label;
 use crate::rules::names::{if_known, is_sound, offer, plain, retiring};
@@ -34,7 +34,7 @@ pub static RULE: Rule = Rule {
 };
 
 fn check(namespace: &Namespace, _: Old<'_, Namespace>, view: &View<'_>) -> Found {
-    let labels = seen_labels(namespace);
+    let labels = namespace.seen_labels();
     let Some(asked) = asked(&labels) else { return Ok(Vec::new()) };
     let cluster = view.cluster();
     // Of several the last one's sidecar stays.

@@ -21,6 +21,7 @@
 //! For a proxy with a patch of one's own, tagged with a version that it is not.
 
 use super::moves::{self, Move};
+use crate::model::text::pointed;
 use crate::model::{
     Id, Kind, Namespace, Object, Operator, Pod, RevisionName, Sail, Service, Version, Workload, key, workload,
 };
@@ -214,7 +215,7 @@ fn unpin(id: &Id, workload: &Workload) -> String {
     let line = if workload.template.annotations.has(PROXY_IMAGE) {
         format!(
             "kubectl patch {object} --type json -p '[{{\"op\":\"remove\",\"path\":\"/spec/template/metadata/annotations/{}\"}}]'",
-            PROXY_IMAGE.replace('/', "~1")
+            pointed(PROXY_IMAGE)
         )
     } else {
         format!("kubectl set image {object} {}=auto", workload::PROXY)

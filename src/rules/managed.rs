@@ -1,6 +1,6 @@
 //! What istiod deploys for a Gateway API Gateway: Deployment, Service, HorizontalPodAutoscaler, ServiceAccount.
 
-use super::if_known;
+use super::names::if_known;
 use crate::model::{GatewayConfig, Kind, Labels, Meta, Workload, key};
 use crate::snapshot::{Known, Snapshot};
 

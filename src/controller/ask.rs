@@ -16,6 +16,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -51,6 +52,15 @@ pub enum AskError {
     /// It speaks, and not as it should.
     #[error("{0}")]
     Unusable(String),
+}
+
+/// Address and number of a port of a pod's containers, by its name.
+pub fn address(pod: &Value, port: &str) -> Option<(IpAddr, Option<u16>)> {
+    let ip = pod["status"]["podIP"].as_str()?.parse().ok()?;
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers.filter_map(|c| c["ports"].as_array()).flatten();
+    let found = ports.find(|p| p["name"] == port).and_then(|p| p["containerPort"].as_u64());
+    Some((ip, found.and_then(|p| u16::try_from(p).ok())))
 }
 
 /// Whether somebody accepts connections there.
