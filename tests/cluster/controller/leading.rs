@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(ApiServer, two_controllers_have_one_leader),
         trial!(ApiServer, a_leader_that_is_overtaken_changes_nothing),
         trial!(ApiServer, a_leader_without_an_api_server_knows_it),
+        trial!(ApiServer, one_renewal_without_an_answer_costs_nothing),
     ]
 }
 
@@ -150,6 +151,32 @@ async fn a_leader_that_is_overtaken_changes_nothing() -> Result<()> {
         ensure!(matches!(refused, Err(WriteError::Moved { .. })), "{refused:?}");
     }
     second.abort();
+    Ok(())
+}
+
+async fn one_renewal_without_an_answer_costs_nothing() -> Result<()> {
+    let plane = ControlPlane::start(Options::with_controllers(&[])).await?;
+    let terms = Terms::new("default", "unanswered", "first".to_owned());
+    let (lasting, answer) = (terms.leads, terms.answer);
+    let candidate = Candidate::new(plane.client(), terms);
+    let leadership = candidate.leadership();
+    let task = tokio::spawn(candidate.run(std::future::pending(), Health::new(&[]).task("first", None)));
+    leadership.gained().await;
+    // From one renewal until the next one was given up.
+    let left = || leadership.remaining().unwrap_or_default();
+    wait_until(SOON, "a renewal", || async {
+        (left() > lasting - Duration::from_millis(300)).then_some(()).ok_or(format!("{:?}", left()))
+    })
+    .await?;
+    plane.freeze_apiserver().await;
+    tokio::time::sleep(Duration::from_secs(3) + answer - Duration::from_millis(100)).await;
+    plane.thaw_apiserver().await;
+    let mut changes = leadership.changes();
+    changes.borrow_and_update();
+    let lost = tokio::time::timeout(Duration::from_secs(8), changes.changed()).await;
+    task.abort();
+    ensure!(lost.is_err(), "leadership was lost: {:?} left", left());
+    ensure!(left() > Duration::from_secs(4), "it was not renewed: {:?} left", left());
     Ok(())
 }
 

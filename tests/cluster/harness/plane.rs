@@ -5,6 +5,7 @@
 //! API server starts until after it ends ([`Port`]): nobody can take it in between, also not across a
 //! restart, so there is nothing to retry.
 
+use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -242,6 +243,16 @@ impl ControlPlane {
         running.controllers = None;
         running.apiserver.terminate(STOP).await?;
         Ok(())
+    }
+
+    /// The API server takes connections and answers nobody.
+    pub async fn freeze_apiserver(&self) {
+        self.running.lock().await.apiserver.signal(Signal::STOP);
+    }
+
+    /// It goes on where it was.
+    pub async fn thaw_apiserver(&self) {
+        self.running.lock().await.apiserver.signal(Signal::CONT);
     }
 
     /// Starts both again, the API server on the same port over the same data, and waits as
