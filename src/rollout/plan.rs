@@ -28,8 +28,16 @@ pub fn plan(seen: &Seen, memory: &Memory, now: Timestamp) -> Plan {
     let state = decided.word.unwrap_or_else(|| word(after, seen)).to_owned();
     let mut events = decided.events;
     outline::events(memory, after, &seen.rollout, &mut events);
+    // Nobody would look for it in the conditions of what has not begun.
+    if let (Some(word), Next::Wait(waiting)) = (decided.word.filter(|word| STANDS_BEFORE.contains(word)), &decided.next)
+    {
+        events.push((word.to_owned(), format!("waiting for {}", waiting.on), true));
+    }
     Plan { state, outline: outline::outline(&Look::new(seen, after, now)), events, next: decided.next }
 }
+
+/// Words for what keeps a rollout from beginning.
+const STANDS_BEFORE: [&str; 3] = ["PreflightFailed", "UnsupportedTarget", "SourceMissing"];
 
 fn decide(look: &Look) -> Go {
     if look.spec().target.deployment.is_none() {

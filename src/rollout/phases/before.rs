@@ -54,6 +54,9 @@ pub fn preflight(look: &Look) -> Go {
     look.hold()?;
     turn_taken(look)?;
     let again = Some(look.now + UNTIL_ASKED);
+    if look.seen.findings.is_none() || look.seen.dry_runs.is_none() {
+        return look.wait("the guards to be asked".to_owned(), again);
+    }
     if let Some(why) = blocked(look) {
         return look.wait_as("PreflightFailed", format!("preflight to pass: {why}"), again);
     }
