@@ -36,13 +36,15 @@ Every command of this page was typed as it stands here, and what is below it is 
 node and fails when the story no longer holds (`UPDATE=1 make walkthrough` writes the page). Ages, addresses and the random ends of
 pod names are made the same, and of what cargo and the demonstration say the middle is left out; nothing else is touched.
 
-The gateways run a real Envoy, and requests come through them from the first command to the last. istiod is a stand-in that serves, injects and
+The gateways run a real Envoy, and requests come through them from the first look at the cluster to the last. istiod is a stand-in that serves, injects and
 configures as far as is needed, installed by a chart of the same shape as Istio's (`istio/istiod` here); `istioctl` is a script that knows `tag set`.
 The person who types may do everything in the cluster, but is not a member of `system:masters`.
 ";
 
 async fn the_story_holds(machine: &'static Machine) -> Result<()> {
     let mut terminal = Terminal::open(machine)?;
+    terminal.page.say(INTRODUCTION);
+    fresh::tell(&mut terminal).await.context("from a clone")?;
     mesh::set(machine, &terminal).await.context("the mesh")?;
     let traffic = Traffic::start(machine, &BOTH).await?;
     let told = story(machine, &mut terminal).await;
@@ -59,8 +61,6 @@ async fn the_story_holds(machine: &'static Machine) -> Result<()> {
 }
 
 async fn story(machine: &'static Machine, terminal: &mut Terminal) -> Result<()> {
-    terminal.page.say(INTRODUCTION);
-    fresh::tell(terminal).await.context("from a clone")?;
     look::tell(terminal).await.context("looking")?;
     enforce::tell(terminal).await.context("enforcing")?;
     upgrade::tell(machine, terminal).await.context("the upgrade")?;

@@ -172,7 +172,7 @@ impl Terminal {
     /// Types a line that says much and is told in part: `told` makes the part of it.
     pub async fn in_part(&mut self, line: &str, told: impl Fn(&str) -> String) -> Result<String> {
         let said = self.strictly(line).await;
-        let said = self.so(said)?;
+        let said = self.so(said)?.replace(&*self.home.to_string_lossy(), "~");
         self.page.typed_once(line, &told(&said));
         Ok(said)
     }
