@@ -122,7 +122,7 @@ async fn what_fires_holds_it_until_it_has_been_quiet() -> Result<()> {
     let held = stage.paused("AlertFiring").await?;
     let message = held["status"]["pause"]["message"].as_str().unwrap_or_default().to_owned();
     ensure!(message.contains("CheckoutDown") && message.contains("critical"), "{message}");
-    ensure!(condition(&held, "GuardrailsHealthy") == ("False".into(), "CheckoutDown".into()), "{held}");
+    ensure!(condition(&held, "GuardrailsHealthy") == ("False".into(), "alerts fire: CheckoutDown".into()), "{held}");
     gate(&stage, 1.0).await?;
     stands_still(&stage, "AlertFiring").await?;
 
