@@ -158,5 +158,9 @@ async fn ordinary(t: &mut Terminal) -> Result<()> {
     t.types("istioctl tag set prod --revision 1-23 --overwrite").await?;
     t.types("kubectl create namespace orders").await?;
     t.types("kubectl label namespace orders istio.io/rev=prod").await?;
+    t.page.say(
+        "What was refused, and whose write it was. In mode audit the same report says what would have been refused:",
+    );
+    t.once("revguard report", &["NS001", "GW009", "CP002"]).await?;
     Ok(())
 }
