@@ -18,8 +18,12 @@ use crate::api::gateway_rollout::DrainMode;
 /// `controller.kubernetes.io/pod-deletion-cost` of pods that were there before the first batch. A replacement has none, and goes first.
 pub const PINNED: i32 = 1000;
 
+/// Pods of a batch beyond the floor, which no batch exceeds when it begins: so many replacements are spared, however short they have been
+/// ready. A controller that dies twice within a batch leaves two of them.
+pub const SPARED: usize = 2;
+
 /// A replacement that has been ready for so long was not noticed in time, and is spared whatever was spared before.
-const UNTIL_SPARED: SignedDuration = SignedDuration::from_secs(10);
+const UNTIL_SPARED: SignedDuration = SignedDuration::from_secs(1);
 
 /// A pod that is not ready after so long is not on its way to help out.
 const UNTIL_GIVEN_UP: SignedDuration = SignedDuration::from_secs(60);
@@ -113,10 +117,11 @@ impl Look<'_> {
         if removed == 0 || !self.sets_apart() {
             return GO;
         }
+        let few = batch.pods.len() < (self.floor() as usize).saturating_add(SPARED);
         let old = |p: &Pod| p.ready_since.is_some_and(|since| self.now >= after(since, UNTIL_SPARED));
         let mut ready: Vec<&Pod> = self
             .pods(batch.which)
-            .filter(|p| p.ready && !batch.pods.contains(&p.name) && (!batch.spared || old(p)))
+            .filter(|p| p.ready && !batch.pods.contains(&p.name) && (!batch.spared || few || old(p)))
             .collect();
         if ready.is_empty() {
             return GO;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::drain::SPARED;
 use super::look::Look;
 use super::memory::Memory;
 use super::seen::{Of, Pod, Seen, Version};
@@ -238,7 +239,9 @@ impl Check<'_> {
         }
         let count = look.count(which);
         let removed = count.alive.saturating_sub(to).saturating_sub(count.unready);
-        let spared = look.memory.batch.as_ref().is_some_and(|b| b.spared);
+        // A controller that dies once or twice within a batch costs nobody a request.
+        let spared =
+            look.memory.batch.as_ref().is_some_and(|b| b.spared && b.pods.len() >= look.floor() as usize + SPARED);
         (removed > 0 && !spared).then(|| format!("{removed} ready pods of the {} would be terminated", which.as_str()))
     }
 
