@@ -25,7 +25,7 @@
 
 use super::{hands_off, named, object};
 use crate::model::workload::PROXY;
-use crate::model::{ConfigMap, Kind, Object, Role, Rollout, Template, Workload, key};
+use crate::model::{ConfigMap, Kind, Object, Role, Rollout, RolloutState, Template, Workload, key};
 use crate::rules::finding::annotation;
 use crate::rules::names::if_known;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
@@ -51,7 +51,7 @@ fn updated(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
     let it = Held { rollout, role, at: format!("{}/{}", new.meta.namespace, new.meta.name) };
     let mut found = Vec::new();
     if let Some((field, was, is)) = moved(&old.template, &new.template) {
-        if !is_awaited(&it, new, view) {
+        if !is_awaited(&it, old, new, view) {
             found.push(it.moved(field, &was, &is));
         }
     } else if old.template != new.template {
@@ -91,9 +91,10 @@ fn moved(old: &Template, new: &Template) -> Option<(&'static str, String, String
     parts.find(|((_, was), (_, is))| was != is).map(|((field, was), (_, is))| (field, was, is))
 }
 
-/// Whoever owns the original was asked to bring it to the new revision, and does.
-fn is_awaited(it: &Held<'_>, new: &Workload, view: &View<'_>) -> bool {
-    let awaited = it.rollout.awaited().filter(|_| it.role == Role::Source);
+/// Whoever owns the original was asked to bring it to another revision, and does. It is asked for when it has no pods: those that
+/// serve would all restart.
+fn is_awaited(it: &Held<'_>, old: &Workload, new: &Workload, view: &View<'_>) -> bool {
+    let awaited = it.rollout.awaited().filter(|_| it.role == Role::Source && old.replicas == Some(0));
     let leads = || view.before().target_of(new).ok().flatten().and_then(|t| t.revision);
     awaited.is_some_and(|awaited| leads().is_some_and(|revision| revision.as_str() == awaited))
 }
@@ -110,22 +111,32 @@ impl Held<'_> {
         let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
         let fix = if self.role == Role::Source && self.rollout.promotion == "AwaitExternal" {
             let it = object(self.rollout);
-            format!("kubectl get {it} -w\n(make this change when it is Promoting: that is what it waits for then)")
+            format!(
+                "kubectl get {it} -w\n(make this change when its state is AwaitingExternal: that is what it waits for then)"
+            )
         } else {
             hands_off(self.rollout)
         };
         Finding::deny(field, is).says(
             format!(
-                "gateway {} would change from {} to {} while {} moves it to {}.",
+                "gateway {} would change from {} to {} while {} {}.",
                 self.at,
                 or_none(was),
                 or_none(is),
                 named(self.rollout),
-                self.rollout.to
+                self.course()
             ),
             "its pods would all restart outside of the steps, and there would be nothing to go back to.",
             fix,
         )
+    }
+
+    /// What the rollout does with the gateway.
+    fn course(&self) -> String {
+        match (self.rollout.state, &self.rollout.from) {
+            (RolloutState::RollingBack, Some(from)) => format!("takes it back to {from}"),
+            _ => format!("moves it to {}", self.rollout.to),
+        }
     }
 
     fn drifts(&self) -> Finding {

@@ -65,6 +65,18 @@ impl UnderWay<'_> {
             .iter()
             .any(|w| w.meta.name == hpa.target_name || target.is_some_and(|t| t.selector.matches(&w.template.labels)))
     }
+
+    /// It comes with the Deployment that somebody was asked to move: one that has no pods, where an autoscaler rests, or that was moved a
+    /// moment ago, where the rollout takes the autoscaler into its hands again.
+    fn is_awaited(&self, hpa: &Hpa, cluster: &Snapshot) -> bool {
+        let Some(awaited) = self.rollout.awaited().filter(|_| self.rollout.deployment() == Some(&hpa.target_name))
+        else {
+            return false;
+        };
+        let leads = |w: &Workload| cluster.target_of(w).ok().flatten().and_then(|target| target.revision);
+        let original = self.gateways.iter().find(|w| w.meta.name == hpa.target_name);
+        original.is_some_and(|w| w.replicas == Some(0) || leads(w).is_some_and(|revision| revision.as_str() == awaited))
+    }
 }
 
 fn autoscaler(hpa: &Hpa, old: Old<'_, Hpa>, view: &View<'_>) -> Found {
@@ -86,8 +98,7 @@ fn autoscaler(hpa: &Hpa, old: Old<'_, Hpa>, view: &View<'_>) -> Found {
             )]);
         };
         let (was, is) = (it.is_counted_by(before, cluster), it.is_counted_by(hpa, cluster));
-        // The rollout takes it into its hands again there, and it rests while the original has no pods.
-        if it.rollout.awaited().is_some() && it.rollout.deployment() == Some(&hpa.target_name) {
+        if it.is_awaited(hpa, cluster) {
             continue;
         }
         if (was || is) && before.target_name != hpa.target_name {
