@@ -5,7 +5,8 @@
 //! has them in its hands:
 //!
 //! - the revision, the proxy's image or the mesh configuration of its template changes: denied. A rollout that waits for whoever
-//!   owns the template (`AwaitExternal`) lets the new revision in when it promotes, and the old one on its way back;
+//!   owns the template (`AwaitExternal`) lets the new revision in when it promotes, and the old one on its way back, while the
+//!   Deployment has no pods;
 //! - it is deleted, scaled to 0, or a paused one is resumed: denied;
 //! - revguard's annotations on it are taken off: denied;
 //! - anything else of the template, or the replicas, change: a warning. With `capacity.mode: Manual` replicas are yours.

@@ -9,7 +9,7 @@
 //! - creates or widens a PodDisruptionBudget so that a pod of theirs has two: denied.
 //!
 //! With `capacity.mode: Manual` autoscalers are yours. A rollout that waits for whoever owns the Deployment (`AwaitExternal`) lets them
-//! point the autoscaler at it as well: Helm writes both.
+//! point the autoscaler at it as well, because Helm writes both: while the Deployment has no pods, or once it was moved.
 //!
 //! ## Why
 //! The rollout hands the one autoscaler from the old Deployment to the new one in a single write, and keeps its minimum at what
