@@ -83,6 +83,16 @@ fn controller(world: &mut World, objects: Vec<Object>) {
     world.settle();
 }
 
+/// The gateway's objects with this many replicas.
+fn scaled(mut objects: Vec<Object>, replicas: u32) -> Vec<Object> {
+    for object in &mut objects {
+        if let Object::Workload(_, w) = object {
+            w.replicas = Some(replicas);
+        }
+    }
+    objects
+}
+
 const WAY_BACK: &str = "conditions: [{type: RollbackAvailable, status: 'True'}]";
 
 #[test]
@@ -94,31 +104,37 @@ fn a_gateway_is_moved_by_a_rollout_while_life_goes_on() {
     apply(&mut world, &tag("prod", "1-24"));
     world.restart("b");
     // A person asks for it; GitOps tools apply everything again and again meanwhile.
-    let around = |world: &mut World, revision: &str| {
-        helm_install(world, &gateway("ingress", revision));
+    // The chart of a gateway with an autoscaler names no replicas: whatever Helm applies has as many as are stored.
+    let around = |world: &mut World, revision: &str, replicas: u32| {
+        helm_install(world, &scaled(gateway("ingress", revision), replicas));
         helm_install(world, &istiod("1-23", "1.23.2", &[]));
         helm_install(world, &app("b"));
         apply(world, &config("ingress"));
         apply(world, &namespace("ingress", ""));
     };
     apply(&mut world, &rollout("ingress", "1-23", "1-24", ""));
-    around(&mut world, "1-23");
+    around(&mut world, "1-23", 1);
     for (phase, new) in [("Preparing", 0), ("Progressing", 1), ("Draining", 1)] {
         controller(&mut world, rollout("ingress", "1-23", "1-24", &format!("phase: {phase}")));
         controller(&mut world, beside("ingress", "1-24", new));
-        around(&mut world, "1-23");
+        around(&mut world, "1-23", 1);
     }
-    // Whoever owns the gateway brings it to the new revision when that is waited for.
-    let waits = "phase: Promoting, promotion: AwaitExternal";
+    // Whoever owns the gateway brings it to the new revision when that is waited for, and not while its old pods serve.
+    let waits = "phase: Promoting, state: AwaitingExternal, promotion: AwaitExternal";
     controller(&mut world, rollout("ingress", "1-23", "1-24", waits));
-    around(&mut world, "1-24");
+    let mut early = world.clone();
+    around(&mut early, "1-24", 1);
+    assert_eq!(early.said, ["D GR005: Update Deployment ingress/gw"]);
+    controller(&mut world, scaled(gateway("ingress", "1-23"), 0));
+    around(&mut world, "1-24", 0);
+    controller(&mut world, scaled(gateway("ingress", "1-24"), 1));
     let done = format!("phase: Completed, {WAY_BACK}");
     controller(&mut world, rollout("ingress", "1-23", "1-24", &done));
     controller(&mut world, beside("ingress", "1-23", 0));
     for object in beside("ingress", "1-24", 0) {
         world.objects.remove(&object.id());
     }
-    around(&mut world, "1-24");
+    around(&mut world, "1-24", 1);
     apply(&mut world, &tag("default", "1-24"));
     apply(&mut world, &validator("1-24"));
     world.restart("c");

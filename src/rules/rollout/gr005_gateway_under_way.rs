@@ -51,14 +51,14 @@ fn updated(new: &Workload, old: Old<'_, Workload>, view: &View<'_>) -> Found {
     };
     let it = Held { rollout, role, at: format!("{}/{}", new.meta.namespace, new.meta.name) };
     let mut found = Vec::new();
-    if let Some((field, was, is)) = moved(&old.template, &new.template) {
-        if !is_awaited(&it, old, new, view) {
-            found.push(it.moved(field, &was, &is));
+    match moved(&old.template, &new.template) {
+        // With whatever number of replicas its owner writes: they are new pods, and the rollout counts them.
+        Some(_) if is_awaited(&it, old, new, view) => {}
+        change => {
+            found.extend(change.map(|(field, was, is)| it.moved(field, &was, &is)).or_else(|| it.drifted(old, new)));
+            found.extend(it.scaled(old, new));
         }
-    } else if old.template != new.template {
-        found.push(it.drifts());
     }
-    found.extend(it.scaled(old, new));
     if old.paused && !new.paused {
         found.push(it.resumed());
     }
@@ -140,12 +140,15 @@ impl Held<'_> {
         }
     }
 
-    fn drifts(&self) -> Finding {
-        Finding::warn("spec.template", self.at.as_str()).says(
-            format!("the template of {} changes while {} has it in its hands", self.at, named(self.rollout)),
-            "its pods restart outside of the steps; the rollout stops and asks what to do (sourceDrift).",
-            hands_off(self.rollout),
-        )
+    fn drifted(&self, old: &Workload, new: &Workload) -> Option<Finding> {
+        let warning = Finding::warn("spec.template", self.at.as_str());
+        (old.template != new.template).then(|| {
+            warning.says(
+                format!("the template of {} changes while {} has it in its hands", self.at, named(self.rollout)),
+                "its pods restart outside of the steps; the rollout stops and asks what to do (sourceDrift).",
+                hands_off(self.rollout),
+            )
+        })
     }
 
     fn scaled(&self, old: &Workload, new: &Workload) -> Option<Finding> {
