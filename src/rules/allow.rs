@@ -52,6 +52,11 @@ pub fn parse(annotations: &Labels) -> Vec<Exemption> {
 }
 
 impl Exemption {
+    /// It says why, and its last day is a date.
+    fn is_worded(&self) -> bool {
+        self.bad_date.is_none() && !self.reason.is_empty()
+    }
+
     pub fn standing(&self, today: Date) -> Standing {
         let code = &self.code;
         if let Some(date) = &self.bad_date {
@@ -70,11 +75,12 @@ impl Exemption {
     }
 }
 
-/// Exemptions of `new` that `old` did not have, or had for a shorter time.
+/// Exemptions of `new` that `old` did not have, or had for a shorter time. One that is worded so that it does nothing is none.
 pub fn gained(old: &[Exemption], new: &[Exemption]) -> Vec<Exemption> {
     let had = |n: &Exemption| {
         old.iter().any(|o| {
             o.code == n.code
+                && (o.is_worded() || o == n)
                 && match (o.until, n.until) {
                     (None, _) => true,
                     (Some(_), None) => false,
@@ -118,5 +124,10 @@ mod tests {
         assert_eq!(gained(&forever, &long).len(), 0);
         assert_eq!(gained(&[], &short).len(), 1);
         assert_eq!(gained(&short, &of("WL003: a until=2020-01-01")).len(), 1);
+        // What did nothing is not lengthened by being put right: it is granted then.
+        for nothing in ["NS004", "NS004: a until=soon"] {
+            assert_eq!(gained(&of(nothing), &short).len(), 1, "{nothing}");
+            assert_eq!(gained(&of(nothing), &of(nothing)).len(), 0, "{nothing}");
+        }
     }
 }

@@ -82,9 +82,9 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
     }
     let id = request.id();
     let (traced, reads) = snapshot.traced();
-    let view = View::new(&traced, &id, policy, request.operation, &request.user);
-    let exemptions = allow::parse(&request.object.meta().annotations);
     let today = now.to_zoned(TimeZone::UTC).date();
+    let view = View::new(&traced, &id, policy, request, today);
+    let exemptions = allow::parse(&request.object.meta().annotations);
     let mut verdict = Verdict::default();
     for rule in RULES.iter() {
         let Some(most) = policy.action(rule.code, Severity::Deny) else { continue };
@@ -163,9 +163,9 @@ pub fn mend(
     }
     let id = request.id();
     let (traced, reads) = snapshot.traced();
-    let view = View::new(&traced, &id, policy, request.operation, &request.user);
-    let exemptions = allow::parse(&request.object.meta().annotations);
     let today = now.to_zoned(TimeZone::UTC).date();
+    let view = View::new(&traced, &id, policy, request, today);
+    let exemptions = allow::parse(&request.object.meta().annotations);
     let holds =
         |rule: &Rule| exemptions.iter().any(|e| e.code == rule.code && matches!(e.standing(today), Standing::Holds(_)));
     for rule in RULES.iter() {

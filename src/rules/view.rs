@@ -2,7 +2,9 @@
 
 use std::cell::OnceCell;
 
-use super::{Operation, Policy, User};
+use jiff::civil::Date;
+
+use super::{Operation, Policy, Request, User};
 use crate::model::{Id, Kind};
 use crate::snapshot::Snapshot;
 
@@ -13,12 +15,14 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     pub operation: Operation,
     pub user: &'a User,
+    /// In UTC; it decides whether exemptions still hold.
+    pub today: Date,
     others: OnceCell<Snapshot>,
 }
 
 impl<'a> View<'a> {
-    pub fn new(base: &'a Snapshot, id: &'a Id, policy: &'a Policy, operation: Operation, user: &'a User) -> Self {
-        View { base, id, policy, operation, user, others: OnceCell::new() }
+    pub fn new(base: &'a Snapshot, id: &'a Id, policy: &'a Policy, request: &'a Request<'_>, today: Date) -> Self {
+        View { base, id, policy, operation: request.operation, user: &request.user, today, others: OnceCell::new() }
     }
 
     /// The cluster without the object that is judged, so that it is never its own neighbour. Made when first asked for:

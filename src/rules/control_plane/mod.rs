@@ -3,6 +3,7 @@
 use super::Rule;
 
 mod alw001_exemption_by_stranger;
+mod alw002_exemption_without_effect;
 mod cfg001_ignored_config;
 mod cfg002_unowned_gateway;
 mod cp001_service_in_use;
@@ -19,6 +20,7 @@ mod tag003_gateways_at_once;
 
 pub static ALL: &[&Rule] = &[
     &alw001_exemption_by_stranger::RULE,
+    &alw002_exemption_without_effect::RULE,
     &cfg001_ignored_config::RULE,
     &cfg002_unowned_gateway::RULE,
     &cp001_service_in_use::RULE,
