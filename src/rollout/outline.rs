@@ -153,9 +153,6 @@ pub fn events(before: &Memory, after: &Memory, rollout: &Rollout, out: &mut Vec<
     if let (true, Some((index, stage))) = (before.phase == after.phase && at(before) != at(after), at(after)) {
         say(stage.as_str(), format!("step {}", index + 1), false);
     }
-    if before.phase == after.phase && after.phase == Phase::Promoting && before.since != after.since {
-        say("AwaitingExternal", "the original's template is still the old one".to_owned(), false);
-    }
     let batch = |m: &Memory| m.batch.as_ref().map(|b| (b.which, b.to));
     if let (true, Some(batch)) = (batch(before) != batch(after), &after.batch) {
         let named = if batch.pods.is_empty() { String::new() } else { format!(": {}", batch.pods.join(", ")) };

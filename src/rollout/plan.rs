@@ -28,16 +28,19 @@ pub fn plan(seen: &Seen, memory: &Memory, now: Timestamp) -> Plan {
     let state = decided.word.unwrap_or_else(|| word(after, seen)).to_owned();
     let mut events = decided.events;
     outline::events(memory, after, &seen.rollout, &mut events);
-    // Nobody would look for it in the conditions of what has not begun.
-    if let (Some(word), Next::Wait(waiting)) = (decided.word.filter(|word| STANDS_BEFORE.contains(word)), &decided.next)
+    if let Next::Wait(waiting) = &decided.next
+        && let Some((word, warning)) = STANDS.iter().find(|(word, _)| Some(*word) == decided.word)
     {
-        events.push((word.to_owned(), format!("waiting for {}", waiting.on), true));
+        // An Event is a line of a table.
+        let on = waiting.on.replace('\n', " ");
+        events.push(((*word).to_owned(), format!("waiting for {on}"), *warning));
     }
     Plan { state, outline: outline::outline(&Look::new(seen, after, now)), events, next: decided.next }
 }
 
-/// Words for what keeps a rollout from beginning.
-const STANDS_BEFORE: [&str; 3] = ["PreflightFailed", "UnsupportedTarget", "SourceMissing"];
+/// Words for what only somebody else can end, and whether it is amiss. An Event says so: nobody would look for it in the conditions.
+const STANDS: [(&str, bool); 4] =
+    [("PreflightFailed", true), ("UnsupportedTarget", true), ("SourceMissing", true), ("AwaitingExternal", false)];
 
 fn decide(look: &Look) -> Go {
     if look.spec().target.deployment.is_none() {

@@ -15,7 +15,8 @@ use crate::rollout::look::{GO, Go, Look, after};
 use crate::rollout::seen::Map;
 use crate::rollout::step::{Step, Which};
 
-/// Who waits for somebody else's change is reminded of it so often.
+/// Who waits for somebody else's change is reminded of it so often, because an Event is kept for an hour: what was said before something
+/// else was remembered is said again.
 const REMINDER: SignedDuration = SignedDuration::from_hours(1);
 
 pub fn progressing(look: &Look) -> Go {

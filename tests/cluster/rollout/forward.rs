@@ -115,6 +115,7 @@ async fn who_owns_the_original_moves_it() -> Result<()> {
     stage.begin(json!({"strategy": {"promotion": "AwaitExternal"}})).await?;
     stage.until("a wait for the owner", |r| r["status"]["state"] == "AwaitingExternal").await?;
     ensure!(stage.get(&stage.deployment(GW)).await?["spec"]["replicas"] == 0, "it is held without pods");
+    stage.until_told("AwaitingExternal: waiting for ", "to move").await?;
     // What `helm upgrade` does.
     let template = json!({"metadata": {"labels": {"istio.io/rev": "1-24"}, "annotations": {"istio.io/rev": "1-24"}}});
     stage.env().merge(&stage.deployment(GW), json!({"spec": {"template": template}})).await?;

@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(Controllers, somebody_elses_changes_hold_it),
         trial!(Controllers, a_closed_window_holds_it),
         trial!(Controllers, a_lost_status_is_asked_about),
+        trial!(Controllers, what_has_given_up_going_back_tries_again_when_told),
     ]
 }
 
@@ -108,6 +109,11 @@ async fn somebody_elses_changes_hold_it() -> Result<()> {
     stage.paused("ServiceChanged").await?;
     stage.env().merge(&service, json!({"spec": {"selector": {"istio.io/rev": null}}})).await?;
     stage.until("going on", |r| r["status"]["pause"].is_null()).await?;
+    // One that old and new pods bear may stay, if a person says so.
+    stage.env().merge(&service, json!({"spec": {"selector": {"service.istio.io/canonical-name": GW}}})).await?;
+    stage.paused("ServiceChanged").await?;
+    stage.approve("resume").await?;
+    stage.until("going on", |r| r["status"]["pause"].is_null()).await?;
     // Its own Deployment.
     let env =
         json!({"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": "NEW", "value": "1"}});
@@ -144,4 +150,31 @@ async fn a_lost_status_is_asked_about() -> Result<()> {
     stage.phase("Completed").await?;
     stage.has_ready(CANARY, 2).await?;
     stage.has_ready(GW, 0).await
+}
+
+async fn what_has_given_up_going_back_tries_again_when_told() -> Result<()> {
+    let stage = Stage::here("stuck").await?;
+    stage.begin(long_first_step()).await?;
+    stage.until("soaking", |r| r["status"]["step"]["stage"] == "Soaking").await?;
+    // Old pods are to take over again, and do not become ready.
+    stage.node.set(|m| m.starting_unready = true);
+    let pods = stage.core("pods", "");
+    for pod in stage.get(&pods).await?["items"].as_array().into_iter().flatten() {
+        let (name, labels) = (pod["metadata"]["name"].as_str().unwrap_or_default(), &pod["metadata"]["labels"]);
+        if labels["istio.io/rev"] == "1-23" {
+            stage.env().delete(&stage.core("pods", name)).await?;
+        }
+    }
+    stage.set(json!({"abort": true})).await?;
+    stage.until("the way back", |r| r["status"]["phase"] == "RollingBack").await?;
+    // Stands for the minutes that it would be waited for.
+    let long_ago = json!([{"op": "replace", "path": "/status/stageStartedAt", "value": "2026-01-01T00:00:00Z"}]);
+    stage.env().patch(&format!("{}/status", stage.rollout()), long_ago).await?;
+    let failed = stage.phase("Failed").await?;
+    ensure!(condition(&failed, "Stalled") == "True", "{failed}");
+    stage.node.set(|m| m.starting_unready = false);
+    stage.approve("resume").await?;
+    let back = stage.phase("RolledBack").await?;
+    ensure!(back["status"]["completion"] == "Aborted", "{back}");
+    stage.is_as_before().await
 }

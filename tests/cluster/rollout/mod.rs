@@ -250,6 +250,19 @@ impl Stage {
         Ok(events.iter().map(|e| e.split(':').next().unwrap_or_default().to_owned()).collect())
     }
 
+    /// Waits for an Event of the rollout that begins and goes on like this.
+    async fn until_told(&self, begins: &str, with: &str) -> Result<()> {
+        wait_until(WHOLE, "an Event", || async {
+            let said = self.env().events(&self.ns).await.map_err(|error| format!("{error:#}"))?;
+            if said.iter().any(|e| e.starts_with(begins) && e.contains(with)) {
+                Ok(())
+            } else {
+                Err(format!("{said:?}"))
+            }
+        })
+        .await
+    }
+
     /// Says that somebody approves: what the webhook lets through and signs.
     async fn approve(&self, step: &str) -> Result<()> {
         let uid = self.get(&self.rollout()).await?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();

@@ -5,8 +5,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::forward::condition;
-use super::{CANARY, GW, Stage, WHOLE, World};
-use crate::harness::wait::wait_until;
+use super::{CANARY, GW, Stage, World};
 use crate::trial::trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -38,12 +37,7 @@ async fn somebody_elses_deployment_is_never_touched() -> Result<()> {
         })
         .await?;
     ensure!(condition(&held, "Stalled") == "True", "{held}");
-    wait_until(WHOLE, "an Event", || async {
-        let said = stage.env().events(&stage.ns).await.map_err(|error| format!("{error:#}"))?;
-        let told = |e: &String| e.starts_with("PreflightFailed: ") && e.contains("NameTaken");
-        if said.iter().any(told) { Ok(()) } else { Err(format!("{said:?}")) }
-    })
-    .await?;
+    stage.until_told("PreflightFailed: ", "NameTaken").await?;
     let now = stage.get(&path).await?;
     ensure!(now["metadata"]["generation"] == made["metadata"]["generation"], "{now}");
     // It goes on by itself.
