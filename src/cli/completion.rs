@@ -9,12 +9,20 @@ use crate::rules::RULES;
 
 /// The script for this shell.
 pub fn script(shell: Shell) -> Vec<u8> {
-    let codes = RULES.iter().map(|rule| rule.code).chain(GUARDS.iter().map(|guard| guard.name));
+    let codes: Vec<&str> = RULES.iter().map(|rule| rule.code).chain(GUARDS.iter().map(|guard| guard.name)).collect();
+    let line = format!(
+        "complete -c revguard -n \"__fish_revguard_using_subcommand explain\" -f -a \"{}\"\n",
+        codes.join(" ")
+    );
     let codes = PossibleValuesParser::new(codes);
     let mut shown = shown(&super::command());
     shown = shown.mut_subcommand("explain", |explain| explain.mut_arg("code", |code| code.value_parser(codes)));
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown, "revguard", &mut script);
+    if shell == Shell::Fish {
+        // clap_complete leaves values of positional arguments out for this shell.
+        script.extend(line.into_bytes());
+    }
     script
 }
 
@@ -45,7 +53,9 @@ mod tests {
                 assert!(!script.contains(word), "{shell}: {word}");
             }
         }
-        let bash = String::from_utf8(script(Shell::Bash)).unwrap();
-        assert!(bash.contains(" NS004 ") && bash.contains(" NoApartKey"), "codes to explain");
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = String::from_utf8(script(shell)).unwrap();
+            assert!(script.contains("NS004 ") && script.contains("NoApartKey"), "{shell}: codes to explain");
+        }
     }
 }
