@@ -110,11 +110,13 @@ fn shown(id: &Id) -> String {
 }
 
 /// Kinds that control planes and gateways are made of, of those that are read.
-const PARTS: [Kind; 8] = [
+const PARTS: [Kind; 10] = [
     Kind::Deployment,
     Kind::DaemonSet,
     Kind::Service,
     Kind::ConfigMap,
+    Kind::Hpa,
+    Kind::Pdb,
     Kind::EnvoyFilter,
     Kind::MutatingWebhook,
     Kind::ValidatingWebhook,

@@ -31,14 +31,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let access = if options.live.is_given() {
-        Access { kubeconfig: options.live.kubeconfig.clone(), context: options.live.context.clone() }
-    } else {
-        // As kubectl finds it; a pod's own account may not read the report.
-        let home = std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".kube/config"));
-        let kubeconfig = std::env::var_os("KUBECONFIG").map(Into::into).or(home);
-        Access { kubeconfig, context: None }
-    };
+    let access = Access { kubeconfig: options.live.kubeconfig.clone(), context: options.live.context.clone() };
     let names = Names::new(&options.namespace, &options.release);
     let at = At::of(&CONFIG_MAPS, &names.namespace, &names.report());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+use serde::de::{self, IntoDeserializer, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::stale::Stale;
 use super::{Severity, find};
@@ -49,11 +51,43 @@ pub enum Mode {
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(remote = "Self")]
 pub enum RuleAction {
     Deny,
     Warn,
     Audit,
     Off,
+}
+
+impl<'de> Deserialize<'de> for RuleAction {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Word(|word| RuleAction::deserialize(word)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefer {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Word(|word| Prefer::deserialize(word)))
+    }
+}
+
+/// One of some words. `false` is `Off`: whatever reads YAML 1.1, as Helm does of its values, has made that of an `Off` without quotes.
+struct Word<T>(for<'a> fn(StrDeserializer<'a, ValueError>) -> Result<T, ValueError>);
+
+impl<T> Visitor<'_> for Word<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a word such as Off")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<T, E> {
+        (self.0)(word.into_deserializer()).map_err(E::custom)
+    }
+
+    fn visit_bool<E: de::Error>(self, on: bool) -> Result<T, E> {
+        if on { Err(E::invalid_type(Unexpected::Bool(on), &self)) } else { self.visit_str("Off") }
+    }
 }
 
 /// 1 or 2.
@@ -120,6 +154,7 @@ pub struct Mutations {
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(remote = "Self")]
 pub enum Prefer {
     #[default]
     Off,
@@ -245,6 +280,16 @@ mod tests {
         let e = Policy::parse("canaryMinorSkip: 3").unwrap_err();
         assert!(e.contains("neither 1 nor 2"), "{e}");
         assert_eq!(Policy::parse("# nothing\n").unwrap(), Policy::default());
+        let e = Policy::parse("rules: {NS008: Never}").unwrap_err();
+        assert!(e.contains("Never") && e.contains("Audit") && e.contains("line 1"), "{e}");
+        assert!(Policy::parse("mutations: {NS001: true}").unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn off_is_off_as_helm_has_read_it_too() {
+        let policy = Policy::parse("rules: {NS008: false, GW012: Off}\nmutations: {NS001: false}").unwrap();
+        assert_eq!((policy.action("NS008", Severity::Deny), policy.action("GW012", Severity::Deny)), (None, None));
+        assert_eq!(policy.mutations.ns001, Prefer::Off);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -20,7 +19,7 @@ use super::text::{room, terminal};
 use super::{Failure, Live, Plain, table};
 use crate::api::GatewayRollout;
 use crate::api::gateway_rollout::Approval;
-use crate::api::rollout_status::Phase;
+use crate::api::rollout_status::{Phase, Stage};
 use crate::cluster;
 use crate::model::key;
 use crate::rollout::memory::Cause;
@@ -85,12 +84,15 @@ struct One {
 struct Approve {
     /// The rollout
     name: String,
-    /// The step; default: the one that waits
+    /// The step; default: the one that waits now
     #[arg(long, value_name = "STEP")]
     step: Option<String>,
     #[command(flatten)]
     place: Place,
 }
+
+/// What `abort` comes to.
+const BACK: &str = "goes back to the old revision";
 
 /// Between two looks of `--watch`: a rollout takes minutes, its pods seconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -108,7 +110,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
             Action::Abort(one) => {
                 // A rollout that is paused would not be let go back: abort does not wait.
                 let patch = json!({"spec": {"abort": true, "paused": false}});
-                said(&one.place, &one.name, patch, "goes back to the old revision").await
+                said(&one.place, &one.name, patch, BACK).await
             }
         }
     })
@@ -253,11 +255,25 @@ async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Pain
     Ok((table::fitted(&draw::heads(get.all_namespaces), rows, room(), &spare), false))
 }
 
-/// The step that waits for an approval now, or the next one that will.
-fn waiting(rollout: &GatewayRollout) -> Option<&str> {
-    let index = rollout.status.as_ref().and_then(|s| s.step.as_ref()).map_or(0, |step| step.index as usize);
-    let steps = rollout.spec.strategy.steps.iter().skip(index);
-    steps.into_iter().find(|step| step.approval == Approval::Required).map(|step| step.name.as_str())
+/// The step that waits for an approval now. What will wait later is approved by its name: typed twice, the same line must not approve
+/// the step after.
+fn waiting(rollout: &GatewayRollout) -> Result<&str, Failure> {
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    let at = rollout.status.as_ref().and_then(|s| s.step.as_ref());
+    let steps = || rollout.spec.strategy.steps.iter().skip(at.map_or(0, |step| step.index as usize));
+    if at.is_some_and(|step| step.stage == Stage::AwaitingApproval)
+        && let Some(step) = steps().next()
+    {
+        return Ok(&step.name);
+    }
+    let later = steps().skip(usize::from(at.is_some())).find(|step| step.approval == Approval::Required);
+    let ahead = later.map_or_else(String::new, |step| {
+        let step = &step.name;
+        format!(
+            "; the next one that will is {step:?}: `revguard rollout approve {name} --step {step}` approves it ahead"
+        )
+    });
+    anyhow::bail!("no step of {name} waits for an approval now{ahead}")
 }
 
 async fn approved(approve: &Approve) -> Result<ExitCode, Failure> {
@@ -268,7 +284,7 @@ async fn approved(approve: &Approve) -> Result<ExitCode, Failure> {
     let step = match &approve.step {
         Some(step) if steps.contains(&step.as_str()) => step.as_str(),
         Some(step) => anyhow::bail!("{} has no step {step:?} (steps: {})", approve.name, steps.join(", ")),
-        None => waiting(&rollout).with_context(|| format!("no step of {} waits for an approval", approve.name))?,
+        None => waiting(&rollout)?,
     };
     let uid = rollout.uid().unwrap_or_default();
     annotated(&api, &approve.name, &format!("{uid}/{step}")).await?;
@@ -329,6 +345,11 @@ async fn said(place: &Place, name: &str, patch: Value, what: &str) -> Result<Exi
     let phase = rollout.status.as_ref().map(|s| s.phase).unwrap_or_default();
     if matches!(phase, Phase::RolledBack | Phase::Failed) {
         anyhow::bail!("{name} is over ({}): nothing that is said to it has an effect", phase.as_str());
+    }
+    let conditions = rollout.status.iter().flat_map(|s| &s.conditions);
+    let no_way = { conditions }.find(|c| c.type_ == "RollbackAvailable" && c.status == "False");
+    if let (BACK, Phase::Completed, Some(no_way)) = (what, phase, no_way) {
+        anyhow::bail!("{name} has completed and cannot go back: {}", no_way.message);
     }
     patched(&api, name, &patch).await?;
     super::print(format!("gatewayrollout.revguard.dev/{name} {what}\n").as_bytes())
