@@ -128,48 +128,6 @@ impl Look<'_> {
         self.wait(pause.message.clone(), [until, opens, quiet, asked].into_iter().flatten().min())
     }
 
-    /// What a person accepts who lets it go on.
-    fn accept(&self, cause: Cause, m: &mut Memory) {
-        match cause {
-            Cause::DeadlineExceeded => {
-                (m.since, m.paused_for) = (Some(self.now), SignedDuration::ZERO);
-                // The batch that could not leave is chosen anew.
-                m.batch = None;
-            }
-            Cause::MetricFailed => {
-                if let Some(step) = &mut m.step {
-                    step.measured.clear();
-                }
-            }
-            Cause::SourceDrift => {
-                if let (Some(source), Some(baseline)) = (&self.seen.source, &m.baseline) {
-                    m.baseline = Some(Arc::new(super::baseline::refreshed(baseline, source)));
-                }
-            }
-            Cause::ServiceChanged => {
-                if let Some(baseline) = &mut m.baseline {
-                    Arc::make_mut(baseline).services = super::baseline::services(self);
-                }
-            }
-            Cause::FieldContested => {
-                let drain = m.drain.as_ref();
-                if self.seen.apart_key.is_err() && drain.is_some_and(|d| d.0 == DrainMode::SetApart) {
-                    m.drain = Some((DrainMode::Terminate, None));
-                }
-                m.batch = None;
-                if m.phase == Phase::Draining && self.is_autoscaler_elsewhere().is_some() {
-                    m.phase = Phase::HandingOver;
-                }
-                if let Some(step) = &mut m.step {
-                    let last = self.spec().strategy.steps.len().saturating_sub(1);
-                    step.index = step.index.min(last);
-                    step.hash = steps::written(steps::prefix_hash(&self.spec().strategy.steps, step.index));
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// Why this cause holds now, if it does.
     fn present(&self, cause: Cause) -> Option<String> {
         match cause {
@@ -293,7 +251,15 @@ impl Look<'_> {
         if *source.template.hash == *baseline.deployment.template_hash || moved && self.is_source_new() {
             return None;
         }
-        Some(format!("the pod template of Deployment {name} was changed meanwhile"))
+        let here = if self.is_source_new() {
+            format!(
+                "; it is of revision {} already, so that nothing leads back: put it back (kubectl rollout undo), or abort",
+                self.to()
+            )
+        } else {
+            String::new()
+        };
+        Some(format!("the pod template of Deployment {name} was changed meanwhile{here}"))
     }
 
     pub fn contested(&self) -> Option<String> {
@@ -352,7 +318,7 @@ impl Look<'_> {
     }
 
     /// The autoscaler was handed over, and does not scale what it was handed.
-    fn is_autoscaler_elsewhere(&self) -> Option<String> {
+    pub fn is_autoscaler_elsewhere(&self) -> Option<String> {
         let hpa = self.hpa()?;
         let canary = self.deployment(Which::Canary)?;
         let elsewhere = self.memory.phase == Phase::Draining && hpa.target != canary.name;
@@ -442,8 +408,7 @@ impl Look<'_> {
             // It is watched for as long as it is watched; the end of the soak asks again.
             return self.wait(on, None);
         }
-        let begun = self.memory.since.max(self.memory.last_batch).unwrap_or(self.now);
-        let deadline = after(after(begun, self.memory.paused_for), self.spec().progress_deadline.signed());
+        let deadline = after(after(self.begun(), self.memory.paused_for), self.spec().progress_deadline.signed());
         if self.now < deadline {
             return self.wait(on, Some(deadline));
         }
@@ -463,6 +428,8 @@ impl Look<'_> {
     pub fn back<T>(&self, reason: Reason, message: String) -> Go<T> {
         self.remember(|m| {
             m.rollback = Some(RollbackMemory { reason, message, since: self.now, from: m.phase });
+            // Replicas of what serves were anybody's to raise since.
+            m.needs(self.floor());
             self.enter(m, Phase::RollingBack);
             (m.completion, m.finished) = (None, None);
         })

@@ -231,6 +231,19 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Whoever scales what carries everything up says how many are needed, where no autoscaler does: it may be days until the original
+    /// is moved by its owner. Of what leaves, replicas that somebody puts back are no wish (`FieldContested`).
+    pub fn asked(&self) -> u32 {
+        let leaves = self.memory.batch.as_ref().is_some_and(|b| b.which == Which::Canary);
+        let says = !leaves && !self.is_manual() && self.seen.hpas.is_empty();
+        if says { self.replicas(Which::Canary) } else { 0 }
+    }
+
+    /// When what goes on now began: the stage, its last batch, or the look of whoever has led since.
+    pub fn begun(&self) -> Timestamp {
+        self.memory.since.max(self.memory.last_batch).max(self.seen.watched).unwrap_or(self.now)
+    }
+
     /// Pods that have to serve: what the gateway had, or what its autoscaler wants by now, if that is more.
     pub fn floor(&self) -> u32 {
         if self.is_in_place() {
@@ -238,8 +251,11 @@ impl<'a> Look<'a> {
             return self.replicas(Which::Source).max(1);
         }
         let baseline = self.baseline().map_or(0, |b| b.replicas);
-        let wanted = self.seen.hpas.iter().map(|h| h.desired).max();
-        // A person may have asked for more, as long as the source is in nobody's hands.
+        let most = || [Which::Source, Which::Canary, Which::Standby].into_iter().map(|w| self.replicas(w)).max();
+        // One whose Deployment has no pods, or has just got some, knows of none: then those that there are are needed.
+        let wanted = |h: &Hpa| if h.desired == 0 { most().unwrap_or(0) } else { h.desired };
+        let wanted = self.seen.hpas.iter().map(wanted).max();
+        // A person may have asked for more, as long as what serves is in nobody's hands.
         let untouched = matches!(
             self.memory.phase,
             Phase::Pending
@@ -250,7 +266,12 @@ impl<'a> Look<'a> {
                 | Phase::Progressing
                 | Phase::HandingOver
         );
-        let by_hand = self.seen.source.as_ref().filter(|_| untouched).map_or(0, |s| s.replicas);
+        let by_hand = match self.memory.phase {
+            Phase::Completed => self.replicas(self.active()),
+            Phase::Promoting => self.asked(),
+            _ if untouched => self.replicas(Which::Source),
+            _ => 0,
+        };
         baseline.max(wanted.unwrap_or(0)).max(by_hand).max(1)
     }
 

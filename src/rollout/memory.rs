@@ -44,6 +44,15 @@ pub struct Memory {
     pub finished: Option<Timestamp>,
 }
 
+impl Memory {
+    /// No fewer pods than these are needed from now on.
+    pub fn needs(&mut self, pods: u32) {
+        if let Some(baseline) = self.baseline.as_mut().filter(|b| b.replicas < pods) {
+            Arc::make_mut(baseline).replicas = pods;
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepMemory {
     /// From 0.

@@ -6,6 +6,7 @@
 //! of the object that it changes. What can be observed is derived and never remembered. Nothing here reads a clock, talks to a
 //! cluster or builds a request: `controller` does.
 
+mod accept;
 mod apart;
 mod baseline;
 pub mod capacity;

@@ -20,6 +20,8 @@ pub struct Release {
     pub namespace: Arc<str>,
     /// Name of its chart, without the version.
     pub chart: Option<Arc<str>>,
+    /// The chart's version. Without it Helm takes the newest, whose defaults are not those that `--reuse-values` brings along.
+    pub version: Option<Arc<str>>,
     /// It is applied by the API server (the default from Helm 4 on), which refuses to set what somebody else has set meanwhile.
     pub applied: bool,
 }
@@ -34,7 +36,8 @@ impl Owner {
         let Some(release) = &self.release else {
             return format!("{head}\nset revision {revision} where {} reads it, and let it apply that", self.tool);
         };
-        let Release { name, namespace, chart, applied } = release;
+        let Release { name, namespace, chart, version, applied } = release;
+        let version = version.as_deref().map_or_else(String::new, |version| format!(" --version {version}"));
         let (chart, own) = match chart.as_deref() {
             None | Some(CHART) => ("istio/gateway", ""),
             Some(_) => ("CHART", "\n(CHART, and the value that sets the revision, are the release's own)"),
@@ -46,7 +49,7 @@ impl Owner {
             ("", "")
         };
         format!(
-            "{head}\nhelm upgrade {name} {chart} -n {namespace} --reuse-values --set-string revision={revision}{force}{own}{why}"
+            "{head}\nhelm upgrade {name} {chart} -n {namespace}{version} --reuse-values --set-string revision={revision}{force}{own}{why}"
         )
     }
 }
@@ -59,14 +62,20 @@ mod tests {
         let chart = Some(Arc::from(chart));
         Owner {
             tool: "Helm",
-            release: Some(Release { name: Arc::from("igw"), namespace: Arc::from("gw"), chart, applied }),
+            release: Some(Release {
+                name: Arc::from("igw"),
+                namespace: Arc::from("gw"),
+                chart,
+                version: Some(Arc::from("1.23.2")),
+                applied,
+            }),
         }
     }
 
     #[test]
     fn a_release_is_told_by_a_command() {
         let told = release("gateway", false).to_move("igw", "1-24");
-        let command = "helm upgrade igw istio/gateway -n gw --reuse-values --set-string revision=1-24";
+        let command = "helm upgrade igw istio/gateway -n gw --version 1.23.2 --reuse-values --set-string revision=1-24";
         assert_eq!(told, format!("Helm to move Deployment igw to 1-24:\n{command}"));
         assert!(release("gateway", true).to_move("igw", "1-24").contains(&format!("{command} --force-conflicts\n(")));
         assert!(release("shop", false).to_move("igw", "1-24").contains("helm upgrade igw CHART -n gw"));

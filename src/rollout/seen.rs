@@ -60,6 +60,8 @@ pub struct Seen {
     pub apart_key: Result<Arc<str>, String>,
     /// Names of other GatewayRollouts that have this gateway in their hands.
     pub others: Vec<String>,
+    /// Since when somebody has been looking without a gap: before that nothing was done, so that nothing was slow. `None`: always.
+    pub watched: Option<Timestamp>,
 }
 
 /// The object that asks for it.

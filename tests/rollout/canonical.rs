@@ -86,6 +86,7 @@ impl World {
         }
         self.hpa.as_ref().map(|h| (h.target, h.min, h.desired, h.written)).hash(s);
         (self.lock, self.written, self.original, self.copy.as_ref().map(|c| c.hash), self.former.is_some()).hash(s);
+        self.asked.hash(s);
         (self.from_ready, self.from_installed, self.to_ready, self.gate).hash(s);
         (i64::from(self.clock) - i64::from(self.quiet)).min(OLD).hash(s);
         (

@@ -50,6 +50,8 @@ pub enum Fault {
     Drift,
     /// The source is scaled up by hand.
     ScaledUp,
+    /// What carries everything is scaled up by hand, while it waits for the original's owner or after the end: more are needed from then on.
+    Asked,
     /// GitOps or Helm puts the autoscaler back to the source, with its own minimum.
     HpaReset,
     /// A Deployment of the canary's name appears, before ours is made.
@@ -79,7 +81,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 34] = [
+    pub const ALL: [Fault; 35] = [
         Fault::EvictOld,
         Fault::EvictNew,
         Fault::UnreadyOld,
@@ -98,6 +100,7 @@ impl Fault {
         Fault::HpaGrows,
         Fault::Drift,
         Fault::ScaledUp,
+        Fault::Asked,
         Fault::HpaReset,
         Fault::Foreign,
         Fault::StatusLost,

@@ -244,6 +244,30 @@ impl World {
         self.memory().is_some_and(|m| m.pause.is_some())
     }
 
+    /// What carries everything and is in nobody's hands, or rests in the rollout's, where no autoscaler says how many are needed.
+    fn carrier(&self) -> Option<Which> {
+        let (memory, rollout) = (self.memory()?, self.rollout.as_ref()?);
+        let asked =
+            rollout.bits & bit::ABORT != 0 || rollout.deleting || self.hpa.is_some() || self.config.is_in_place();
+        let kept = memory.promotion == Some(revguard::api::gateway_rollout::Promotion::KeepRevisioned);
+        let source = self.deployment(Which::Source)?;
+        let which = match memory.phase {
+            Phase::Completed if !self.lock => {
+                if kept {
+                    Which::Canary
+                } else {
+                    Which::Source
+                }
+            }
+            Phase::Promoting if source.replicas == 0 && source.rev != Rev::New => Which::Canary,
+            _ => return None,
+        };
+        let whole = self
+            .deployment(which)
+            .is_some_and(|d| d.replicas == self.config.pods && (d.ours || which == Which::Source));
+        (!asked && whole).then_some(which)
+    }
+
     fn serving_of(&self, source: bool) -> Option<u16> {
         let of = |p: &&super::world::Pod| {
             let rolled = if self.config.is_in_place() { p.rev == Rev::New } else { p.of != Of::Source };
@@ -274,6 +298,7 @@ impl World {
                 self.deployment(Which::Source).is_some_and(|d| d.rev == Rev::Old && d.replicas > 0 && !d.paused)
             }
             Fault::ScaledUp => self.deployment(Which::Source).is_some_and(|d| d.replicas <= self.config.pods),
+            Fault::Asked => self.asked == 0 && self.late.is_none() && self.carrier().is_some(),
             Fault::HpaReset => {
                 let until = memory.phase.is_forward() || memory.phase == Phase::RollingBack;
                 self.hpa.as_ref().is_some_and(|h| h.target != Which::Source || h.min > 1) && until
@@ -385,7 +410,7 @@ impl World {
 
     /// What must hold in every world.
     fn promise(&mut self) -> Result<(), String> {
-        let floor = usize::from(self.config.pods);
+        let floor = usize::from(self.config.pods + self.asked);
         let serving = self.serving();
         let rolls = self.deployment(Which::Source).is_some_and(|d| d.sets.iter().filter(|n| **n > 0).count() > 1);
         let surplus = |d: &super::world::Deployment| {
@@ -405,7 +430,9 @@ impl World {
             return Err(format!("{serving} of {floor} pods serve, and nobody else took any"));
         }
         let known = self.config.broken == Broken::Nothing;
-        if known && self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| (b.replicas as usize) < floor) {
+        if known
+            && self.memory().and_then(|m| m.baseline.as_ref()).is_some_and(|b| b.replicas < u32::from(self.config.pods))
+        {
             return Err("the baseline knows of fewer pods".to_owned());
         }
         if self.cut {
@@ -455,6 +482,13 @@ impl World {
                 let source = self.deployments[0].as_mut().expect("there");
                 (source.replicas, source.version) = (source.replicas + 1, source.version + 1);
             }
+            Fault::Asked => {
+                let which = self.carrier().expect("one");
+                let d = self.deployments[which as usize].as_mut().expect("there");
+                (d.replicas, d.version, d.generation) = (d.replicas + 1, d.version + 1, d.generation + 1);
+                self.asked = 1;
+                self.harm();
+            }
             Fault::HpaReset => {
                 let hpa = self.hpa.as_mut().expect("there");
                 (hpa.target, hpa.min, hpa.version) = (Which::Source, 1, hpa.version + 1);
@@ -501,7 +535,11 @@ impl World {
                 rollout.deleting = true;
                 self.collect();
             }
-            Fault::StatusLost => rollout.memory = Arc::new(Memory::default()),
+            Fault::StatusLost => {
+                rollout.memory = Arc::new(Memory::default());
+                // What stands on the Deployment is what was when it began.
+                self.asked = 0;
+            }
             Fault::Approval => rollout.approval = Some(Say::Nonsense),
             Fault::FinalizerOff => {
                 rollout.finalizer = false;

@@ -151,6 +151,7 @@ impl World {
             evidence: self.pods.iter().filter_map(|p| Some((s.pod(p.id), self.evidence(p)?))).collect(),
             gate: self.read_gate(),
             metrics: self.read_metrics(),
+            watched: None,
             apart_key: if self.key_lost { Err("a Gateway selects by it".to_owned()) } else { Ok(s.word("app")) },
             others: Vec::new(),
             pods,
@@ -247,7 +248,8 @@ impl World {
             target: s.word(name(hpa.target)),
             min: u32::from(hpa.min),
             max: 20,
-            desired: u32::from(hpa.desired),
+            // One whose Deployment has no pods rests.
+            desired: self.deployment(hpa.target).filter(|d| d.replicas > 0).map_or(0, |_| u32::from(hpa.desired)),
             active: Some(true),
             owned: false,
             written: hpa.written,

@@ -122,6 +122,8 @@ pub struct World {
     pub lock: bool,
     /// The source's spec is recorded as ours.
     pub written: bool,
+    /// So many more than the gateway had are needed by now.
+    pub asked: u8,
     /// The baseline that stands beside the lock.
     pub kept: Option<Arc<str>>,
     pub pods: Vec<Pod>,
@@ -204,6 +206,7 @@ impl World {
             deployments: [Some(source), None, None],
             lock: false,
             written: false,
+            asked: 0,
             kept: None,
             pods: Vec::new(),
             hpa: config.hpa.then_some(Hpa { version: 1, written: false, target: Which::Source, min: 1, desired: n }),

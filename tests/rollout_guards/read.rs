@@ -273,11 +273,6 @@ fn questions_follow_from_answers_and_come_to_an_end() {
     assert_eq!(seen(&raw, &known).expect("readable"), world.seen(), "and nothing is missing");
     let few = missing(&Raw::of(all.rollout.clone()), &known, false);
     assert!(few.iter().all(|q| !matches!(q.listed, Listed::NetworkPolicies | Listed::Gateways)));
-    // While pods are set apart, what selects them is read every time.
-    let mut draining = all.rollout.clone();
-    draining["status"] = json!({"phase": "Draining", "drain": {"mode": "SetApart", "key": "app"}});
-    let more = missing(&Raw::of(draining), &known, false);
-    assert!(more.iter().any(|q| q.listed == Listed::NetworkPolicies));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod carry;
 mod envoy;
 mod evidence;
 mod istiod;
+mod moves;
 mod rehearse;
 mod say;
 mod turn;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::istiod::{self, Istiods};
+use super::moves::{self, Moves};
 use super::{Conductor, carry, evidence, rehearse, say};
 use crate::api::GatewayRolloutStatus;
 use crate::api::gateway_rollout::{Level, StrategyType};
@@ -39,12 +40,8 @@ const STATUS: &str = "rollout-status";
 const REHEARSED: Duration = Duration::from_secs(20);
 /// Derived parts of the status are written no more often than this, unless somebody would wait for them.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// The wait after a failure, doubled with each that follows …
-const STUMBLE: Duration = Duration::from_millis(500);
-/// … up to this.
-const MOST_STUMBLE: Duration = Duration::from_secs(30);
-/// The same so often, with no wait in between, is no progress.
-const SAME_MOVE: u32 = 10;
+/// A failure that has come so often in a row is told on the object, whatever it is: some 15 s after the first.
+const UNTIL_SAID: u32 = 6;
 
 /// What one process keeps between the turns of a rollout. All of it can be lost.
 #[derive(Default)]
@@ -66,13 +63,14 @@ pub struct Track {
     /// Events of the last plan, said already.
     said: BTreeSet<(String, String, bool)>,
     status_at: Option<Instant>,
+    /// Since when every look succeeded.
+    watched: Option<Timestamp>,
     /// Our own last version of the object.
     version: String,
     stumbles: u32,
     /// The last failure, so that it is logged once.
     trouble: String,
-    /// What was done since there was nothing to do, and how often.
-    moves: BTreeMap<String, u32>,
+    moves: Moves,
 }
 
 impl Track {
@@ -168,10 +166,12 @@ impl Conductor {
             return Ok(Again::In(MOMENT));
         }
         let now = Timestamp::now();
+        sight.seen.watched = Some(*track.watched.get_or_insert(now));
         let mut plan = plan(&sight.seen, &sight.memory, now);
         if matches!(plan.next, Next::Do(Step::SetApart { .. })) && !sight.raw.is_guarded() {
             // By which label is asked again before a pod is set apart by it.
-            let Some(again) = self.look(at, track, true).await? else { return Ok(Again::Gone) };
+            let Some(mut again) = self.look(at, track, true).await? else { return Ok(Again::Gone) };
+            again.seen.watched = track.watched;
             plan = crate::rollout::plan(&again.seen, &again.memory, now);
             sight = again;
         }
@@ -337,7 +337,7 @@ impl Conductor {
                     "a rollout goes on"
                 );
                 self.say(at, track, plan).await;
-                Ok(Again::In(again_and_again(track, remembered(after, &status.state))))
+                Ok(Again::In(track.moves.again(moves::remembered(after, &status.state))))
             }
             Next::Do(step) => {
                 let write = carry::write(step, seen, &sight.raw)?;
@@ -350,7 +350,7 @@ impl Conductor {
                     "a step of a rollout is done"
                 );
                 self.say(at, track, plan).await;
-                Ok(Again::In(again_and_again(track, done(step, &write.at))))
+                Ok(Again::In(track.moves.again(moves::done(step, &write.at))))
             }
             Next::Wait(_) | Next::Done => {
                 track.moves.clear();
@@ -407,7 +407,7 @@ impl Conductor {
     async fn stumbled(&self, at: &At, track: &mut Track, error: &TurnError) -> Duration {
         let benign = matches!(error, TurnError::Write(e) if e.is_benign());
         track.stumbles += 1;
-        let wait = STUMBLE.saturating_mul(1 << (track.stumbles - 1).min(16)).min(MOST_STUMBLE);
+        let wait = moves::later(track.stumbles - 1);
         if benign {
             // A Deployment's version changes with every pod that becomes ready: what came in between is looked at at once.
             return if track.stumbles <= 5 { MOMENT } else { wait.min(self.pace.active) };
@@ -417,13 +417,18 @@ impl Conductor {
             self.writer.metrics().reconcile_error(Loop::Rollout);
         }
         let text = error.to_string();
-        if track.trouble != text {
-            tracing::warn!(namespace = at.namespace, rollout = at.name, error = text, "a rollout does not go on");
-            if is_said(error) {
-                self.hindered(at, track, &text).await;
-            }
-            track.trouble = text;
+        if matches!(error, TurnError::Look(_)) {
+            track.watched = None;
         }
+        let news = track.trouble != text;
+        if news {
+            tracing::warn!(namespace = at.namespace, rollout = at.name, error = text, "a rollout does not go on");
+        }
+        // What does not end by itself soon is said as well: nothing else would tell why it stands.
+        if news && is_said(error) || track.stumbles == UNTIL_SAID {
+            self.hindered(at, track, &text).await;
+        }
+        track.trouble = text;
         wait
     }
 
@@ -460,30 +465,6 @@ fn is_said(error: &TurnError) -> bool {
     }
 }
 
-/// A step, named so that the same one is known again. Replicas that fall pod by pod, and a minimum that follows them, are many.
-fn done(step: &Step, at: &At) -> String {
-    let to = match step {
-        Step::Scale { to, .. } | Step::Autoscale { min: to, .. } => to.to_string(),
-        _ => String::new(),
-    };
-    format!("{} {at} {to}", step.boundary())
-}
-
-/// The same of what was remembered: one batch after another is progress.
-fn remembered(after: &Memory, state: &str) -> String {
-    let batch = after.batch.as_ref().map(|b| (b.to, b.over));
-    format!("{} {state} {batch:?}", after.phase.as_str())
-}
-
-/// How long after this move: not at all, unless it is made again and again, alone or in turns with others: somebody takes it back, or it was
-/// never one.
-fn again_and_again(track: &mut Track, what: String) -> Duration {
-    let times = track.moves.entry(what).or_default();
-    *times += 1;
-    let over = times.saturating_sub(SAME_MOVE);
-    if over == 0 { Duration::ZERO } else { STUMBLE.saturating_mul(1 << over.min(16)).min(MOST_STUMBLE) }
-}
-
 /// Whether a status that follows from what was seen is written now.
 fn is_due(before: &GatewayRolloutStatus, after: &GatewayRolloutStatus, last: Option<Instant>) -> bool {
     if before == after {
@@ -501,42 +482,10 @@ fn is_due(before: &GatewayRolloutStatus, after: &GatewayRolloutStatus, last: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::resource::DEPLOYMENTS;
-    use crate::rollout::memory::Batch;
-    use crate::rollout::seen::Version;
-    use crate::rollout::step::Which;
-
-    fn lower(to: u32) -> String {
-        let step = Step::Scale { which: Which::Source, held: Version::default(), to };
-        done(&step, &At::of(&DEPLOYMENTS, "edge", "gw"))
-    }
-
-    fn batch(to: u32, over: bool) -> String {
-        let batch = Batch { which: Which::Source, to, pods: Vec::new(), spared: false, over };
-        remembered(&Memory { phase: Phase::Draining, batch: Some(batch), ..Memory::default() }, "Draining")
-    }
-
-    #[test]
-    fn many_pods_that_leave_one_after_another_are_many_moves() {
-        let mut track = Track::default();
-        for to in (0..100).rev() {
-            for made in [batch(to, false), lower(to), batch(to, true)] {
-                assert_eq!(again_and_again(&mut track, made.clone()), Duration::ZERO, "{made}");
-            }
-        }
-    }
 
     #[test]
     fn between_two_evaluations_something_follows_from_the_first() {
         let mut track = Track { remembered: true, ..Track::default() };
         assert!(!track.asks_prometheus() && track.asks_prometheus());
-    }
-
-    #[test]
-    fn a_move_that_somebody_takes_back_is_made_ever_less_often() {
-        let mut track = Track::default();
-        let waits: Vec<Duration> = (0..30).map(|_| again_and_again(&mut track, lower(3))).collect();
-        assert!(waits[..10].iter().all(|wait| wait.is_zero()), "{waits:?}");
-        assert!(waits[10..].is_sorted() && !waits[10].is_zero() && waits[29] == MOST_STUMBLE, "{waits:?}");
     }
 }

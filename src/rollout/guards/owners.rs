@@ -119,9 +119,7 @@ fn fields(scene: &Scene<'_>) -> Vec<Field> {
         |path, pointer| Field { listed: Listed::Deployments, name: scene.gateway().to_owned(), path, pointer };
     let mut all = vec![deployment(&["f:spec", "f:replicas"], "/spec/replicas")];
     let changes = changes_original(scene);
-    let awaits = scene.source().is_some_and(|s| s.owner.is_some())
-        && scene.seen.rollout.spec.strategy.promotion == Promotion::Auto;
-    if changes && !awaits {
+    if changes && !awaits(scene) {
         all.push(deployment(&["f:spec", "f:template"], "/spec/template"));
     }
     for hpa in scene.seen.hpas.iter().filter(|h| !h.owned) {
@@ -130,6 +128,15 @@ fn fields(scene: &Scene<'_>) -> Vec<Field> {
         all.push(autoscaler(&["f:spec", "f:scaleTargetRef"], "/spec/scaleTargetRef"));
     }
     all
+}
+
+/// The template is its owner's to move: whoever was told to leave it alone would never do so.
+fn awaits(scene: &Scene<'_>) -> bool {
+    match scene.seen.rollout.spec.strategy.promotion {
+        Promotion::AwaitExternal => true,
+        Promotion::Auto => scene.source().is_some_and(|s| s.owner.is_some()),
+        _ => false,
+    }
 }
 
 /// What Flux is told to leave alone.
@@ -218,8 +225,14 @@ fn flux(scene: &Scene<'_>, fields: &[&Field]) -> String {
     let mut objects: Vec<String> =
         fields.iter().map(|f| format!("{}/{}", f.listed.row().kind.to_lowercase(), f.name)).collect();
     objects.dedup();
+    // Flux leaves alone the whole object, and so the template that is waited for.
+    let later = if awaits(scene) && fields.iter().any(|f| f.listed == Listed::Deployments) {
+        "; when the rollout's state is AwaitingExternal, take it off there together with the new revision"
+    } else {
+        ""
+    };
     format!(
-        "kubectl annotate {} -n {} kustomize.toolkit.fluxcd.io/ssa=IfNotPresent --overwrite\n(and in Git, or it is taken off again)",
+        "kubectl annotate {} -n {} kustomize.toolkit.fluxcd.io/ssa=IfNotPresent --overwrite\n(and in Git, or it is taken off again{later})",
         objects.join(" "),
         scene.namespace()
     )

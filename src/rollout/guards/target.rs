@@ -3,8 +3,9 @@
 use super::{Found, Guard, Scene};
 use crate::api::gateway_rollout::{Flavor, Promotion, StrategyType};
 use crate::model::key;
+use crate::rollout::read::Listed;
 use crate::rollout::read::json::Json;
-use crate::rollout::read::{Listed, workload};
+use crate::rollout::read::workload::{self, chart};
 use crate::rollout::seen::Severity;
 
 pub(super) const GUARDS: &[Guard] = &[
@@ -38,15 +39,15 @@ const GATEWAY_API: &str =
 
 fn daemon_set(scene: &Scene<'_>) -> Vec<Found> {
     let (name, namespace) = (scene.gateway(), scene.namespace());
-    if scene.raw.get(Listed::DaemonSets, namespace, name).is_none() || scene.source().is_some() {
-        return Vec::new();
-    }
+    let daemons = scene.raw.get(Listed::DaemonSets, namespace, name).filter(|_| scene.source().is_none());
+    let Some(daemons) = daemons else { return Vec::new() };
+    let version = chart(daemons).1.map_or_else(String::new, |version| format!(" --version {version}"));
     let object = scene.object("DaemonSet", name);
     vec![Found::block(object).says(
         format!("gateway {namespace}/{name} is a DaemonSet."),
         "a pod on every node cannot be moved in shares: a second DaemonSet would double all of them, and ports of the host collide.",
         format!(
-            "helm upgrade {name} istio/gateway -n {namespace} --reuse-values --set kind=Deployment\n(or move it node by node by hand)"
+            "helm upgrade {name} istio/gateway -n {namespace}{version} --reuse-values --set kind=Deployment\n(or move it node by node by hand)"
         ),
     )]
 }

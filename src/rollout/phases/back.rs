@@ -43,8 +43,7 @@ impl Look<'_> {
 
     /// Waits for something that going back needs.
     pub fn slow_back<T>(&self, on: String) -> Go<T> {
-        let begun = self.memory.since.max(self.memory.last_batch).unwrap_or(self.now);
-        let deadline = after(after(begun, self.memory.paused_for), DEADLINE);
+        let deadline = after(after(self.begun(), self.memory.paused_for), DEADLINE);
         if self.now < deadline {
             return self.wait(on, Some(deadline));
         }

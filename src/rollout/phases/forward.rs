@@ -39,11 +39,7 @@ pub fn handing_over(look: &Look) -> Go {
             step.stage = Stage::Scaling;
         }
         // From here on nobody else can say how many are needed, unless an autoscaler does.
-        if let Some(baseline) = &mut m.baseline
-            && baseline.replicas < floor
-        {
-            Arc::make_mut(baseline).replicas = floor;
-        }
+        m.needs(floor);
     })
 }
 
@@ -60,6 +56,10 @@ pub fn promoting(look: &Look) -> Go {
     copy_config(look)?;
     if look.spec().standby.keep && look.deployment(Which::Standby).is_none() {
         return look.act(Step::CreateStandby);
+    }
+    let asked = look.asked();
+    if look.baseline().is_some_and(|b| b.replicas < asked) {
+        return look.remember(|m| m.needs(asked));
     }
     let Some(source) = &look.seen.source else { return GO };
     if !look.is_source_new() {

@@ -56,12 +56,13 @@ pub fn unlock(look: &Look) -> Go {
     look.act(Step::Unlock { held: source.held.clone() })
 }
 
-/// How long after the end it is tried, so that an API server which keeps its own record is not asked for ever.
+/// How long after the end, or after somebody leads again, it is tried, so that an API server which keeps its own record is not asked for ever.
 const LETTING_GO: SignedDuration = SignedDuration::from_secs(60);
 
 /// What was written belongs to whoever owns the object, from now on.
 pub fn let_go(look: &Look) -> Go {
-    let late = look.memory.finished.is_none_or(|finished| look.now >= after(finished, LETTING_GO));
+    let ended = look.memory.finished.map(|finished| look.seen.watched.map_or(finished, |w| w.max(finished)));
+    let late = ended.is_none_or(|ended| look.now >= after(ended, LETTING_GO));
     if late || look.locked_by().is_some() {
         return GO;
     }

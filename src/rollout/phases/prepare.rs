@@ -65,7 +65,7 @@ pub fn probing(look: &Look) -> Go {
     keep(look)?;
     let mode = look.spec().probe.mode;
     let failed = |why: String| look.back(Reason::ProbeFailed, why);
-    let began = after(look.memory.since.unwrap_or(look.now), look.memory.paused_for);
+    let began = after(look.begun(), look.memory.paused_for);
     let end = after(began, look.spec().probe.timeout.signed());
     if mode != ProbeMode::None {
         let Some(dry_runs) = &look.seen.dry_runs else {

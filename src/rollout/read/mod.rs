@@ -87,6 +87,7 @@ pub fn seen(raw: &Raw, known: &Snapshot) -> Result<Seen, Unreadable> {
         pods,
         services,
         apart_key,
+        watched: None,
         rollout,
         findings: None,
         dry_runs: None,

@@ -223,12 +223,11 @@ impl Raw {
 }
 
 /// What is still to be asked; empty when everything is there. Answers lead to further questions: where the mesh's root is stands in a
-/// ConfigMap. `guards`: also what only they look at; while pods are set apart, that is read in any case.
+/// ConfigMap. `guards`: also what only they look at.
 pub fn missing(raw: &Raw, known: &Snapshot, guards: bool) -> Vec<Question> {
     if raw.manifests {
         return Vec::new();
     }
-    let guards = guards || sets_apart(&raw.rollout["status"]);
     let gateway = raw.rollout.namespace().to_owned();
     let planes = plane_namespaces(raw, known);
     let mut all = BTreeSet::new();
@@ -250,12 +249,6 @@ pub fn missing(raw: &Raw, known: &Snapshot, guards: bool) -> Vec<Question> {
         }
     }
     all.into_iter().filter(|q| !raw.asked.contains(q)).collect()
-}
-
-/// Pods may be set apart next, as the status remembers it.
-fn sets_apart(status: &Value) -> bool {
-    let leaving = matches!(status.text("phase"), "HandingOver" | "Draining" | "Promoting" | "RollingBack");
-    leaving && status["drain"].text("mode") == "SetApart"
 }
 
 /// The revisions that a rollout is about, as far as its object says: where to, where from.

@@ -177,13 +177,24 @@ fn release(object: &Value) -> Option<Release> {
     let (name, namespace) = (object.annotation(key::HELM_RELEASE)?, object.annotation(key::HELM_RELEASE_NAMESPACE)?);
     let writers = object["metadata"].list("managedFields").iter();
     let applied = writers.filter(|w| tool(w) == Some("Helm")).any(|w| w.text("operation") == "Apply");
-    // `gateway-1.24.0`: a version begins with a digit.
-    let chart = object.label("helm.sh/chart").map(|chart| {
-        let version =
-            chart.char_indices().find(|(i, c)| *c == '-' && chart[i + 1..].starts_with(|c: char| c.is_ascii_digit()));
-        version.map_or(chart, |(at, _)| &chart[..at])
-    });
-    Some(Release { name: Arc::from(name), namespace: Arc::from(namespace), chart: chart.map(Arc::from), applied })
+    let (chart, version) = chart(object);
+    Some(Release {
+        name: Arc::from(name),
+        namespace: Arc::from(namespace),
+        chart: chart.map(Arc::from),
+        version: version.map(Arc::from),
+        applied,
+    })
+}
+
+/// Name and version of the chart that an object is of: of `gateway-1.24.0`, a version begins with a digit. A label holds `_` for `+`.
+pub fn chart(object: &Value) -> (Option<&str>, Option<String>) {
+    let Some(chart) = object.label("helm.sh/chart") else { return (None, None) };
+    let is_version = |at: usize| chart[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+    match chart.char_indices().find(|(at, c)| *c == '-' && is_version(*at)) {
+        Some((at, _)) => (Some(&chart[..at]), Some(chart[at + 1..].replace('_', "+"))),
+        None => (Some(chart), None),
+    }
 }
 
 /// An entry of `managedFields` that says that we have written the spec.
