@@ -61,10 +61,24 @@ imagePullSecrets:
 {{- else -}}{{ include "revguard.fullname" . }}-webhook-tls{{- end -}}
 {{- end -}}
 
-{{- /* The policy file: .Values.policy, the mode, and our own ServiceAccounts among the exempt writers. */ -}}
+{{- /*
+The policy file: .Values.policy, the mode, and our own ServiceAccounts among the exempt writers. Helm reads values files as YAML 1.1,
+where Off without quotes is false.
+*/ -}}
 {{- define "revguard.policy" -}}
 {{- $policy := deepCopy .Values.policy -}}
 {{- $_ := set $policy "mode" .Values.mode -}}
+{{- range $code, $action := get $policy "rules" | default dict -}}
+{{- if kindIs "bool" $action -}}{{- $_ := set $policy.rules $code "Off" -}}{{- end -}}
+{{- end -}}
+{{- /* As each mutation writes it: NS001 is a choice, NS005 a name, the others are switches. */ -}}
+{{- range $code, $value := get $policy "mutations" | default dict -}}
+{{- if or (eq (toString $value) "false") (eq (toString $value) "Off") -}}
+{{- if eq $code "NS001" -}}{{- $_ := set $policy.mutations $code "Off" -}}
+{{- else if eq $code "NS005" -}}{{- $_ := unset $policy.mutations $code -}}
+{{- else -}}{{- $_ := set $policy.mutations $code false -}}{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $exempt := get $policy "exempt" | default dict -}}
 {{- $own := include "revguard.ownWriters" . | fromJsonArray -}}
 {{- $_ := set $exempt "writers" (concat (get $exempt "writers" | default list) $own | uniq) -}}
