@@ -180,6 +180,11 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- /* A duration of the schema, a number and one of s, m and h, in seconds. */ -}}
+{{- define "revguard.seconds" -}}
+{{- mul (regexFind "^[0-9]+" . | atoi) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" .)) -}}
+{{- end -}}
+
 {{- /* What a schema cannot say. Every problem stops the installation with one sentence. */ -}}
 {{- define "revguard.verify" -}}
 {{- $ns := .Release.Namespace -}}
@@ -197,8 +202,23 @@ topologySpreadConstraints:
 {{- if not (and .existingSecret .caBundle) -}}
 {{- fail "\n\ncertificates.mode existingSecret needs certificates.existingSecret (the name of a kubernetes.io/tls Secret) and certificates.caBundle (its CA in PEM: the API server trusts nothing else).\n" -}}
 {{- end -}}
-{{- else if .existingSecret -}}
+{{- else if eq .mode "own" -}}
+{{- /* As the controller checks it, which would end with this sentence. */ -}}
+{{- $ca := include "revguard.seconds" .caValidity | int64 -}}
+{{- if gt (include "revguard.seconds" .certValidity | int64) $ca -}}
+{{- fail (printf "\n\ncertificates.certValidity %s is more than certificates.caValidity %s: a certificate cannot outlast its CA.\n" .certValidity .caValidity) -}}
+{{- end -}}
+{{- if gt (mul 12 (include "revguard.seconds" .overlap | int64)) $ca -}}
+{{- fail (printf "\n\ncertificates.overlap %s: certificates.caValidity must be at least twelve times as long, and is %s.\n" .overlap .caValidity) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .existingSecret (ne .mode "existingSecret") -}}
 {{- fail (printf "\n\ncertificates.existingSecret is set, and certificates.mode is %s: set the mode to existingSecret, or leave the Secret out.\n" .mode) -}}
+{{- end -}}
+{{- end -}}
+{{- with get (get .Values.policy "stale" | default dict) "age" -}}
+{{- if lt (include "revguard.seconds" . | int64) 180 -}}
+{{- fail (printf "\n\npolicy.stale.age %s is less than 3m: a healthy view is up to 80 s old, and a watch that went silent is renewed after 165 s.\n" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.clientCertificate.name (not .Values.clientCertificate.caConfigMap) -}}
