@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         test("meaning::arguments_are_those_of_the_binary", &["helm"], arguments_parse),
         test("meaning::the_admission_policy_reads_what_the_controller_writes", &["helm"], parameters_agree),
         test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
+        test("meaning::external_certificates_are_looked_at_where_they_are", &["helm"], external_certificates),
         test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
         test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
         test("meaning::rollouts_may_write_where_they_are_let", &["helm"], rollouts_are_bound),
@@ -201,6 +202,53 @@ fn ports_agree() -> Result<()> {
             ensure!(service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]);
         }
     }
+    Ok(())
+}
+
+/// Both processes are told one Secret, and each may read it; what cert-manager is asked for is signed by a CA.
+fn external_certificates() -> Result<()> {
+    let bundle = "certificates.caBundle=-----BEGIN CERTIFICATE-----";
+    let mine = ["--set", "certificates.mode=existingSecret,certificates.existingSecret=mine", "--set", bundle];
+    for (values, secret) in [
+        (&[][..], None),
+        (&mine, Some("mine")),
+        (&["--set", "certificates.mode=certManager"], Some("revguard-webhook-tls")),
+    ] {
+        let objects = render(values)?;
+        let served = secret.unwrap_or("revguard-webhook-tls");
+        ensure!(argument(find(&objects, "Deployment", "revguard-webhook")?, "tls-secret")? == served);
+        let told = argument(find(&objects, "Deployment", "revguard-controller")?, "tls-secret").ok();
+        ensure!(told.as_deref() == secret, "{values:?}: the controller looks at {told:?}");
+        for (component, verb) in [("webhook", "list"), ("webhook", "watch"), ("controller", "get")] {
+            let role = find(&objects, "Role", &format!("revguard-{component}"))?;
+            let may = role["rules"].as_array().into_iter().flatten().any(|rule| {
+                words(&rule["resources"]) == ["secrets"]
+                    && words(&rule["resourceNames"]).iter().any(|name| name == served)
+                    && words(&rule["verbs"]).iter().any(|v| v == verb)
+            });
+            ensure!(may, "{values:?}: the {component} may not {verb} {served}");
+        }
+    }
+    let own = render(&["--set", "certificates.mode=certManager"])?;
+    let certificate = find(&own, "Certificate", "revguard-webhook")?;
+    let issuer = find(&own, "Issuer", text(certificate, "/spec/issuerRef/name"))?;
+    let ca = find(&own, "Certificate", text(issuer, "/spec/ca/secretName"))?;
+    ensure!(ca["spec"]["isCA"] == true && ca["spec"]["secretName"] == issuer["spec"]["ca"]["secretName"], "{ca}");
+    let root = find(&own, "Issuer", text(ca, "/spec/issuerRef/name"))?;
+    ensure!(
+        root["spec"]["selfSigned"].is_object() && certificate["spec"].get("isCA").is_none(),
+        "{root} {certificate}"
+    );
+    ensure!(certificate["spec"]["secretName"] != ca["spec"]["secretName"], "the CA's key would be served");
+    let given = "certificates.mode=certManager,certificates.certManager.issuerRef.name=corp,\
+                 certificates.certManager.issuerRef.kind=ClusterIssuer";
+    let theirs = render(&["--set", given])?;
+    ensure!(
+        of_kind(&theirs, "Issuer").is_empty() && of_kind(&theirs, "Certificate").len() == 1,
+        "more than was asked for"
+    );
+    let issuer = &find(&theirs, "Certificate", "revguard-webhook")?["spec"]["issuerRef"];
+    ensure!(*issuer == json!({"kind": "ClusterIssuer", "name": "corp"}), "{issuer}");
     Ok(())
 }
 

@@ -87,6 +87,7 @@ fn what_a_schema_cannot_say() -> Result<()> {
         ("guard", "certificates.caValidity=720h", "certificates.certValidity 2160h is more than"),
         ("guard", "certificates.certValidity=525601m", "certificates.certValidity 525601m is more than"),
         ("guard", "certificates.overlap=731h", "certificates.overlap 731h"),
+        ("guard", "certificates.mode=certManager,certificates.certManager.duration=8759h61m", "certManager.duration"),
         ("guard", "policy.stale.age=179s", "policy.stale.age 179s"),
         ("guard", "policy.stale.age=2m", "policy.stale.age 2m"),
     ] {
@@ -106,6 +107,7 @@ fn just_inside() -> Result<()> {
         "certificates.caValidity=525600m,certificates.certValidity=8760h",
         "policy.stale.age=180s,controller.auditInterval=1s",
         "policy.stale.age=3m,logLevel=warn\\,revguard=debug\\,revguard::rules=trace",
+        "certificates.certManager.duration=8761h",
         "webhook.maxConnectionAge=0s,certificates.overlap=0s",
     ] {
         let objects = render(&["--set", set]).with_context(|| set.to_owned())?;

@@ -180,9 +180,13 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{- /* A duration of the schema, a number and one of s, m and h, in seconds. */ -}}
+{{- /* A duration of the schema in seconds: numbers, each with one of s, m and h. */ -}}
 {{- define "revguard.seconds" -}}
-{{- mul (regexFind "^[0-9]+" . | atoi) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" .)) -}}
+{{- $all := 0 -}}
+{{- range regexFindAll "[0-9]+[smh]" . -1 -}}
+{{- $all = add $all (mul (regexFind "^[0-9]+" . | atoi) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" .))) -}}
+{{- end -}}
+{{- $all -}}
 {{- end -}}
 
 {{- /* What a schema cannot say. Every problem stops the installation with one sentence. */ -}}
@@ -210,6 +214,13 @@ topologySpreadConstraints:
 {{- end -}}
 {{- if gt (mul 12 (include "revguard.seconds" .overlap | int64)) $ca -}}
 {{- fail (printf "\n\ncertificates.overlap %s: certificates.caValidity must be at least twelve times as long, and is %s.\n" .overlap .caValidity) -}}
+{{- end -}}
+{{- end -}}
+{{- with .certManager -}}
+{{- if and (eq $.Values.certificates.mode "certManager") (not .issuerRef) -}}
+{{- if gt (include "revguard.seconds" .duration | int64) 31536000 -}}
+{{- fail (printf "\n\ncertificates.certManager.duration %s: the CA of the chart signs for 8760h at most; longer needs an issuerRef of yours.\n" .duration) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .existingSecret (ne .mode "existingSecret") -}}
