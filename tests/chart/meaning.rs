@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         test("meaning::the_admission_policy_reads_what_the_controller_writes", &["helm"], parameters_agree),
         test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
         test("meaning::external_certificates_are_looked_at_where_they_are", &["helm"], external_certificates),
+        test("meaning::the_controller_reaches_every_replica", &["helm"], replicas_are_reached),
         test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
         test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
         test("meaning::rollouts_may_write_where_they_are_let", &["helm"], rollouts_are_bound),
@@ -249,6 +250,57 @@ fn external_certificates() -> Result<()> {
     );
     let issuer = &find(&theirs, "Certificate", "revguard-webhook")?["spec"]["issuerRef"];
     ensure!(*issuer == json!({"kind": "ClusterIssuer", "name": "corp"}), "{issuer}");
+    Ok(())
+}
+
+/// Whether one rule of a NetworkPolicy lets through to or from a pod of our namespace with these labels. A pod in the node's network
+/// has none.
+fn lets(rule: &Value, side: &str, port: u64, labels: Option<&Value>) -> bool {
+    let open = rule["ports"].as_array().is_none_or(|all| all.iter().any(|p| p["port"] == port));
+    // No namespace selector is our own namespace, an empty one is every; ours has no labels that others would select.
+    let ours = |peer: &Value| match peer.get("namespaceSelector") {
+        Some(selector) => selector == &json!({}),
+        None => peer.get("ipBlock").is_none(),
+    };
+    let meant = rule[side].as_array().is_none_or(|peers| {
+        peers.iter().filter(|peer| ours(peer)).any(|peer| {
+            let wanted = peer["podSelector"]["matchLabels"].as_object();
+            labels.is_some_and(|labels| wanted.is_none_or(|all| all.iter().all(|(key, value)| labels[key] == *value)))
+        })
+    });
+    open && meant
+}
+
+/// It asks each for its certificate (`controller::certificates::replicas`) and for what it has counted.
+fn replicas_are_reached() -> Result<()> {
+    let narrow = "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=prometheus,networkPolicy.gatewayPorts={15090},\
+                  rollouts.clusterWide=false,rollouts.namespaces={edge}";
+    let nowhere = "networkPolicy.metricsFrom[0].ipBlock.cidr=10.0.0.0/8,rollouts.clusterWide=false,webhook.port=9443";
+    let on_the_node = "webhook.hostNetwork=true,webhook.port=9443,webhook.healthPort=9444,rollouts.clusterWide=false";
+    for set in ["mode=warn", narrow, nowhere, on_the_node] {
+        let objects = render(&["--set", set])?;
+        let (webhook, controller) =
+            (find(&objects, "Deployment", "revguard-webhook")?, find(&objects, "Deployment", "revguard-controller")?);
+        let labels = |deployment: &Value| deployment["spec"]["template"]["metadata"]["labels"].clone();
+        let host = pod(webhook)["hostNetwork"] == true;
+        for port in ["listen", "health-listen"] {
+            let address = argument(webhook, port)?;
+            let number: u64 = address.rsplit_once(':').context("a port")?.1.parse()?;
+            let out = find(&objects, "NetworkPolicy", "revguard-controller")?["spec"]["egress"].clone();
+            let to = Some(labels(webhook)).filter(|_| !host);
+            let mut out = out.as_array().into_iter().flatten();
+            ensure!(out.any(|rule| lets(rule, "to", number, to.as_ref())), "{set}: no way out to {port} {number}");
+            let into = find(&objects, "NetworkPolicy", "revguard-webhook")?["spec"]["ingress"].clone();
+            let from = labels(controller);
+            let mut into = into.as_array().into_iter().flatten();
+            ensure!(into.any(|rule| lets(rule, "from", number, Some(&from))), "{set}: no way in to {port} {number}");
+        }
+        // Others read metrics where they are meant.
+        let into = find(&objects, "NetworkPolicy", "revguard-webhook")?["spec"]["ingress"].clone();
+        let stranger = json!({"app": "stranger"});
+        let read = into.as_array().into_iter().flatten().any(|rule| lets(rule, "from", 8080, Some(&stranger)));
+        ensure!(read == set.contains("mode=warn"), "{set}: who may read metrics");
+    }
     Ok(())
 }
 
