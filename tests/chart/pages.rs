@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use revguard::controller::access::{Role, grants};
 use serde_json::Value;
 
 use crate::render::{NAMESPACE, RELEASE, chart, file, helm, text};
@@ -14,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
         test("pages::the_table_of_values_is_current", &[], table_is_current),
         test("pages::the_panels_of_the_dashboard_are_listed", &[], panels_are_listed),
         test("pages::break_glass_is_the_same_everywhere", &[], break_glass),
+        test("pages::security_names_what_rollouts_may_write", &[], security_names_rights),
         test("pages::notes_fit_what_was_installed", &["helm"], notes_fit),
     ]
 }
@@ -114,6 +116,33 @@ fn panels_are_listed() -> Result<()> {
         std::fs::read_to_string(&path).ok().as_ref() == Some(&wanted),
         "docs/dashboard.md: UPDATE=1 cargo test --test chart"
     );
+    Ok(())
+}
+
+/// Whoever reads what the controller may do reads all of it: what it writes where gateways may be moved, and each Secret.
+fn security_names_rights() -> Result<()> {
+    let page = std::fs::read_to_string(page("SECURITY.md"))?;
+    let row = page.lines().find(|line| line.starts_with("| controller |")).context("a row about the controller")?;
+    let may = row.split(" | ").nth(1).context("what it may")?;
+    for grant in grants().iter().filter(|grant| matches!(grant.role, Role::Rollouts | Role::ControllerNamespace)) {
+        let called = match grant.resource.as_str() {
+            "gatewayrollouts" => "GatewayRollouts",
+            "deployments" => "Deployments",
+            "configmaps" => "ConfigMaps",
+            "horizontalpodautoscalers" => "autoscalers",
+            "services" => "Services",
+            "poddisruptionbudgets" => "disruption budgets",
+            "leases" => "Lease",
+            "guardparameters" => "GuardParameters",
+            "secrets" if grant.names == ["-prometheus"] => "Secret `F-prometheus`",
+            "secrets" => "its two Secrets",
+            other => other,
+        };
+        ensure!(may.contains(called), "SECURITY.md says nothing of {} ({:?})", grant.resource, grant.verbs);
+    }
+    for value in ["rollouts.clusterWide: false", "rollouts.namespaces: []", "policy.repair: none"] {
+        ensure!(page.contains(value), "SECURITY.md does not say that {value} narrows it");
+    }
     Ok(())
 }
 
