@@ -19,6 +19,8 @@ use crate::test;
 pub fn tests() -> Vec<Trial> {
     vec![
         test("meaning::pods_are_hardened_and_spread", &["helm"], pods_are_hardened),
+        test("meaning::the_security_context_is_what_is_asked_for", &["helm"], security_context),
+        test("meaning::low_ports_can_be_opened", &["helm"], low_ports),
         test("meaning::arguments_are_those_of_the_binary", &["helm"], arguments_parse),
         test("meaning::the_admission_policy_reads_what_the_controller_writes", &["helm"], parameters_agree),
         test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
@@ -44,7 +46,7 @@ const MATRIX: &[&[&str]] = &[
     &[],
     &[
         "--set",
-        "mode=audit,webhook.hostNetwork=true,webhook.port=10250,webhook.healthPort=10251,webhook.drainSeconds=40",
+        "mode=audit,webhook.hostNetwork=true,webhook.port=10260,webhook.healthPort=10261,webhook.drainSeconds=40",
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
     &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
@@ -98,7 +100,10 @@ fn pods_are_hardened() -> Result<()> {
         }
         for deployment in of_kind(&objects, "Deployment") {
             let spec = &deployment["spec"];
-            ensure!(spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, "a rollout must lose nobody");
+            // A node's ports are there once: with a replica on each node one more would wait for ever.
+            let host = pod(deployment)["hostNetwork"] == true;
+            let wanted = json!({"maxSurge": u8::from(!host), "maxUnavailable": u8::from(host)});
+            ensure!(spec["strategy"]["rollingUpdate"] == wanted, "{}", spec["strategy"]);
             ensure!(pod(deployment)["topologySpreadConstraints"].as_array().is_some_and(|c| c.len() == 2), "{spec}");
             let name = text(deployment, "/metadata/name");
             let budget = find(&objects, "PodDisruptionBudget", name)?;
@@ -112,6 +117,72 @@ fn pods_are_hardened() -> Result<()> {
             let of = |key: &str| container["livenessProbe"][key].as_u64().unwrap_or(1);
             ensure!(of("periodSeconds") * of("failureThreshold") >= 60, "{name}: restarts too soon");
         }
+    }
+    Ok(())
+}
+
+/// The pod's security context in everything that the chart runs; a key that is there twice is no YAML that could be read.
+fn security_context() -> Result<()> {
+    let contexts = |set: &str| -> Result<Vec<Value>> {
+        let objects = render(&["--set", set]).with_context(|| set.to_owned())?;
+        let deployments = of_kind(&objects, "Deployment").into_iter().map(pod);
+        let specs = deployments.chain(of_kind(&objects, "Pod").into_iter().map(|p| &p["spec"]));
+        Ok(specs.map(|spec| spec["securityContext"].clone()).collect())
+    };
+    let ours = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    let with = |more: Value| {
+        let mut all = ours.clone();
+        all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        all
+    };
+    let user = json!({"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532});
+    for (set, wanted) in [
+        ("mode=enforce", with(user.clone())),
+        ("podSecurityContext=null", ours.clone()),
+        (
+            "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,podSecurityContext.fsGroup=null",
+            ours.clone(),
+        ),
+        ("podSecurityContext.runAsUser=null", with(json!({"runAsGroup": 65532, "fsGroup": 65532}))),
+        ("podSecurityContext.runAsNonRoot=false", {
+            let mut all = with(user.clone());
+            all["runAsNonRoot"] = json!(false);
+            all
+        }),
+        ("podSecurityContext.seccompProfile.type=Localhost", {
+            let mut all = with(user.clone());
+            all["seccompProfile"]["type"] = json!("Localhost");
+            all
+        }),
+        ("podSecurityContext.seccompProfile=null", {
+            let mut all = with(user.clone());
+            all.as_object_mut().context("an object")?.remove("seccompProfile");
+            all
+        }),
+    ] {
+        let all = contexts(set)?;
+        ensure!(all.len() == 3 && all.iter().all(|context| *context == wanted), "{set}: {all:?}");
+    }
+    Ok(())
+}
+
+/// We are not root and have no capabilities: the pod's own sysctl lets us have a low port.
+fn low_ports() -> Result<()> {
+    let sysctls = |component: &str, set: &str| -> Result<Value> {
+        let objects = render(&["--set", set])?;
+        Ok(pod(find(&objects, "Deployment", component)?)["securityContext"]["sysctls"].clone())
+    };
+    let (webhook, controller) = ("revguard-webhook", "revguard-controller");
+    let from = |port: &str| json!([{"name": "net.ipv4.ip_unprivileged_port_start", "value": port}]);
+    ensure!(sysctls(webhook, "webhook.port=443")? == from("443"));
+    ensure!(sysctls(webhook, "webhook.port=443,webhook.healthPort=80")? == from("80"));
+    ensure!(sysctls(controller, "controller.healthPort=80")? == from("80"));
+    let theirs = "podSecurityContext.sysctls[0].name=net.ipv4.ip_unprivileged_port_start,podSecurityContext.sysctls[0].value='0'";
+    ensure!(sysctls(webhook, &format!("webhook.port=443,{theirs}"))?.as_array().is_some_and(|all| all.len() == 1));
+    for (component, set) in
+        [(controller, "webhook.port=443"), (webhook, "webhook.port=1024"), (webhook, "controller.healthPort=80")]
+    {
+        ensure!(sysctls(component, set)?.is_null(), "{component}, {set}: a sysctl that nobody needs");
     }
     Ok(())
 }

@@ -88,6 +88,10 @@ fn what_a_schema_cannot_say() -> Result<()> {
         ("guard", "certificates.certValidity=525601m", "certificates.certValidity 525601m is more than"),
         ("guard", "certificates.overlap=731h", "certificates.overlap 731h"),
         ("guard", "certificates.mode=certManager,certificates.certManager.duration=8759h61m", "certManager.duration"),
+        ("guard", "webhook.hostNetwork=true,webhook.port=443", "webhook.port 443"),
+        ("guard", "webhook.hostNetwork=true,webhook.healthPort=1023", "webhook.healthPort 1023"),
+        ("guard", "webhook.hostNetwork=true,webhook.port=10250", "the kubelet's"),
+        ("guard", "webhook.hostNetwork=true,webhook.healthPort=10250", "the kubelet's"),
         ("guard", "policy.stale.age=179s", "policy.stale.age 179s"),
         ("guard", "policy.stale.age=2m", "policy.stale.age 2m"),
     ] {
@@ -108,6 +112,7 @@ fn just_inside() -> Result<()> {
         "policy.stale.age=180s,controller.auditInterval=1s",
         "policy.stale.age=3m,logLevel=warn\\,revguard=debug\\,revguard::rules=trace",
         "certificates.certManager.duration=8761h",
+        "webhook.port=10250,webhook.healthPort=443",
         "webhook.maxConnectionAge=0s,certificates.overlap=0s",
     ] {
         let objects = render(&["--set", set]).with_context(|| set.to_owned())?;

@@ -132,11 +132,27 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{- /*
+What the values say over what is ours; null leaves a field out, for clusters that choose it themselves. A port below 1024 is opened to
+whoever is not root by a sysctl of the pod alone. Takes (list $ ports).
+*/ -}}
 {{- define "revguard.podSecurityContext" -}}
-securityContext:
-  runAsNonRoot: true
-  seccompProfile: {type: RuntimeDefault}
-  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- $root := index . 0 -}}
+{{- $context := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- range $key, $value := deepCopy ($root.Values.podSecurityContext | default dict) -}}
+{{- if kindIs "invalid" $value -}}{{- $_ := unset $context $key -}}{{- else -}}{{- $_ := set $context $key $value -}}{{- end -}}
+{{- end -}}
+{{- $lowest := 1024 -}}
+{{- range index . 1 -}}{{- $lowest = min $lowest . -}}{{- end -}}
+{{- if lt (int $lowest) 1024 -}}
+{{- $sysctls := get $context "sysctls" | default list -}}
+{{- $name := "net.ipv4.ip_unprivileged_port_start" -}}
+{{- $there := false -}}
+{{- range $sysctls -}}{{- if eq .name $name -}}{{- $there = true -}}{{- end -}}{{- end -}}
+{{- if not $there -}}{{- $sysctls = append $sysctls (dict "name" $name "value" (toString $lowest)) -}}{{- end -}}
+{{- $_ := set $context "sysctls" $sysctls -}}
+{{- end -}}
+securityContext: {{- toYaml $context | nindent 2 }}
 {{- end -}}
 
 {{- /* Who a pod is: names for what it reads and holds. */ -}}
@@ -234,6 +250,17 @@ topologySpreadConstraints:
 {{- end -}}
 {{- if and .Values.clientCertificate.name (not .Values.clientCertificate.caConfigMap) -}}
 {{- fail "\n\nclientCertificate.name without clientCertificate.caConfigMap: nothing says who signs that certificate.\n" -}}
+{{- end -}}
+{{- if .Values.webhook.hostNetwork -}}
+{{- range $key := list "port" "healthPort" -}}
+{{- $port := int (get $.Values.webhook $key) -}}
+{{- if lt $port 1024 -}}
+{{- fail (printf "\n\nwebhook.hostNetwork with webhook.%s %d: ports of a node below 1024 are for root, which revguard is not. Choose a higher one that the firewall lets through.\n" $key $port) -}}
+{{- end -}}
+{{- if eq $port 10250 -}}
+{{- fail (printf "\n\nwebhook.hostNetwork with webhook.%s 10250: on the nodes that port is the kubelet's.\n" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if eq (int .Values.webhook.port) (int .Values.webhook.healthPort) -}}
 {{- fail "\n\nwebhook.port and webhook.healthPort are the same.\n" -}}

@@ -35,6 +35,7 @@ fn foreign() -> Vec<Value> {
 const SHAPES: &[&[&str]] = &[
     &[],
     &["--set", "mode=audit"],
+    &["--set", "webhook.port=443,controller.healthPort=80,podSecurityContext.runAsUser=null"],
     &["--set", "webhook.hostNetwork=true,policy.mutations.NS002=true,clientCertificate.caConfigMap=ca"],
     &["--set", "certificates.mode=certManager,serviceMonitor.enabled=true,prometheusRule.enabled=true"],
     &[
