@@ -9,7 +9,7 @@ use revguard::rules::{Policy, RULES};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
-use crate::render::{chart, file, find, render, render_into, text, words};
+use crate::render::{chart, file, find, helm, render, render_into, text, words};
 use crate::test;
 
 pub fn tests() -> Vec<Trial> {
@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         test("values::a_values_file_may_say_off_without_quotes", &["helm"], off_without_quotes),
         test("values::what_is_just_inside_the_limits_is_taken_by_both", &["helm"], just_inside),
         test("values::the_schema_names_every_rule", &[], codes_are_current),
+        test("values::names_are_such_as_the_api_server_takes", &["helm"], names_are_short),
         test("values::the_schema_knows_the_keys_of_the_policy", &[], keys_of_the_policy),
         test("values::schema_and_defaults_have_the_same_keys", &[], same_keys),
     ]
@@ -63,6 +64,10 @@ fn wrong_ones() -> Result<()> {
         ("logLevel=inof", "/logLevel"),
         ("certificates.caValidity=null", "caValidity"),
         ("webhook=null", "webhook"),
+        ("fullnameOverride=a.b", "/fullnameOverride"),
+        ("fullnameOverride=1guard", "/fullnameOverride"),
+        ("fullnameOverride=a-name-of-forty-one-letters-and-more-which-is", "/fullnameOverride"),
+        ("nameOverride=a.b", "/nameOverride"),
         ("policy.canaryMinorSkip=3", "/policy/canaryMinorSkip"),
         ("serviceMonitor.enabled=maybe", "/serviceMonitor/enabled"),
         ("networkPolicy.apiServerPorts[0]=https", "/networkPolicy/apiServerPorts/0"),
@@ -181,6 +186,25 @@ fn off_without_quotes() -> Result<()> {
 
 fn parse(policy: &str) -> Result<Policy> {
     Policy::parse(policy).map_err(anyhow::Error::msg)
+}
+
+/// Every name of the chart with the longest prefix that it takes is one that the API server takes; a release may be called otherwise.
+fn names_are_short() -> Result<()> {
+    let longest = format!("fullnameOverride={}", "g".repeat(40));
+    for object in render(&["--set", &longest, "--set", "certificates.mode=certManager"])? {
+        let (kind, name) = (text(&object, "/kind"), text(&object, "/metadata/name"));
+        let label = name.len() <= 63 && !name.contains('.');
+        ensure!(label || kind == "CustomResourceDefinition", "{kind} {name}");
+    }
+    for release in ["a.b", "1st"] {
+        let mut command = helm();
+        command.args(["template", release]).arg(chart()).args(["--namespace", "guard"]);
+        let said = String::from_utf8(command.output()?.stderr)?;
+        ensure!(said.contains("Set fullnameOverride"), "{release}: {said}");
+        let output = command.args(["--set", "fullnameOverride=guard"]).output()?;
+        ensure!(output.status.success(), "{release}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 fn keys_of_the_policy() -> Result<()> {

@@ -214,6 +214,9 @@ topologySpreadConstraints:
 {{- if eq $ns "istio-system" -}}
 {{- fail (printf "\n\nrevguard cannot be installed into %s, the namespace of an istiod: its own namespace is never guarded, so that control plane would not be.\nUse a namespace of its own: helm install %s … -n revguard-system --create-namespace\n" $ns .Release.Name) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "revguard.fullname" .)) -}}
+{{- fail (printf "\n\n%s cannot begin the names of Services: those are small letters, digits and dashes, and begin with a letter. Set fullnameOverride.\n" (include "revguard.fullname" .)) -}}
+{{- end -}}
 {{- if hasKey .Values.policy "mode" -}}
 {{- fail "\n\npolicy.mode: the mode of the chart is the value `mode`, beside `policy`, not in it.\n" -}}
 {{- end -}}
