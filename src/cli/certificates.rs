@@ -29,6 +29,9 @@ pub struct Options {
     /// A further name or address of the serving certificate, for webhooks that are registered by URL
     #[arg(long, value_name = "NAME")]
     cert_name: Vec<String>,
+    /// external: the Secret of the serving certificate, where it is not RELEASE-webhook-tls
+    #[arg(long, value_name = "NAME")]
+    tls_secret: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -42,7 +45,8 @@ impl Options {
     /// What the loop is told.
     ///
     /// # Errors
-    /// Durations with which no rotation could end in time, or a name that no certificate can carry.
+    /// Durations with which no rotation could end in time, a name that no certificate can carry, or a Secret of somebody
+    /// else's that we would have to keep.
     pub fn settings(&self, names: Names) -> Result<Settings, Failure> {
         let signed = |d: Duration| SignedDuration::try_from(d).map_err(anyhow::Error::from);
         let timing = Timing {
@@ -59,7 +63,11 @@ impl Options {
             Keeper::Own => Mode::Own,
             Keeper::External => Mode::External,
         };
-        Ok(Settings { names, mode, timing, further: self.cert_name.clone(), pause: PAUSE })
+        if mode == Mode::Own && self.tls_secret.is_some() {
+            return Err(anyhow::anyhow!("--tls-secret: only with --certificates external; our own is {}", names.tls()));
+        }
+        let secret = self.tls_secret.clone().unwrap_or_else(|| names.tls());
+        Ok(Settings { names, secret, mode, timing, further: self.cert_name.clone(), pause: PAUSE })
     }
 }
 
@@ -109,6 +117,15 @@ mod tests {
             let error = settings(&args).unwrap_err();
             assert!(error.contains(says), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn the_secret_of_somebody_else_is_looked_at_and_never_kept() {
+        assert_eq!(settings(&[]).unwrap().secret, "revguard-webhook-tls");
+        assert_eq!(settings(&["--certificates", "external"]).unwrap().secret, "revguard-webhook-tls");
+        assert_eq!(settings(&["--certificates", "external", "--tls-secret", "mine"]).unwrap().secret, "mine");
+        let error = settings(&["--tls-secret", "mine"]).unwrap_err();
+        assert!(error.contains("--tls-secret: only with --certificates external"), "{error}");
     }
 
     #[test]

@@ -19,9 +19,13 @@ use crate::test;
 pub fn tests() -> Vec<Trial> {
     vec![
         test("meaning::pods_are_hardened_and_spread", &["helm"], pods_are_hardened),
+        test("meaning::the_security_context_is_what_is_asked_for", &["helm"], security_context),
+        test("meaning::low_ports_can_be_opened", &["helm"], low_ports),
         test("meaning::arguments_are_those_of_the_binary", &["helm"], arguments_parse),
         test("meaning::the_admission_policy_reads_what_the_controller_writes", &["helm"], parameters_agree),
         test("meaning::ports_are_the_same_everywhere", &["helm"], ports_agree),
+        test("meaning::external_certificates_are_looked_at_where_they_are", &["helm"], external_certificates),
+        test("meaning::the_controller_reaches_every_replica", &["helm"], replicas_are_reached),
         test("meaning::the_drain_fits_into_the_grace_period", &["helm"], drain_fits),
         test("meaning::rights_are_the_generated_ones", &["helm"], rights_are_generated),
         test("meaning::rollouts_may_write_where_they_are_let", &["helm"], rollouts_are_bound),
@@ -42,7 +46,7 @@ const MATRIX: &[&[&str]] = &[
     &[],
     &[
         "--set",
-        "mode=audit,webhook.hostNetwork=true,webhook.port=10250,webhook.healthPort=10251,webhook.drainSeconds=40",
+        "mode=audit,webhook.hostNetwork=true,webhook.port=10260,webhook.healthPort=10261,webhook.drainSeconds=40",
     ],
     &["--set", "mode=warn,certificates.mode=certManager,controller.healthPort=9090,logFormat=text"],
     &["--set", "clientCertificate.caConfigMap=client-ca,clientCertificate.name=kube-apiserver"],
@@ -96,7 +100,10 @@ fn pods_are_hardened() -> Result<()> {
         }
         for deployment in of_kind(&objects, "Deployment") {
             let spec = &deployment["spec"];
-            ensure!(spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, "a rollout must lose nobody");
+            // A node's ports are there once: with a replica on each node one more would wait for ever.
+            let host = pod(deployment)["hostNetwork"] == true;
+            let wanted = json!({"maxSurge": u8::from(!host), "maxUnavailable": u8::from(host)});
+            ensure!(spec["strategy"]["rollingUpdate"] == wanted, "{}", spec["strategy"]);
             ensure!(pod(deployment)["topologySpreadConstraints"].as_array().is_some_and(|c| c.len() == 2), "{spec}");
             let name = text(deployment, "/metadata/name");
             let budget = find(&objects, "PodDisruptionBudget", name)?;
@@ -110,6 +117,72 @@ fn pods_are_hardened() -> Result<()> {
             let of = |key: &str| container["livenessProbe"][key].as_u64().unwrap_or(1);
             ensure!(of("periodSeconds") * of("failureThreshold") >= 60, "{name}: restarts too soon");
         }
+    }
+    Ok(())
+}
+
+/// The pod's security context in everything that the chart runs; a key that is there twice is no YAML that could be read.
+fn security_context() -> Result<()> {
+    let contexts = |set: &str| -> Result<Vec<Value>> {
+        let objects = render(&["--set", set]).with_context(|| set.to_owned())?;
+        let deployments = of_kind(&objects, "Deployment").into_iter().map(pod);
+        let specs = deployments.chain(of_kind(&objects, "Pod").into_iter().map(|p| &p["spec"]));
+        Ok(specs.map(|spec| spec["securityContext"].clone()).collect())
+    };
+    let ours = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    let with = |more: Value| {
+        let mut all = ours.clone();
+        all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        all
+    };
+    let user = json!({"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532});
+    for (set, wanted) in [
+        ("mode=enforce", with(user.clone())),
+        ("podSecurityContext=null", ours.clone()),
+        (
+            "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null,podSecurityContext.fsGroup=null",
+            ours.clone(),
+        ),
+        ("podSecurityContext.runAsUser=null", with(json!({"runAsGroup": 65532, "fsGroup": 65532}))),
+        ("podSecurityContext.runAsNonRoot=false", {
+            let mut all = with(user.clone());
+            all["runAsNonRoot"] = json!(false);
+            all
+        }),
+        ("podSecurityContext.seccompProfile.type=Localhost", {
+            let mut all = with(user.clone());
+            all["seccompProfile"]["type"] = json!("Localhost");
+            all
+        }),
+        ("podSecurityContext.seccompProfile=null", {
+            let mut all = with(user.clone());
+            all.as_object_mut().context("an object")?.remove("seccompProfile");
+            all
+        }),
+    ] {
+        let all = contexts(set)?;
+        ensure!(all.len() == 3 && all.iter().all(|context| *context == wanted), "{set}: {all:?}");
+    }
+    Ok(())
+}
+
+/// We are not root and have no capabilities: the pod's own sysctl lets us have a low port.
+fn low_ports() -> Result<()> {
+    let sysctls = |component: &str, set: &str| -> Result<Value> {
+        let objects = render(&["--set", set])?;
+        Ok(pod(find(&objects, "Deployment", component)?)["securityContext"]["sysctls"].clone())
+    };
+    let (webhook, controller) = ("revguard-webhook", "revguard-controller");
+    let from = |port: &str| json!([{"name": "net.ipv4.ip_unprivileged_port_start", "value": port}]);
+    ensure!(sysctls(webhook, "webhook.port=443")? == from("443"));
+    ensure!(sysctls(webhook, "webhook.port=443,webhook.healthPort=80")? == from("80"));
+    ensure!(sysctls(controller, "controller.healthPort=80")? == from("80"));
+    let theirs = "podSecurityContext.sysctls[0].name=net.ipv4.ip_unprivileged_port_start,podSecurityContext.sysctls[0].value='0'";
+    ensure!(sysctls(webhook, &format!("webhook.port=443,{theirs}"))?.as_array().is_some_and(|all| all.len() == 1));
+    for (component, set) in
+        [(controller, "webhook.port=443"), (webhook, "webhook.port=1024"), (webhook, "controller.healthPort=80")]
+    {
+        ensure!(sysctls(component, set)?.is_null(), "{component}, {set}: a sysctl that nobody needs");
     }
     Ok(())
 }
@@ -200,6 +273,104 @@ fn ports_agree() -> Result<()> {
             ensure!(policy["spec"]["podSelector"]["matchLabels"] == deployment["spec"]["selector"]["matchLabels"]);
             ensure!(service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]);
         }
+    }
+    Ok(())
+}
+
+/// Both processes are told one Secret, and each may read it; what cert-manager is asked for is signed by a CA.
+fn external_certificates() -> Result<()> {
+    let bundle = "certificates.caBundle=-----BEGIN CERTIFICATE-----";
+    let mine = ["--set", "certificates.mode=existingSecret,certificates.existingSecret=mine", "--set", bundle];
+    for (values, secret) in [
+        (&[][..], None),
+        (&mine, Some("mine")),
+        (&["--set", "certificates.mode=certManager"], Some("revguard-webhook-tls")),
+    ] {
+        let objects = render(values)?;
+        let served = secret.unwrap_or("revguard-webhook-tls");
+        ensure!(argument(find(&objects, "Deployment", "revguard-webhook")?, "tls-secret")? == served);
+        let told = argument(find(&objects, "Deployment", "revguard-controller")?, "tls-secret").ok();
+        ensure!(told.as_deref() == secret, "{values:?}: the controller looks at {told:?}");
+        for (component, verb) in [("webhook", "list"), ("webhook", "watch"), ("controller", "get")] {
+            let role = find(&objects, "Role", &format!("revguard-{component}"))?;
+            let may = role["rules"].as_array().into_iter().flatten().any(|rule| {
+                words(&rule["resources"]) == ["secrets"]
+                    && words(&rule["resourceNames"]).iter().any(|name| name == served)
+                    && words(&rule["verbs"]).iter().any(|v| v == verb)
+            });
+            ensure!(may, "{values:?}: the {component} may not {verb} {served}");
+        }
+    }
+    let own = render(&["--set", "certificates.mode=certManager"])?;
+    let certificate = find(&own, "Certificate", "revguard-webhook")?;
+    let issuer = find(&own, "Issuer", text(certificate, "/spec/issuerRef/name"))?;
+    let ca = find(&own, "Certificate", text(issuer, "/spec/ca/secretName"))?;
+    ensure!(ca["spec"]["isCA"] == true && ca["spec"]["secretName"] == issuer["spec"]["ca"]["secretName"], "{ca}");
+    let root = find(&own, "Issuer", text(ca, "/spec/issuerRef/name"))?;
+    ensure!(
+        root["spec"]["selfSigned"].is_object() && certificate["spec"].get("isCA").is_none(),
+        "{root} {certificate}"
+    );
+    ensure!(certificate["spec"]["secretName"] != ca["spec"]["secretName"], "the CA's key would be served");
+    let given = "certificates.mode=certManager,certificates.certManager.issuerRef.name=corp,\
+                 certificates.certManager.issuerRef.kind=ClusterIssuer";
+    let theirs = render(&["--set", given])?;
+    ensure!(
+        of_kind(&theirs, "Issuer").is_empty() && of_kind(&theirs, "Certificate").len() == 1,
+        "more than was asked for"
+    );
+    let issuer = &find(&theirs, "Certificate", "revguard-webhook")?["spec"]["issuerRef"];
+    ensure!(*issuer == json!({"kind": "ClusterIssuer", "name": "corp"}), "{issuer}");
+    Ok(())
+}
+
+/// Whether one rule of a NetworkPolicy lets through to or from a pod of our namespace with these labels. A pod in the node's network
+/// has none.
+fn lets(rule: &Value, side: &str, port: u64, labels: Option<&Value>) -> bool {
+    let open = rule["ports"].as_array().is_none_or(|all| all.iter().any(|p| p["port"] == port));
+    // No namespace selector is our own namespace, an empty one is every; ours has no labels that others would select.
+    let ours = |peer: &Value| match peer.get("namespaceSelector") {
+        Some(selector) => selector == &json!({}),
+        None => peer.get("ipBlock").is_none(),
+    };
+    let meant = rule[side].as_array().is_none_or(|peers| {
+        peers.iter().filter(|peer| ours(peer)).any(|peer| {
+            let wanted = peer["podSelector"]["matchLabels"].as_object();
+            labels.is_some_and(|labels| wanted.is_none_or(|all| all.iter().all(|(key, value)| labels[key] == *value)))
+        })
+    });
+    open && meant
+}
+
+/// It asks each for its certificate (`controller::certificates::replicas`) and for what it has counted.
+fn replicas_are_reached() -> Result<()> {
+    let narrow = "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=prometheus,networkPolicy.gatewayPorts={15090},\
+                  rollouts.clusterWide=false,rollouts.namespaces={edge}";
+    let nowhere = "networkPolicy.metricsFrom[0].ipBlock.cidr=10.0.0.0/8,rollouts.clusterWide=false,webhook.port=9443";
+    let on_the_node = "webhook.hostNetwork=true,webhook.port=9443,webhook.healthPort=9444,rollouts.clusterWide=false";
+    for set in ["mode=warn", narrow, nowhere, on_the_node] {
+        let objects = render(&["--set", set])?;
+        let (webhook, controller) =
+            (find(&objects, "Deployment", "revguard-webhook")?, find(&objects, "Deployment", "revguard-controller")?);
+        let labels = |deployment: &Value| deployment["spec"]["template"]["metadata"]["labels"].clone();
+        let host = pod(webhook)["hostNetwork"] == true;
+        for port in ["listen", "health-listen"] {
+            let address = argument(webhook, port)?;
+            let number: u64 = address.rsplit_once(':').context("a port")?.1.parse()?;
+            let out = find(&objects, "NetworkPolicy", "revguard-controller")?["spec"]["egress"].clone();
+            let to = Some(labels(webhook)).filter(|_| !host);
+            let mut out = out.as_array().into_iter().flatten();
+            ensure!(out.any(|rule| lets(rule, "to", number, to.as_ref())), "{set}: no way out to {port} {number}");
+            let into = find(&objects, "NetworkPolicy", "revguard-webhook")?["spec"]["ingress"].clone();
+            let from = labels(controller);
+            let mut into = into.as_array().into_iter().flatten();
+            ensure!(into.any(|rule| lets(rule, "from", number, Some(&from))), "{set}: no way in to {port} {number}");
+        }
+        // Others read metrics where they are meant.
+        let into = find(&objects, "NetworkPolicy", "revguard-webhook")?["spec"]["ingress"].clone();
+        let stranger = json!({"app": "stranger"});
+        let read = into.as_array().into_iter().flatten().any(|rule| lets(rule, "from", 8080, Some(&stranger)));
+        ensure!(read == set.contains("mode=warn"), "{set}: who may read metrics");
     }
     Ok(())
 }

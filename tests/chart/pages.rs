@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use revguard::controller::access::{Role, grants};
 use serde_json::Value;
 
-use crate::render::{NAMESPACE, RELEASE, chart, file, helm, text};
+use crate::render::{NAMESPACE, RELEASE, chart, file, helm, render, text};
 use crate::test;
 
 pub fn tests() -> Vec<Trial> {
@@ -14,6 +15,9 @@ pub fn tests() -> Vec<Trial> {
         test("pages::the_table_of_values_is_current", &[], table_is_current),
         test("pages::the_panels_of_the_dashboard_are_listed", &[], panels_are_listed),
         test("pages::break_glass_is_the_same_everywhere", &[], break_glass),
+        test("pages::security_names_what_rollouts_may_write", &[], security_names_rights),
+        test("pages::groups_are_those_of_the_webhooks", &["helm"], groups_are_listed),
+        test("pages::commands_are_for_the_chart_that_they_name", &["helm"], commands_fit),
         test("pages::notes_fit_what_was_installed", &["helm"], notes_fit),
     ]
 }
@@ -114,6 +118,100 @@ fn panels_are_listed() -> Result<()> {
         std::fs::read_to_string(&path).ok().as_ref() == Some(&wanted),
         "docs/dashboard.md: UPDATE=1 cargo test --test chart"
     );
+    Ok(())
+}
+
+/// Whoever reads what the controller may do reads all of it: what it writes where gateways may be moved, and each Secret.
+fn security_names_rights() -> Result<()> {
+    let page = std::fs::read_to_string(page("SECURITY.md"))?;
+    let row = page.lines().find(|line| line.starts_with("| controller |")).context("a row about the controller")?;
+    let may = row.split(" | ").nth(1).context("what it may")?;
+    for grant in grants().iter().filter(|grant| matches!(grant.role, Role::Rollouts | Role::ControllerNamespace)) {
+        let called = match grant.resource.as_str() {
+            "gatewayrollouts" => "GatewayRollouts",
+            "deployments" => "Deployments",
+            "configmaps" => "ConfigMaps",
+            "horizontalpodautoscalers" => "autoscalers",
+            "services" => "Services",
+            "poddisruptionbudgets" => "disruption budgets",
+            "leases" => "Lease",
+            "guardparameters" => "GuardParameters",
+            "secrets" if grant.names == ["-prometheus"] => "Secret `F-prometheus`",
+            "secrets" => "its two Secrets",
+            other => other,
+        };
+        ensure!(may.contains(called), "SECURITY.md says nothing of {} ({:?})", grant.resource, grant.verbs);
+    }
+    for value in ["rollouts.clusterWide: false", "rollouts.namespaces: []", "policy.repair: none"] {
+        ensure!(page.contains(value), "SECURITY.md does not say that {value} narrows it");
+    }
+    Ok(())
+}
+
+/// A row for each webhook that the chart registers, in both tables.
+fn groups_are_listed() -> Result<()> {
+    let objects = render(&["--set", "policy.mutations.NS002=true"])?;
+    let configurations = objects.iter().filter(|object| text(object, "/kind").ends_with("WebhookConfiguration"));
+    let hooks: Vec<&Value> = configurations.flat_map(|c| c["webhooks"].as_array().into_iter().flatten()).collect();
+    ensure!(hooks.len() == 8, "{} webhooks", hooks.len());
+    for (path, fail, ignore) in
+        [("docs/install.md", "refused", "let through"), ("docs/registering.md", "Fail", "Ignore")]
+    {
+        let page = std::fs::read_to_string(page(path))?;
+        for hook in &hooks {
+            let group = text(hook, "/name").trim_end_matches(".revguard.dev");
+            let row =
+                page.lines().find(|l| l.starts_with(&format!("| {group} |")) || l.starts_with(&format!("| `{group}`")));
+            let row = row.with_context(|| format!("{path}: no row of {group}"))?;
+            let meanwhile = if text(hook, "/failurePolicy") == "Fail" { fail } else { ignore };
+            ensure!(row.ends_with(&format!("| {meanwhile} |")), "{path}: {row}");
+        }
+    }
+    Ok(())
+}
+
+/// Pages that people type from; the walkthrough is what came of a run.
+fn pages_by_hand() -> Result<Vec<(String, String)>> {
+    let mut pages = vec![("NOTES.txt".to_owned(), file("templates/NOTES.txt"))];
+    for entry in std::fs::read_dir(page("docs"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".md") && name != "walkthrough.md" {
+            pages.push((name, std::fs::read_to_string(path)?));
+        }
+    }
+    Ok(pages)
+}
+
+fn commands_fit() -> Result<()> {
+    let (mut upgrades, mut wrong) = (0, Vec::new());
+    for (name, page) in pages_by_hand()? {
+        let page = page.replace("\\\n", " ");
+        for line in page.lines() {
+            // `F` is the full name, and Helm knows the release's alone.
+            if ["helm upgrade F ", "helm uninstall F ", "helm rollback F "].iter().any(|command| line.contains(command))
+            {
+                wrong.push(format!("{name}: F is no release: {line}"));
+            }
+            // Old defaults under a newer chart lack what is new; beside a value that is set the chart stays the same.
+            let ours = line.contains("charts/revguard") && line.contains("helm upgrade");
+            upgrades += usize::from(ours);
+            if ours && line.contains(" --reuse-values") && !line.contains("--set") {
+                wrong.push(format!("{name}: --reset-then-reuse-values: {line}"));
+            }
+            // `helm test` runs what is a hook; applied, it is a Namespace that is refused.
+            if line.starts_with("helm template") && line.contains('>') && !line.contains("--skip-tests") {
+                wrong.push(format!("{name}: it applies what `helm test` runs: {line}"));
+            }
+            if line.contains("istioctl tag set default --revision") && !line.contains("--overwrite") {
+                wrong.push(format!("{name}: refused where the tag is there already: {line}"));
+            }
+        }
+    }
+    ensure!(upgrades >= 5 && wrong.is_empty(), "{upgrades} upgrades\n{}", wrong.join("\n"));
+    let without = render(&["--skip-tests"])?;
+    let hook = |object: &Value| !text(object, "/metadata/annotations/helm.sh~1hook").is_empty();
+    ensure!(!without.iter().any(hook) && render(&[])?.iter().any(hook), "--skip-tests is what leaves hooks out");
     Ok(())
 }
 

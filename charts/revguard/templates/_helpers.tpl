@@ -61,10 +61,24 @@ imagePullSecrets:
 {{- else -}}{{ include "revguard.fullname" . }}-webhook-tls{{- end -}}
 {{- end -}}
 
-{{- /* The policy file: .Values.policy, the mode, and our own ServiceAccounts among the exempt writers. */ -}}
+{{- /*
+The policy file: .Values.policy, the mode, and our own ServiceAccounts among the exempt writers. Helm reads values files as YAML 1.1,
+where Off without quotes is false.
+*/ -}}
 {{- define "revguard.policy" -}}
 {{- $policy := deepCopy .Values.policy -}}
 {{- $_ := set $policy "mode" .Values.mode -}}
+{{- range $code, $action := get $policy "rules" | default dict -}}
+{{- if kindIs "bool" $action -}}{{- $_ := set $policy.rules $code "Off" -}}{{- end -}}
+{{- end -}}
+{{- /* As each mutation writes it: NS001 is a choice, NS005 a name, the others are switches. */ -}}
+{{- range $code, $value := get $policy "mutations" | default dict -}}
+{{- if or (eq (toString $value) "false") (eq (toString $value) "Off") -}}
+{{- if eq $code "NS001" -}}{{- $_ := set $policy.mutations $code "Off" -}}
+{{- else if eq $code "NS005" -}}{{- $_ := unset $policy.mutations $code -}}
+{{- else -}}{{- $_ := set $policy.mutations $code false -}}{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $exempt := get $policy "exempt" | default dict -}}
 {{- $own := include "revguard.ownWriters" . | fromJsonArray -}}
 {{- $_ := set $exempt "writers" (concat (get $exempt "writers" | default list) $own | uniq) -}}
@@ -118,11 +132,27 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{- /*
+What the values say over what is ours; null leaves a field out, for clusters that choose it themselves. A port below 1024 is opened to
+whoever is not root by a sysctl of the pod alone. Takes (list $ ports).
+*/ -}}
 {{- define "revguard.podSecurityContext" -}}
-securityContext:
-  runAsNonRoot: true
-  seccompProfile: {type: RuntimeDefault}
-  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- $root := index . 0 -}}
+{{- $context := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- range $key, $value := deepCopy ($root.Values.podSecurityContext | default dict) -}}
+{{- if kindIs "invalid" $value -}}{{- $_ := unset $context $key -}}{{- else -}}{{- $_ := set $context $key $value -}}{{- end -}}
+{{- end -}}
+{{- $lowest := 1024 -}}
+{{- range index . 1 -}}{{- $lowest = min $lowest . -}}{{- end -}}
+{{- if lt (int $lowest) 1024 -}}
+{{- $sysctls := get $context "sysctls" | default list -}}
+{{- $name := "net.ipv4.ip_unprivileged_port_start" -}}
+{{- $there := false -}}
+{{- range $sysctls -}}{{- if eq .name $name -}}{{- $there = true -}}{{- end -}}{{- end -}}
+{{- if not $there -}}{{- $sysctls = append $sysctls (dict "name" $name "value" (toString $lowest)) -}}{{- end -}}
+{{- $_ := set $context "sysctls" $sysctls -}}
+{{- end -}}
+securityContext: {{- toYaml $context | nindent 2 }}
 {{- end -}}
 
 {{- /* Who a pod is: names for what it reads and holds. */ -}}
@@ -166,6 +196,15 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- /* A duration of the schema in seconds: numbers, each with one of s, m and h. */ -}}
+{{- define "revguard.seconds" -}}
+{{- $all := 0 -}}
+{{- range regexFindAll "[0-9]+[smh]" . -1 -}}
+{{- $all = add $all (mul (regexFind "^[0-9]+" . | atoi) (get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" .))) -}}
+{{- end -}}
+{{- $all -}}
+{{- end -}}
+
 {{- /* What a schema cannot say. Every problem stops the installation with one sentence. */ -}}
 {{- define "revguard.verify" -}}
 {{- $ns := .Release.Namespace -}}
@@ -175,6 +214,9 @@ topologySpreadConstraints:
 {{- if eq $ns "istio-system" -}}
 {{- fail (printf "\n\nrevguard cannot be installed into %s, the namespace of an istiod: its own namespace is never guarded, so that control plane would not be.\nUse a namespace of its own: helm install %s … -n revguard-system --create-namespace\n" $ns .Release.Name) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "revguard.fullname" .)) -}}
+{{- fail (printf "\n\n%s cannot begin the names of Services: those are small letters, digits and dashes, and begin with a letter. Set fullnameOverride.\n" (include "revguard.fullname" .)) -}}
+{{- end -}}
 {{- if hasKey .Values.policy "mode" -}}
 {{- fail "\n\npolicy.mode: the mode of the chart is the value `mode`, beside `policy`, not in it.\n" -}}
 {{- end -}}
@@ -183,12 +225,45 @@ topologySpreadConstraints:
 {{- if not (and .existingSecret .caBundle) -}}
 {{- fail "\n\ncertificates.mode existingSecret needs certificates.existingSecret (the name of a kubernetes.io/tls Secret) and certificates.caBundle (its CA in PEM: the API server trusts nothing else).\n" -}}
 {{- end -}}
-{{- else if .existingSecret -}}
+{{- else if eq .mode "own" -}}
+{{- /* As the controller checks it, which would end with this sentence. */ -}}
+{{- $ca := include "revguard.seconds" .caValidity | int64 -}}
+{{- if gt (include "revguard.seconds" .certValidity | int64) $ca -}}
+{{- fail (printf "\n\ncertificates.certValidity %s is more than certificates.caValidity %s: a certificate cannot outlast its CA.\n" .certValidity .caValidity) -}}
+{{- end -}}
+{{- if gt (mul 12 (include "revguard.seconds" .overlap | int64)) $ca -}}
+{{- fail (printf "\n\ncertificates.overlap %s: certificates.caValidity must be at least twelve times as long, and is %s.\n" .overlap .caValidity) -}}
+{{- end -}}
+{{- end -}}
+{{- with .certManager -}}
+{{- if and (eq $.Values.certificates.mode "certManager") (not .issuerRef) -}}
+{{- if gt (include "revguard.seconds" .duration | int64) 31536000 -}}
+{{- fail (printf "\n\ncertificates.certManager.duration %s: the CA of the chart signs for 8760h at most; longer needs an issuerRef of yours.\n" .duration) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .existingSecret (ne .mode "existingSecret") -}}
 {{- fail (printf "\n\ncertificates.existingSecret is set, and certificates.mode is %s: set the mode to existingSecret, or leave the Secret out.\n" .mode) -}}
+{{- end -}}
+{{- end -}}
+{{- with get (get .Values.policy "stale" | default dict) "age" -}}
+{{- if lt (include "revguard.seconds" . | int64) 180 -}}
+{{- fail (printf "\n\npolicy.stale.age %s is less than 3m: a healthy view is up to 80 s old, and a watch that went silent is renewed after 165 s.\n" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.clientCertificate.name (not .Values.clientCertificate.caConfigMap) -}}
 {{- fail "\n\nclientCertificate.name without clientCertificate.caConfigMap: nothing says who signs that certificate.\n" -}}
+{{- end -}}
+{{- if .Values.webhook.hostNetwork -}}
+{{- range $key := list "port" "healthPort" -}}
+{{- $port := int (get $.Values.webhook $key) -}}
+{{- if lt $port 1024 -}}
+{{- fail (printf "\n\nwebhook.hostNetwork with webhook.%s %d: ports of a node below 1024 are for root, which revguard is not. Choose a higher one that the firewall lets through.\n" $key $port) -}}
+{{- end -}}
+{{- if eq $port 10250 -}}
+{{- fail (printf "\n\nwebhook.hostNetwork with webhook.%s 10250: on the nodes that port is the kubelet's.\n" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if eq (int .Values.webhook.port) (int .Values.webhook.healthPort) -}}
 {{- fail "\n\nwebhook.port and webhook.healthPort are the same.\n" -}}

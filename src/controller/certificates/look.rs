@@ -12,8 +12,8 @@ use kube::Client;
 use serde_json::Value;
 
 use super::pem::{Chain, cas};
-use super::plan::{Ca, Configuration, Kept, Leaf, Memory, Replica, Seen, Served, Serving};
-use super::replicas;
+use super::plan::{Ca, Configuration, Id, Kept, Leaf, Memory, Replica, Seen, Served, Serving};
+use super::{Settings, replicas};
 use crate::cluster::Trouble;
 use crate::controller::resource::{MUTATING, Resource, SECRETS, VALIDATING};
 use crate::controller::send::{self, Method};
@@ -50,6 +50,8 @@ pub struct Look {
     pub seen: Seen,
     pub ca: Option<Read>,
     pub tls: Option<Read>,
+    /// The serving certificate itself, which may be its own bundle.
+    pub served: Option<Id>,
     pub configurations: BTreeMap<String, Read>,
 }
 
@@ -64,15 +66,17 @@ pub fn configurations(names: &Names) -> [(String, Resource); 2] {
 /// A Secret that could not be read; that something is not there is an answer.
 pub async fn look(
     client: &Client,
-    names: &Names,
+    settings: &Settings,
     needed: &[String],
     memory: &Memory,
     now: Timestamp,
 ) -> Result<Look, Trouble> {
-    let tls = get(client, At::of(&SECRETS, &names.namespace, &names.tls())).await?;
+    let names = &settings.names;
+    let tls = get(client, At::of(&SECRETS, &names.namespace, &settings.secret)).await?;
     let mut look = Look { tls, ..Look::default() };
     let others = others(client, names, &mut look).await;
     look.ca = get(client, At::of(&SECRETS, &names.namespace, &names.ca())).await?;
+    look.served = look.tls.as_ref().and_then(|tls| Some(Chain::read(&tls.data(LEAF[0]))?.id()));
     look.seen = understand(&look, others, (needed, memory), now);
     Ok(look)
 }
@@ -174,7 +178,7 @@ pub fn bundles(configuration: &Value) -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// Every certificate of a bundle, also one that is no CA: it does not belong there and is put right.
-fn ids(pem: &[u8]) -> BTreeSet<super::plan::Id> {
+fn ids(pem: &[u8]) -> BTreeSet<Id> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
     CertificateDer::pem_slice_iter(pem).filter_map(|der| Some(super::pem::id(&der.ok()?))).collect()

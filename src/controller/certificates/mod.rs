@@ -40,6 +40,8 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub names: Names,
+    /// The Secret of the serving certificate, in the same namespace.
+    pub secret: String,
     pub mode: Mode,
     pub timing: Timing,
     /// Further names and addresses of the serving certificate, beside those of the Service.
@@ -95,7 +97,7 @@ impl Keeper {
     /// One look and at most one write; how long to pause then.
     async fn round(&mut self) -> Duration {
         let now = Timestamp::now();
-        let found = look::look(self.writer.client(), &self.settings.names, &self.needed, &self.memory, now).await;
+        let found = look::look(self.writer.client(), &self.settings, &self.needed, &self.memory, now).await;
         let look = match found {
             Ok(look) => look,
             Err(trouble) => {
@@ -275,13 +277,16 @@ impl Keeper {
         for (name, resource) in look::configurations(&self.settings.names) {
             let there = seen.configurations.iter().find(|c| c.name == name);
             let believed = |by: &Id| there.is_some_and(|c| c.bundles.iter().all(|bundle| bundle.contains(by)));
-            let fits = leaf.is_some_and(|leaf| leaf.until > now && leaf.by.as_ref().is_some_and(believed));
+            // An API server also believes a certificate that stands in the bundle itself and is no CA: the library of ours does not.
+            let fits = leaf.is_some_and(|leaf| {
+                leaf.until > now && leaf.by.iter().chain(look.served.as_ref()).any(believed)
+            });
             // One that was deleted is another alarm's business.
             metrics.ca_bundle_current(resource.kind, there.is_none() || fits);
             if self.settings.mode == Mode::External && there.is_some() && !fits {
                 tracing::warn!(
                     configuration = name,
-                    secret = self.settings.names.tls(),
+                    secret = self.settings.secret,
                     "the caBundle does not verify the certificate in the Secret: whoever keeps them (cert-manager's \
                      cainjector, a person) has to put the CA there"
                 );

@@ -66,6 +66,11 @@ impl Chain {
         (!chain.is_empty()).then_some(Chain(chain))
     }
 
+    /// The first of the chain.
+    pub fn id(&self) -> Id {
+        id(&self.0[0])
+    }
+
     pub fn validity(&self) -> Option<(Timestamp, Timestamp)> {
         validity(&X509Certificate::from_der(&self.0[0]).ok()?.1)
     }

@@ -10,7 +10,7 @@ use crate::harness::{ControlPlane, Options};
 
 /// Definitions of what the chart speaks of and no cluster has by itself. Their schemas take anything: the real ones are those of
 /// the Prometheus operator and cert-manager.
-fn foreign() -> Vec<Value> {
+pub(super) fn foreign() -> Vec<Value> {
     let of = |group: &str, kind: &str, plural: &str| {
         json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -35,6 +35,7 @@ fn foreign() -> Vec<Value> {
 const SHAPES: &[&[&str]] = &[
     &[],
     &["--set", "mode=audit"],
+    &["--set", "webhook.port=443,controller.healthPort=80,podSecurityContext.runAsUser=null"],
     &["--set", "webhook.hostNetwork=true,policy.mutations.NS002=true,clientCertificate.caConfigMap=ca"],
     &["--set", "certificates.mode=certManager,serviceMonitor.enabled=true,prometheusRule.enabled=true"],
     &[
@@ -64,7 +65,7 @@ pub async fn every_rendered_object_is_valid() -> Result<()> {
     Ok(())
 }
 
-async fn run(plane: &ControlPlane, arguments: &[&str]) -> Result<String> {
+pub(super) async fn run(plane: &ControlPlane, arguments: &[&str]) -> Result<String> {
     let mut command = helm();
     command.env("KUBECONFIG", plane.kubeconfig()).args(arguments).args(["--namespace", NAMESPACE]);
     let line = arguments.join(" ");
@@ -73,7 +74,7 @@ async fn run(plane: &ControlPlane, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-async fn ours(plane: &ControlPlane) -> Result<Vec<Value>> {
+pub(super) async fn ours(plane: &ControlPlane) -> Result<Vec<Value>> {
     const KINDS: &str = "deployments,services,serviceaccounts,secrets,configmaps,poddisruptionbudgets,networkpolicies,\
                          resourcequotas,roles,rolebindings,clusterroles,clusterrolebindings,\
                          validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies,\

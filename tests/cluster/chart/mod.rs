@@ -5,6 +5,7 @@
 
 mod calls;
 mod install;
+mod leave;
 mod monitoring;
 #[path = "../../chart/panels.rs"]
 mod panels;
@@ -27,6 +28,8 @@ pub fn tests() -> Vec<Trial> {
         trial!(Helm, calls::what_no_rule_looks_at_makes_no_call),
         trial!(Helm, install::every_rendered_object_is_valid),
         trial!(Helm, install::installed_upgraded_and_gone),
+        trial!(Helm, leave::a_newer_chart_is_installed_by_the_command_of_the_pages),
+        trial!(Helm, leave::the_ways_out_of_the_runbook_leave_nothing),
         trial!(Prometheus, monitoring::a_dangling_validator_is_alerted_of_and_every_panel_shows_something),
     ]
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod adoption;
+mod external;
 mod guard;
 mod leading;
 mod mending;
@@ -32,10 +33,18 @@ use crate::harness::wait::wait_until;
 use crate::harness::{ControlPlane, Options, crds, metrics};
 
 pub fn tests() -> Vec<Trial> {
-    [leading::tests(), mending::tests(), trouble::tests(), guard::tests(), access::tests(), adoption::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        leading::tests(),
+        mending::tests(),
+        trouble::tests(),
+        guard::tests(),
+        access::tests(),
+        adoption::tests(),
+        external::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);

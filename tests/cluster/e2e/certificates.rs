@@ -191,6 +191,7 @@ impl Installed {
         let writer = Writer::new(Client::try_from(config)?, leadership, Arc::new(Metrics::new()));
         let settings = Settings {
             names: self.names.clone(),
+            secret: self.names.tls(),
             mode,
             timing,
             further: vec!["127.0.0.1".to_owned()],
