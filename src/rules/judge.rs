@@ -86,7 +86,7 @@ pub fn judge(policy: &Policy, request: &Request<'_>, snapshot: &Snapshot, now: T
     let view = View::new(&traced, &id, policy, request, today);
     let exemptions = allow::parse(&request.object.meta().annotations);
     let mut verdict = Verdict::default();
-    for rule in RULES.iter() {
+    for rule in RULES.iter().filter(|rule| is_about(rule, request)) {
         let Some(most) = policy.action(rule.code, Severity::Deny) else { continue };
         let (found, was_there) = match ratcheted(rule, request, &view) {
             Ok(found) => found,
@@ -168,7 +168,7 @@ pub fn mend(
     let exemptions = allow::parse(&request.object.meta().annotations);
     let holds =
         |rule: &Rule| exemptions.iter().any(|e| e.code == rule.code && matches!(e.standing(today), Standing::Holds(_)));
-    for rule in RULES.iter() {
+    for rule in RULES.iter().filter(|rule| is_about(rule, request)) {
         let found = match check(rule, request, &view, false) {
             Ok(found) => found,
             Err(unknown) if unknown.why == WhyUnknown::Listing => return Err(unknown),
@@ -227,6 +227,32 @@ fn ratcheted(
 fn is_untouched(rule: &Rule, request: &Request<'_>) -> bool {
     request.operation == Operation::Update
         && request.old.get().is_some_and(|old| !rule.reads.iter().any(|f| f.changed(old, &request.object)))
+}
+
+/// The rule judges such writes of such objects. Most are about others, and are not asked what the policy makes of them.
+fn is_about(rule: &Rule, request: &Request<'_>) -> bool {
+    let delete = request.operation == Operation::Delete;
+    rule.checks.iter().any(|check| match (check, &request.object) {
+        (Check::Delete(_), _) => delete,
+        (Check::Audit(_), _) => false,
+        (check, object) => {
+            !delete
+                && matches!(
+                    (check, object),
+                    (Check::Any(_), _)
+                        | (Check::Namespace(_), Object::Namespace(_))
+                        | (Check::Workload(_), Object::Workload(..))
+                        | (Check::Service(_), Object::Service(_))
+                        | (Check::Hpa(_), Object::Hpa(_))
+                        | (Check::Pdb(_), Object::Pdb(_))
+                        | (Check::Operator(_), Object::Operator(_))
+                        | (Check::Sail(_), Object::Sail(..))
+                        | (Check::Lifecycle(_), Object::Lifecycle(..))
+                        | (Check::Gateway(_), Object::Gateway(..))
+                        | (Check::Rollout(_), Object::Rollout(_))
+                )
+        }
+    })
 }
 
 /// Runs a rule's checks on the object, or (`stored`) on the old object as if it were created.
