@@ -155,6 +155,11 @@ impl Template {
         seconds.or_else(|| duration(&self.proxy_setting("terminationDrainDuration")?))
     }
 
+    /// Seconds for which its Envoy lets requests end of a listener that istiod takes away (`drainDuration`; Istio's default is 45).
+    pub fn listener_drain(&self) -> u32 {
+        self.proxy_setting("drainDuration").and_then(|text| duration(&text)).unwrap_or(45)
+    }
+
     /// Seconds between a pod's being told to stop and its end.
     pub fn grace(&self) -> u32 {
         self.grace.unwrap_or(30)

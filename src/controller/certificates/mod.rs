@@ -278,9 +278,8 @@ impl Keeper {
             let there = seen.configurations.iter().find(|c| c.name == name);
             let believed = |by: &Id| there.is_some_and(|c| c.bundles.iter().all(|bundle| bundle.contains(by)));
             // An API server also believes a certificate that stands in the bundle itself and is no CA: the library of ours does not.
-            let fits = leaf.is_some_and(|leaf| {
-                leaf.until > now && leaf.by.iter().chain(look.served.as_ref()).any(believed)
-            });
+            let fits =
+                leaf.is_some_and(|leaf| leaf.until > now && leaf.by.iter().chain(look.served.as_ref()).any(believed));
             // One that was deleted is another alarm's business.
             metrics.ca_bundle_current(resource.kind, there.is_none() || fits);
             if self.settings.mode == Mode::External && there.is_some() && !fits {

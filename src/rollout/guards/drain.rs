@@ -1,10 +1,15 @@
 //! How old pods leave.
 
+use serde_json::Value;
+
 use super::{Found, Guard, Scene};
 use crate::api::gateway_rollout::{DrainMode, StrategyType};
 use crate::model::key;
 use crate::model::workload::PROXY;
+use crate::rollout::read::Listed;
+use crate::rollout::read::around::target_port;
 use crate::rollout::read::json::Json;
+use crate::rollout::read::pods::selects;
 use crate::rollout::seen::{Of, Severity};
 
 pub(super) const GUARDS: &[Guard] = &[
@@ -21,6 +26,13 @@ pub(super) const GUARDS: &[Guard] = &[
         worst: Severity::Warn,
         acknowledge: false,
         check: short,
+    },
+    Guard {
+        name: "ListenerFollowsService",
+        summary: "a Gateway names a port of the Service on which pods do not listen: one that is set apart may lose the listener",
+        worst: Severity::Warn,
+        acknowledge: false,
+        check: follows,
     },
     Guard {
         name: "PreStopDistroless",
@@ -115,6 +127,54 @@ fn short(scene: &Scene<'_>) -> Vec<Found> {
         format!("pods of {namespace}/{name} let requests end for {} only.", how_long(scene)),
         "they are told to stop while they serve, and every longer request is cut.",
         fix,
+    )]
+}
+
+/// istiod finds the port that a gateway's pod listens on by the Services that select the pod now. Of one that is set apart none does, so
+/// that with the next full push, or when it connects anew, it gets a listener on the Gateway's own port in place of the one that it has
+/// (istiod's `resolvePorts`, read at 1.20 to 1.27). Its Envoy lets requests of the old one end for `drainDuration`.
+fn follows(scene: &Scene<'_>) -> Vec<Found> {
+    let Some(source) = scene.source().filter(|_| is_set_apart(scene)) else { return Vec::new() };
+    let wait = scene.seen.rollout.spec.strategy.drain.max_wait;
+    let drain = scene.template.listener_drain();
+    if wait.signed().as_secs() <= i64::from(drain) {
+        return Vec::new();
+    }
+    let (name, namespace) = (scene.gateway(), scene.namespace());
+    let leads = |s: &&Value| scene.seen.services.iter().any(|own| *own.name == *s.name());
+    let services = || scene.raw.within(Listed::Services, namespace).filter(leads);
+    // Service, its port, and where that leads, of what a Gateway of this gateway names.
+    let elsewhere = |number: u64| {
+        services().find_map(|service| {
+            let mut ports = service["spec"].list("ports").iter();
+            let port = ports.find(|port| port["port"].as_u64() == Some(number))?;
+            let target = target_port(port, &source.template.body)?;
+            (u64::from(target) != number).then(|| (service.name().to_owned(), target))
+        })
+    };
+    let gateways = scene.raw.all(Listed::Gateways).iter();
+    let mut ours = gateways.filter(|g| selects(&g["spec"].map("selector"), &source.template.labels));
+    let found = ours.find_map(|gateway| {
+        let mut numbers = gateway["spec"].list("servers").iter().filter_map(|s| s["port"]["number"].as_u64());
+        numbers.find_map(|number| elsewhere(number).map(|(service, target)| (gateway, number, service, target)))
+    });
+    let Some((gateway, number, service, target)) = found else { return Vec::new() };
+    vec![Found::warn(scene.named()).says(
+        format!(
+            "requests on pods of {namespace}/{name} that are set apart may be cut after {drain} s, not after {wait} (drain.maxWait)."
+        ),
+        format!(
+            "Gateway {}/{} names port {number} of Service {service}, behind which pods listen on {target}: from one that no Service selects \
+             istiod may take that listener away, and its Envoy lets requests end for {drain} s then (drainDuration).",
+            gateway.namespace(),
+            gateway.name(),
+        ),
+        format!(
+            "kubectl edit deployment {name} -n {namespace}\n(in the template's annotation {}: drainDuration: {}s; this restarts its pods; or \
+             nothing, if no request takes longer)",
+            key::PROXY_CONFIG,
+            wait.signed().as_secs()
+        ),
     )]
 }
 
