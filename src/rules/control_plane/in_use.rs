@@ -2,9 +2,12 @@
 //!
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
+use serde_json::json;
+
 use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, Version, key};
 use crate::rules::names::{few, is_sound};
 use crate::rules::view::kubectl;
+use crate::rules::workload::merge;
 use crate::rules::{Finding, Operation, Severity, View, install};
 use crate::snapshot::mesh::ControlPlane;
 use crate::snapshot::usage::{Usage, Use};
@@ -302,21 +305,24 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
             }
             Use::Template { kind, namespace, name, asks } => {
                 let object = object(*kind, namespace, name);
-                let dials = cluster.workload(*kind, namespace, name).and_then(|w| w.template.discovery_host());
-                if dials.is_some() {
+                if *kind == Kind::Job {
+                    lines.push(until_over(&object));
+                } else if dials(cluster, (*kind, namespace, name)) {
                     lines.push(format!(
                         "kubectl edit {object}\n(it names its istiod itself: point it to {})",
                         to.istiod()
                     ));
                 } else if asks == revision.as_str() && asks != "default" {
-                    let patch =
-                        format!(r#"{{"spec":{{"template":{{"metadata":{{"labels":{{"{}":"{to}"}}}}}}}}}}"#, key::REV);
-                    lines.push(format!("kubectl patch {object} -p '{patch}'"));
+                    lines.push(merge(&object, *kind, json!({ "labels": { key::REV: to.as_str() } })));
                 } else if matches!(kind, Kind::Deployment | Kind::DaemonSet | Kind::StatefulSet) {
                     restarts.push(format!("kubectl rollout restart {object}"));
                 }
             }
-            Use::Pods { namespace, workload, .. } => restarts.push(restart(cluster, namespace, workload)),
+            // A template that changes restarts them.
+            Use::Pods { namespace, workload, .. } if !usage.asks(namespace, workload) => {
+                restarts.push(restart(cluster, namespace, workload));
+            }
+            Use::Pods { .. } => {}
             Use::Config { kind, namespace, name } => {
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
@@ -336,11 +342,17 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
 /// How a rollout stops needing a revision.
 fn rollout(namespace: &Str, name: &Str, back: bool) -> String {
     let it = object(Kind::GatewayRollout, namespace, name);
-    if back {
-        format!("kubectl delete {it}\n(gives the way back up)")
-    } else {
-        format!("kubectl get {it} -w\n(wait until it has ended)")
-    }
+    if back { format!("kubectl delete {it}\n(gives the way back up)") } else { until_over(&it) }
+}
+
+/// What cannot be changed any more ends by itself.
+fn until_over(object: &str) -> String {
+    format!("kubectl get {object} -w\n(wait until it has ended)")
+}
+
+/// Its proxy is told by its own template which istiod to dial.
+fn dials(cluster: &Snapshot, (kind, namespace, name): (Kind, &str, &str)) -> bool {
+    cluster.workload(kind, namespace, name).is_some_and(|w| w.template.discovery_host().is_some())
 }
 
 fn object(kind: Kind, namespace: &Str, name: &Str) -> String {
@@ -361,8 +373,19 @@ fn restart(cluster: &Snapshot, namespace: &str, workload: &str) -> String {
 fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
     let mut all = Vec::new();
     let mut restarts = Vec::new();
+    let gateways = gateways(cluster, usage);
     for user in &usage.uses {
         match user {
+            Use::Template { namespace, name, .. } | Use::Pods { namespace, workload: name, .. }
+                if gateways.contains(&format!("{namespace}/{name}")) =>
+            {
+                let names: Vec<&str> = gateways.iter().map(String::as_str).collect();
+                let line =
+                    format!("(gateways go with the mesh, once their clients have another way in: {})", few(&names));
+                if !all.contains(&line) {
+                    all.push(line);
+                }
+            }
             Use::Namespace { name, asks } => {
                 let labels = cluster.namespace_labels(name);
                 let by_rev = labels.is(key::REV, asks) && !labels.has(key::INJECTION);
@@ -370,10 +393,12 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
                 all.push(format!("kubectl label namespace {name} {label}-"));
                 restarts.push(format!("kubectl rollout restart deployment -n {name}"));
             }
-            Use::Template { kind, namespace, name, .. } => {
-                all.push(format!("kubectl scale {} --replicas=0", object(*kind, namespace, name)));
+            Use::Template { kind, namespace, name, .. } => all.push(leave(cluster, *kind, namespace, name)),
+            // A template that changes restarts them.
+            Use::Pods { namespace, workload, .. } if !usage.asks(namespace, workload) => {
+                restarts.push(restart(cluster, namespace, workload));
             }
-            Use::Pods { namespace, workload, .. } => restarts.push(restart(cluster, namespace, workload)),
+            Use::Pods { .. } => {}
             Use::Tag { name } => all.push(format!("istioctl tag remove {name} -y")),
             Use::Validator { name } => all.push(format!("kubectl delete validatingwebhookconfiguration {name}")),
             Use::Config { kind, namespace, name } => {
@@ -385,6 +410,35 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
     }
     all.extend(without_covered(restarts));
     all
+}
+
+/// Gateways among the users, by their own templates or by the pods that run.
+fn gateways(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
+    let mut found = Vec::new();
+    for user in &usage.uses {
+        let (Use::Template { namespace, name, .. } | Use::Pods { namespace, workload: name, .. }) = user else {
+            continue;
+        };
+        let kinds = [Kind::Deployment, Kind::DaemonSet, Kind::StatefulSet];
+        let mut own = kinds.into_iter().filter_map(|kind| cluster.workload(kind, namespace, name));
+        let place = format!("{namespace}/{name}");
+        if own.any(crate::model::Workload::is_gateway) && !found.contains(&place) {
+            found.push(place);
+        }
+    }
+    found
+}
+
+/// Takes the sidecar off the pods of a workload that asks for it by itself, and stops nothing.
+fn leave(cluster: &Snapshot, kind: Kind, namespace: &Str, name: &Str) -> String {
+    let object = object(kind, namespace, name);
+    if kind == Kind::Job {
+        until_over(&object)
+    } else if dials(cluster, (kind, namespace, name)) {
+        format!("kubectl edit {object}\n(it brings its proxy itself: take that container out)")
+    } else {
+        merge(&object, kind, json!({ "labels": { key::REV: null, key::INJECT: null } }))
+    }
 }
 
 /// A restart of a whole namespace covers its Deployments.
