@@ -175,9 +175,7 @@ fn upgrade(step: &Move, version: Version, view: &View<'_>) -> String {
         (Kind::IstioLifecycle, _) => {
             format!("kubectl edit {object}\n(set the tag of installation {} to a {version})", step.revision)
         }
-        (_, Some((release, namespace))) => {
-            format!("helm upgrade {release} istio/istiod -n {namespace} --version {version} --reuse-values")
-        }
+        (_, Some((release, namespace))) => install::upgrade(release, "istio/istiod", namespace, &version.to_string()),
         _ if step.revision.is_default() => format!("istioctl upgrade\n(with the istioctl of {version})"),
         _ => format!("istioctl upgrade --revision {}\n(with the istioctl of {version})", step.revision),
     }
