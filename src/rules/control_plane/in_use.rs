@@ -8,7 +8,7 @@ use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, Version, key};
 use crate::rules::names::{few, is_sound};
 use crate::rules::view::kubectl;
 use crate::rules::workload::merge;
-use crate::rules::{Finding, Operation, Severity, View, install};
+use crate::rules::{Finding, Operation, Severity, View, install, tags};
 use crate::snapshot::mesh::ControlPlane;
 use crate::snapshot::usage::{Usage, Use};
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
@@ -332,8 +332,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
             Use::Tag { .. } | Use::Validator { .. } => {}
         }
     }
-    let mut all: Vec<String> =
-        tags.into_iter().map(|tag| format!("istioctl tag set {tag} --revision {to} --overwrite")).collect();
+    let mut all: Vec<String> = tags.into_iter().map(|tag| tags::point(cluster, tag, to.as_str())).collect();
     all.extend(lines);
     all.extend(without_covered(restarts));
     all
@@ -399,7 +398,7 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
                 restarts.push(restart(cluster, namespace, workload));
             }
             Use::Pods { .. } => {}
-            Use::Tag { name } => all.push(format!("istioctl tag remove {name} -y")),
+            Use::Tag { name } => all.push(tags::remove(cluster, name)),
             Use::Validator { name } => all.push(format!("kubectl delete validatingwebhookconfiguration {name}")),
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));

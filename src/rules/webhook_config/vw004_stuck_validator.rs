@@ -21,7 +21,7 @@
 use super::scene::{Judge, Scene};
 use super::vw003_mislabelled_validator;
 use crate::model::{CaBundle, FailurePolicy};
-use crate::rules::{Check, Flaw, Level, Policy, Rule};
+use crate::rules::{Check, Flaw, Level, Policy, Rule, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
 
@@ -60,9 +60,7 @@ fn flaw(scene: &Scene<'_>, j: &Judge<'_>) -> Option<Flaw> {
         }
     };
     let fix = match scene.default().and_then(|(_, r)| r).or_else(|| scene.running.last().cloned()) {
-        Some(to) if j.webhook.is_catch_all() && j.is_dead() => {
-            format!("istioctl tag set default --revision {to} --overwrite")
-        }
+        Some(to) if j.webhook.is_catch_all() && j.is_dead() => tags::point(scene.cluster, "default", to.as_str()),
         _ if j.is_dead() => format!("kubectl delete validatingwebhookconfiguration {}", j.name()),
         _ => match &j.webhook.backend {
             crate::model::Backend::Service { namespace, name, .. } => {
