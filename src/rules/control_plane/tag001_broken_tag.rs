@@ -15,7 +15,8 @@
 //! ## When to allow
 //! When the revision is to be installed right after its tag. A tag that Helm installs only gives a warning, because Helm
 //! applies Services first; so does any tag where there is no control plane yet. A tag that the chart of an istiod brings
-//! along (`revisionTags`) points to that istiod, and nothing is said.
+//! along (`revisionTags`) points to that istiod, and nothing is said; where it takes a tag over from another one, that is a
+//! warning, because Flux applies none of its objects while one is refused.
 //!
 //! ## Who speaks
 //! CP003 speaks of the deletion of an `IstioRevisionTag`: it takes the tag's webhooks with it. When a tag's Service goes,
@@ -47,13 +48,14 @@ fn service(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let mut findings = collision(tag, target, label(key::TAG), view)?;
     let revisions = cluster.revisions()?;
     // The chart of an istiod brings tags that point to itself, before its Deployment.
-    let comes_along = before.is_none() && labels.value(CHART).is_some_and(|chart| chart.starts_with("istiod-"));
-    if !revisions.iter().any(|r| r.as_str() == target) && !comes_along {
+    let comes_along = labels.value(CHART).is_some_and(|chart| chart.starts_with("istiod-"));
+    if !revisions.iter().any(|r| r.as_str() == target) && !(comes_along && before.is_none()) {
         let mut webhooks = cluster.injector_configs().map(|c| &c.meta.labels);
         let agrees = webhooks.any(|l| l.is(key::TAG, tag) && l.is(key::REV, target));
         // Helm applies Services before the Deployment that they lead to, and Argo CD before anything is there.
         let may_come = service.meta.annotations.has(key::HELM_RELEASE) || revisions.is_empty();
-        let severity = if agrees || may_come || target.is_empty() { Severity::Warn } else { Severity::Deny };
+        let severity =
+            if agrees || may_come || comes_along || target.is_empty() { Severity::Warn } else { Severity::Deny };
         findings.push(nowhere(tag, target, label(key::REV), view)?.severity_of(severity));
     }
     Ok(findings)
