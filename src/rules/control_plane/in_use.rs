@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, Version, key};
-use crate::rules::names::{few, is_sound};
+use crate::rules::names::{few, is_sound, newest};
 use crate::rules::view::kubectl;
 use crate::rules::workload::merge;
 use crate::rules::{Finding, Operation, Severity, View, install, tags};
@@ -276,8 +276,8 @@ fn newest_besides(cluster: &Snapshot, revision: &RevisionName) -> Option<Revisio
     let planes = cluster.control_planes().ok()?;
     let live = cluster.injectors().map(crate::model::Injectors::revisions).unwrap_or_default();
     let others = planes.into_iter().filter(|(r, p)| r != revision && stays(p, cluster) && live.contains(r));
-    let answers = |revision: &RevisionName| is_sound(cluster, revision.as_str());
-    others.map(|(r, p)| (answers(&r), p.version, r)).max().map(|(_, _, r)| r)
+    let (sound, silent): (Vec<_>, Vec<_>) = others.map(|(r, _)| r).partition(|r| is_sound(cluster, r.as_str()));
+    newest(cluster, if sound.is_empty() { &silent } else { &sound }).cloned()
 }
 
 /// Commands that move every user to another revision, in the order in which they are safe.

@@ -24,6 +24,7 @@
 
 use crate::model::{Kind, Object, Sail, Service, key};
 use crate::rules::finding::label;
+use crate::rules::names::newest;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::{Known, WhyUnknown};
 
@@ -158,7 +159,7 @@ impl Nowhere {
 fn nowhere(tag: &str, target: &str, field: String, view: &View<'_>) -> Known<Nowhere> {
     let revisions = view.cluster().revisions()?;
     let names: Vec<&str> = revisions.iter().map(|r| r.as_str()).collect();
-    let fix = match names.last() {
+    let fix = match newest(view.cluster(), &revisions) {
         Some(newest) => {
             format!("istioctl tag set {tag} --revision {newest} --overwrite\n(revisions: {})", names.join(", "))
         }

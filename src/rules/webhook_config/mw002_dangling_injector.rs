@@ -23,6 +23,7 @@
 
 use super::scene::{self, Home, Scene, injector};
 use crate::model::{FailurePolicy, Hook, InjectorConfig, Kind, Object, RevisionName, key};
+use crate::rules::names::newest;
 use crate::rules::{Change, Check, Flaw, Level, Policy, Repair, Rule, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
@@ -75,7 +76,7 @@ fn dangling(scene: &Scene<'_>, config: &InjectorConfig, hook: &Hook, answers: An
             )
         }
         (Some(tag), None, None) if asking == Some(0) => tags::remove(scene.cluster, tag.as_str()),
-        (Some(tag), None, None) => match scene.running.last() {
+        (Some(tag), None, None) => match newest(scene.cluster, &scene.running) {
             Some(newest) => tags::point(scene.cluster, tag.as_str(), newest.as_str()),
             None => {
                 let remove = tags::remove(scene.cluster, tag.as_str());

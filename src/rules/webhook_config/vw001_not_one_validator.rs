@@ -25,6 +25,7 @@
 
 use super::scene::{DEFAULT_VALIDATOR, Judge, Scene, validator};
 use crate::model::key;
+use crate::rules::names::newest;
 use crate::rules::{Check, Flaw, Level, Policy, Rule, tags};
 use crate::snapshot::{Known, Snapshot};
 
@@ -52,7 +53,7 @@ fn none(scene: &Scene<'_>) -> Option<Flaw> {
     if scene.catch_alls().next().is_some() || !scene.validates() || scene.running.is_empty() || default_tag {
         return None;
     }
-    let newest = scene.running.last()?;
+    let newest = newest(scene.cluster, &scene.running)?;
     Some(Flaw::of(Level::Warning, validator(DEFAULT_VALIDATOR), "none").says(
         "no validator judges Istio configuration that names no revision.",
         "mistakes in VirtualServices, Gateways and the like are only found by the proxies that they break.",
