@@ -50,7 +50,8 @@ fn service(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let revisions = cluster.revisions()?;
     // The chart of an istiod brings tags that point to itself, before its Deployment.
     let comes_along = labels.value(CHART).is_some_and(|chart| chart.starts_with("istiod-"));
-    if !revisions.iter().any(|r| r.as_str() == target) && !(comes_along && before.is_none()) {
+    let is_new_with_it = comes_along && before.is_none();
+    if !is_new_with_it && !revisions.iter().any(|r| r.as_str() == target) {
         let mut webhooks = cluster.injector_configs().map(|c| &c.meta.labels);
         let agrees = webhooks.any(|l| l.is(key::TAG, tag) && l.is(key::REV, target));
         // Helm applies Services before the Deployment that they lead to, and Argo CD before anything is there.
