@@ -503,6 +503,18 @@ mod tests {
         assert!(deleted(|pods| Some(Event::Listed(pods))).judged.is_empty());
     }
 
+    /// Jobs are not watched, but manifests may bring them.
+    #[test]
+    fn a_job_is_waited_for() {
+        let job =
+            Use::Template { kind: Kind::Job, namespace: "apps".into(), name: "load".into(), asks: "1-24".to_owned() };
+        let usage = Usage { uses: vec![job], ..Usage::default() };
+        let cluster = Snapshot::whole();
+        let wait = ["kubectl get job -n apps load -w\n(wait until it has ended)"];
+        assert_eq!(removals(&cluster, &usage), wait);
+        assert_eq!(moves(&cluster, &RevisionName::new("1-24"), &usage, &RevisionName::new("1-25")), wait);
+    }
+
     const AGENT: &str = "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: istio-cni-node, namespace: istio-system}, spec: \
         {selector: {matchLabels: {k8s-app: istio-cni-node}}, template: {metadata: {labels: {k8s-app: istio-cni-node}}}}}";
     const DEFINITION: &str = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: \
