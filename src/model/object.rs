@@ -172,8 +172,9 @@ pub struct Service {
     pub kind: Str,
     pub selector: Labels,
     pub ports: Vec<ServicePort>,
-    /// `spec.loadBalancerIP` and `spec.externalIPs`: addresses that somebody chose.
-    pub addresses: Vec<Str>,
+    /// `spec.loadBalancerIP`, if it is not empty: deprecated for annotations of each load balancer's own.
+    pub load_balancer_ip: Option<Str>,
+    pub external_ips: Vec<Str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -27,6 +27,8 @@ pub struct Rollout {
     pub step: Option<u32>,
     /// Services of the gateway: those that it began with, else those that the spec names.
     pub services: Vec<Str>,
+    /// `services` are those that it began with.
+    pub noted: bool,
     /// Condition `RollbackAvailable`.
     pub way_back: bool,
 }

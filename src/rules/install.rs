@@ -33,8 +33,12 @@ fn as_it_came(other: &RevisionName, version: Version, view: &View<'_>) -> String
             "kubectl edit istios.sailoperator.io\n\
              (spec.version: v{version}-latest, with spec.updateStrategy.type: RevisionBased)"
         ),
-        Some((_, namespace)) => format!(
-            "helm install istiod-{named} istio/istiod -n {namespace} --version {version} --set-string revision={named}",
+        // What a mesh was given (hub, trust domain, meshConfig) its next control plane needs as well; pinned, the old version too.
+        Some((release, namespace)) => format!(
+            "helm get values {release} -n {namespace} -o yaml >{release}-values.yaml\n\
+             (take global.tag and revisionTags out of that file, where they are in it: they belong to {release})\n\
+             helm install istiod-{named} istio/istiod -n {namespace} --version {version} -f {release}-values.yaml \
+             --set-string revision={named}",
             named = named(version)
         ),
         None => by_istioctl(version),
@@ -43,6 +47,11 @@ fn as_it_came(other: &RevisionName, version: Version, view: &View<'_>) -> String
 
 fn by_istioctl(version: Version) -> String {
     format!("istioctl install --revision {} --set profile=minimal\n(with the istioctl of {version})", named(version))
+}
+
+/// Upgrades a release to a version of its chart. `--reuse-values` would keep the defaults of the old chart, and with them its image.
+pub fn upgrade(release: &str, chart: &str, namespace: &str, version: &str) -> String {
+    format!("helm upgrade {release} {chart} -n {namespace} --version {version} --reset-then-reuse-values")
 }
 
 /// How a revision is named after its version: `1-24`.

@@ -22,6 +22,7 @@ mod managed;
 mod namespace;
 mod rollout;
 mod shift;
+mod tags;
 mod upgrade;
 mod webhook_config;
 mod workload;

@@ -56,6 +56,15 @@ pub fn is_sound(cluster: &Snapshot, name: &str) -> bool {
     })
 }
 
+/// The control plane of the newest version; of equals, and of those without one, the last by name.
+pub fn newest<'a>(
+    cluster: &Snapshot,
+    revisions: impl IntoIterator<Item = &'a RevisionName>,
+) -> Option<&'a RevisionName> {
+    let planes = cluster.control_planes().unwrap_or_default();
+    revisions.into_iter().max_by_key(|r| (planes.get(*r).and_then(|plane| plane.version), *r))
+}
+
 /// The istiod Deployment of a revision that is to go, if every one of them is.
 pub fn retiring(cluster: &Snapshot, revision: &RevisionName) -> Option<String> {
     let own = cluster.istiods().ok()?.filter(|w| w.istiod_revision().as_ref() == Some(revision));

@@ -176,7 +176,7 @@ pub fn stay(moved: &[MovedGateway]) -> String {
     let mut lines: Vec<String> = moved
         .iter()
         .take(3)
-        .map(|g| format!("kubectl label {kind} -n {} {} {}={}", g.namespace, g.name, key::REV, g.from))
+        .map(|g| format!("kubectl label {kind} -n {} {} {}={} --overwrite", g.namespace, g.name, key::REV, g.from))
         .collect();
     if moved.len() > lines.len() {
         lines.push(format!("(and {} more of the same kind)", moved.len() - lines.len()));

@@ -118,6 +118,13 @@ impl Usage {
         self.uses.iter().filter_map(name).collect()
     }
 
+    /// A workload asks by its own template.
+    pub fn asks(&self, namespace: &str, workload: &str) -> bool {
+        let it =
+            |u: &Use| matches!(u, Use::Template { namespace: ns, name, .. } if *ns == namespace && *name == workload);
+        self.uses.iter().any(it)
+    }
+
     /// What could not be looked at, in words.
     pub fn gaps(&self) -> String {
         let mut gaps: Vec<String> = self.unknown.iter().map(Unknown::to_string).collect();

@@ -60,9 +60,9 @@ struct Port {
 
 impl From<Service> for Object {
     fn from(s: Service) -> Object {
-        let chosen = s.spec.load_balancer_ip.into_iter().chain(s.spec.external_ips).filter(|a| !a.is_empty());
         Object::Service(Box::new(model::Service {
-            addresses: chosen.collect(),
+            load_balancer_ip: s.spec.load_balancer_ip.filter(|ip| !ip.is_empty()),
+            external_ips: s.spec.external_ips,
             meta: s.metadata.into(),
             kind: s.spec.r#type,
             selector: s.spec.selector,

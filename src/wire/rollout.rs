@@ -193,6 +193,7 @@ impl From<GatewayRollout> for Object {
             Str::from(named.join(", ")),
         ];
         let baseline: Option<Vec<Str>> = status.baseline.map(|b| b.services.into_iter().map(|s| s.name).collect());
+        let baseline = baseline.filter(|services| !services.is_empty());
         Object::Rollout(Box::new(model::Rollout {
             meta: metadata.into(),
             uid,
@@ -207,7 +208,8 @@ impl From<GatewayRollout> for Object {
             abort: spec.abort == Some(true),
             state: state(&status.phase),
             step: status.step.map(|s| s.index),
-            services: baseline.filter(|b| !b.is_empty()).unwrap_or(spec.services),
+            noted: baseline.is_some(),
+            services: baseline.unwrap_or(spec.services),
             way_back: status.conditions.iter().any(|c| c.r#type == "RollbackAvailable" && c.status == "True"),
         }))
     }

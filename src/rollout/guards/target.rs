@@ -1,5 +1,7 @@
 //! Whether a rollout can move this gateway at all.
 
+use serde_json::Value;
+
 use super::{Found, Guard, Scene};
 use crate::api::gateway_rollout::{Flavor, Promotion, StrategyType};
 use crate::model::key;
@@ -39,17 +41,24 @@ const GATEWAY_API: &str =
 
 fn daemon_set(scene: &Scene<'_>) -> Vec<Found> {
     let (name, namespace) = (scene.gateway(), scene.namespace());
-    let daemons = scene.raw.get(Listed::DaemonSets, namespace, name).filter(|_| scene.source().is_none());
-    let Some(daemons) = daemons else { return Vec::new() };
-    let version = chart(daemons).1.map_or_else(String::new, |version| format!(" --version {version}"));
+    let Some(found) = scene.raw.get(Listed::DaemonSets, namespace, name).filter(|_| scene.source().is_none()) else {
+        return Vec::new();
+    };
     let object = scene.object("DaemonSet", name);
     vec![Found::block(object).says(
         format!("gateway {namespace}/{name} is a DaemonSet."),
         "a pod on every node cannot be moved in shares: a second DaemonSet would double all of them, and ports of the host collide.",
-        format!(
-            "helm upgrade {name} istio/gateway -n {namespace}{version} --reuse-values --set kind=Deployment\n(or move it node by node by hand)"
-        ),
+        format!("{}\n(or move it node by node by hand)", as_deployment(found, (namespace, name))),
     )]
+}
+
+/// Of Istio's own chart, in the version that is installed: without one, Helm takes the newest.
+fn as_deployment(found: &Value, (namespace, name): (&str, &str)) -> String {
+    let release = found.annotation(key::HELM_RELEASE).unwrap_or(name);
+    let version = chart(found).1.map_or_else(String::new, |version| format!(" --version {version}"));
+    format!(
+        "helm upgrade {release} istio/gateway -n {namespace}{version} --reset-then-reuse-values --set kind=Deployment"
+    )
 }
 
 fn unsupported(scene: &Scene<'_>) -> Vec<Found> {

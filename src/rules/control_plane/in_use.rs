@@ -2,10 +2,13 @@
 //!
 //! Knows neither which object is judged nor which write it is; that is the rules' part.
 
+use serde_json::json;
+
 use crate::model::{Id, Kind, Meta, Object, RevisionName, Str, Version, key};
-use crate::rules::names::{few, is_sound};
+use crate::rules::names::{few, is_sound, newest};
 use crate::rules::view::kubectl;
-use crate::rules::{Finding, Operation, Severity, View, install};
+use crate::rules::workload::merge;
+use crate::rules::{Finding, Operation, Severity, View, install, tags};
 use crate::snapshot::mesh::ControlPlane;
 use crate::snapshot::usage::{Usage, Use};
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
@@ -273,8 +276,8 @@ fn newest_besides(cluster: &Snapshot, revision: &RevisionName) -> Option<Revisio
     let planes = cluster.control_planes().ok()?;
     let live = cluster.injectors().map(crate::model::Injectors::revisions).unwrap_or_default();
     let others = planes.into_iter().filter(|(r, p)| r != revision && stays(p, cluster) && live.contains(r));
-    let answers = |revision: &RevisionName| is_sound(cluster, revision.as_str());
-    others.map(|(r, p)| (answers(&r), p.version, r)).max().map(|(_, _, r)| r)
+    let (sound, silent): (Vec<_>, Vec<_>) = others.map(|(r, _)| r).partition(|r| is_sound(cluster, r.as_str()));
+    newest(cluster, if sound.is_empty() { &silent } else { &sound }).cloned()
 }
 
 /// Commands that move every user to another revision, in the order in which they are safe.
@@ -302,21 +305,24 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
             }
             Use::Template { kind, namespace, name, asks } => {
                 let object = object(*kind, namespace, name);
-                let dials = cluster.workload(*kind, namespace, name).and_then(|w| w.template.discovery_host());
-                if dials.is_some() {
+                if *kind == Kind::Job {
+                    lines.push(until_over(&object));
+                } else if dials(cluster, (*kind, namespace, name)) {
                     lines.push(format!(
                         "kubectl edit {object}\n(it names its istiod itself: point it to {})",
                         to.istiod()
                     ));
                 } else if asks == revision.as_str() && asks != "default" {
-                    let patch =
-                        format!(r#"{{"spec":{{"template":{{"metadata":{{"labels":{{"{}":"{to}"}}}}}}}}}}"#, key::REV);
-                    lines.push(format!("kubectl patch {object} -p '{patch}'"));
+                    lines.push(merge(&object, *kind, json!({ "labels": { key::REV: to.as_str() } })));
                 } else if matches!(kind, Kind::Deployment | Kind::DaemonSet | Kind::StatefulSet) {
                     restarts.push(format!("kubectl rollout restart {object}"));
                 }
             }
-            Use::Pods { namespace, workload, .. } => restarts.push(restart(cluster, namespace, workload)),
+            // A template that changes restarts them.
+            Use::Pods { namespace, workload, .. } if !usage.asks(namespace, workload) => {
+                restarts.push(restart(cluster, namespace, workload));
+            }
+            Use::Pods { .. } => {}
             Use::Config { kind, namespace, name } => {
                 let object = object(*kind, namespace, name);
                 lines.push(format!("kubectl label {object} {}={to} --overwrite", key::REV));
@@ -326,8 +332,7 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
             Use::Tag { .. } | Use::Validator { .. } => {}
         }
     }
-    let mut all: Vec<String> =
-        tags.into_iter().map(|tag| format!("istioctl tag set {tag} --revision {to} --overwrite")).collect();
+    let mut all: Vec<String> = tags.into_iter().map(|tag| tags::point(cluster, tag, to.as_str())).collect();
     all.extend(lines);
     all.extend(without_covered(restarts));
     all
@@ -336,11 +341,17 @@ fn moves(cluster: &Snapshot, revision: &RevisionName, usage: &Usage, to: &Revisi
 /// How a rollout stops needing a revision.
 fn rollout(namespace: &Str, name: &Str, back: bool) -> String {
     let it = object(Kind::GatewayRollout, namespace, name);
-    if back {
-        format!("kubectl delete {it}\n(gives the way back up)")
-    } else {
-        format!("kubectl get {it} -w\n(wait until it has ended)")
-    }
+    if back { format!("kubectl delete {it}\n(gives the way back up)") } else { until_over(&it) }
+}
+
+/// What cannot be changed any more ends by itself.
+fn until_over(object: &str) -> String {
+    format!("kubectl get {object} -w\n(wait until it has ended)")
+}
+
+/// Its proxy is told by its own template which istiod to dial.
+fn dials(cluster: &Snapshot, (kind, namespace, name): (Kind, &str, &str)) -> bool {
+    cluster.workload(kind, namespace, name).is_some_and(|w| w.template.discovery_host().is_some())
 }
 
 fn object(kind: Kind, namespace: &Str, name: &Str) -> String {
@@ -361,8 +372,19 @@ fn restart(cluster: &Snapshot, namespace: &str, workload: &str) -> String {
 fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
     let mut all = Vec::new();
     let mut restarts = Vec::new();
+    let gateways = gateways(cluster, usage);
     for user in &usage.uses {
         match user {
+            Use::Template { namespace, name, .. } | Use::Pods { namespace, workload: name, .. }
+                if gateways.contains(&format!("{namespace}/{name}")) =>
+            {
+                let names: Vec<&str> = gateways.iter().map(String::as_str).collect();
+                let line =
+                    format!("(gateways go with the mesh, once their clients have another way in: {})", few(&names));
+                if !all.contains(&line) {
+                    all.push(line);
+                }
+            }
             Use::Namespace { name, asks } => {
                 let labels = cluster.namespace_labels(name);
                 let by_rev = labels.is(key::REV, asks) && !labels.has(key::INJECTION);
@@ -370,11 +392,13 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
                 all.push(format!("kubectl label namespace {name} {label}-"));
                 restarts.push(format!("kubectl rollout restart deployment -n {name}"));
             }
-            Use::Template { kind, namespace, name, .. } => {
-                all.push(format!("kubectl scale {} --replicas=0", object(*kind, namespace, name)));
+            Use::Template { kind, namespace, name, .. } => all.push(leave(cluster, *kind, namespace, name)),
+            // A template that changes restarts them.
+            Use::Pods { namespace, workload, .. } if !usage.asks(namespace, workload) => {
+                restarts.push(restart(cluster, namespace, workload));
             }
-            Use::Pods { namespace, workload, .. } => restarts.push(restart(cluster, namespace, workload)),
-            Use::Tag { name } => all.push(format!("istioctl tag remove {name} -y")),
+            Use::Pods { .. } => {}
+            Use::Tag { name } => all.push(tags::remove(cluster, name)),
             Use::Validator { name } => all.push(format!("kubectl delete validatingwebhookconfiguration {name}")),
             Use::Config { kind, namespace, name } => {
                 all.push(format!("kubectl label {} {}-", object(*kind, namespace, name), key::REV));
@@ -385,6 +409,35 @@ fn removals(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
     }
     all.extend(without_covered(restarts));
     all
+}
+
+/// Gateways among the users, by their own templates or by the pods that run.
+fn gateways(cluster: &Snapshot, usage: &Usage) -> Vec<String> {
+    let mut found = Vec::new();
+    for user in &usage.uses {
+        let (Use::Template { namespace, name, .. } | Use::Pods { namespace, workload: name, .. }) = user else {
+            continue;
+        };
+        let kinds = [Kind::Deployment, Kind::DaemonSet, Kind::StatefulSet];
+        let mut own = kinds.into_iter().filter_map(|kind| cluster.workload(kind, namespace, name));
+        let place = format!("{namespace}/{name}");
+        if own.any(crate::model::Workload::is_gateway) && !found.contains(&place) {
+            found.push(place);
+        }
+    }
+    found
+}
+
+/// Takes the sidecar off the pods of a workload that asks for it by itself, and stops nothing.
+fn leave(cluster: &Snapshot, kind: Kind, namespace: &Str, name: &Str) -> String {
+    let object = object(kind, namespace, name);
+    if kind == Kind::Job {
+        until_over(&object)
+    } else if dials(cluster, (kind, namespace, name)) {
+        format!("kubectl edit {object}\n(it brings its proxy itself: take that container out)")
+    } else {
+        merge(&object, kind, json!({ "labels": { key::REV: null, key::INJECT: null } }))
+    }
 }
 
 /// A restart of a whole namespace covers its Deployments.
@@ -448,6 +501,18 @@ mod tests {
     fn what_is_still_being_listed_is_waited_for() {
         assert!(deleted(|_| None).not_ready.is_some());
         assert!(deleted(|pods| Some(Event::Listed(pods))).judged.is_empty());
+    }
+
+    /// Jobs are not watched, but manifests may bring them.
+    #[test]
+    fn a_job_is_waited_for() {
+        let job =
+            Use::Template { kind: Kind::Job, namespace: "apps".into(), name: "load".into(), asks: "1-24".to_owned() };
+        let usage = Usage { uses: vec![job], ..Usage::default() };
+        let cluster = Snapshot::whole();
+        let wait = ["kubectl get job -n apps load -w\n(wait until it has ended)"];
+        assert_eq!(removals(&cluster, &usage), wait);
+        assert_eq!(moves(&cluster, &RevisionName::new("1-24"), &usage, &RevisionName::new("1-25")), wait);
     }
 
     const AGENT: &str = "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: istio-cni-node, namespace: istio-system}, spec: \

@@ -15,7 +15,8 @@
 //! ## When to allow
 //! When the revision is to be installed right after its tag. A tag that Helm installs only gives a warning, because Helm
 //! applies Services first; so does any tag where there is no control plane yet. A tag that the chart of an istiod brings
-//! along (`revisionTags`) points to that istiod, and nothing is said.
+//! along (`revisionTags`) points to that istiod, and nothing is said; where it takes a tag over from another one, that is a
+//! warning, because Flux applies none of its objects while one is refused.
 //!
 //! ## Who speaks
 //! CP003 speaks of the deletion of an `IstioRevisionTag`: it takes the tag's webhooks with it. When a tag's Service goes,
@@ -23,6 +24,7 @@
 
 use crate::model::{Kind, Object, Sail, Service, key};
 use crate::rules::finding::label;
+use crate::rules::names::newest;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::{Known, WhyUnknown};
 
@@ -47,13 +49,15 @@ fn service(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let mut findings = collision(tag, target, label(key::TAG), view)?;
     let revisions = cluster.revisions()?;
     // The chart of an istiod brings tags that point to itself, before its Deployment.
-    let comes_along = before.is_none() && labels.value(CHART).is_some_and(|chart| chart.starts_with("istiod-"));
-    if !revisions.iter().any(|r| r.as_str() == target) && !comes_along {
+    let comes_along = labels.value(CHART).is_some_and(|chart| chart.starts_with("istiod-"));
+    let is_new_with_it = comes_along && before.is_none();
+    if !is_new_with_it && !revisions.iter().any(|r| r.as_str() == target) {
         let mut webhooks = cluster.injector_configs().map(|c| &c.meta.labels);
         let agrees = webhooks.any(|l| l.is(key::TAG, tag) && l.is(key::REV, target));
         // Helm applies Services before the Deployment that they lead to, and Argo CD before anything is there.
         let may_come = service.meta.annotations.has(key::HELM_RELEASE) || revisions.is_empty();
-        let severity = if agrees || may_come || target.is_empty() { Severity::Warn } else { Severity::Deny };
+        let severity =
+            if agrees || may_come || comes_along || target.is_empty() { Severity::Warn } else { Severity::Deny };
         findings.push(nowhere(tag, target, label(key::REV), view)?.severity_of(severity));
     }
     Ok(findings)
@@ -156,7 +160,7 @@ impl Nowhere {
 fn nowhere(tag: &str, target: &str, field: String, view: &View<'_>) -> Known<Nowhere> {
     let revisions = view.cluster().revisions()?;
     let names: Vec<&str> = revisions.iter().map(|r| r.as_str()).collect();
-    let fix = match names.last() {
+    let fix = match newest(view.cluster(), &revisions) {
         Some(newest) => {
             format!("istioctl tag set {tag} --revision {newest} --overwrite\n(revisions: {})", names.join(", "))
         }

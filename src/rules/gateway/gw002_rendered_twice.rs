@@ -64,25 +64,26 @@ fn check(operator: &Operator, _: Old<'_, Operator>, view: &View<'_>) -> Found {
         found.push(Finding::deny(field(gateway), format!("{place} {}", owner.path())).says(
             format!("IstioOperator {} owns the live gateway {place}{}.", owner.path(), by(gateway)),
             WHY,
-            take_over(operator, &owner, gateway),
+            take_over(operator, &owner, gateway, view),
         ));
     }
     Ok(found)
 }
 
 /// What the other file owns, and how a gateway of it changes hands.
-fn take_over(operator: &Operator, owner: &Owner, gateway: &Rendered) -> String {
+fn take_over(operator: &Operator, owner: &Owner, gateway: &Rendered, view: &View<'_>) -> String {
     let theirs =
         format!("kubectl get deployments -A -l {}={}\n(its gateways; {}", key::OWNER, owner.name, hint(gateway));
     if operator.meta.name.is_empty() {
         return theirs + ")";
     }
     format!(
-        "{theirs}.\n To take this one over, drop it from the other file and first run\n kubectl label deployment -n {} {} {}={} --overwrite)",
-        gateway.namespace,
-        gateway.name,
-        key::OWNER,
-        operator.meta.name,
+        "{theirs}.\n To take this one over, drop it from the other file and first run\n {})",
+        owner::relabel(
+            view.cluster(),
+            (&gateway.namespace, &gateway.name),
+            &format!("{}={} --overwrite", key::OWNER, operator.meta.name)
+        )
     )
 }
 

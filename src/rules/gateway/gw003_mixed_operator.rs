@@ -46,17 +46,22 @@ fn check(operator: &Operator, _: Old<'_, Operator>, view: &View<'_>) -> Found {
         let (field, what) = if gateway.listed {
             ("spec.components", format!("{} installs istiod and gateway {place}.", owner::title(operator)))
         } else {
-            ("spec.profile", format!("{} installs istiod and gateway {place}, by profile {}.", owner::title(operator), operator.profile()))
+            (
+                "spec.profile",
+                format!(
+                    "{} installs istiod and gateway {place}, by profile {}.",
+                    owner::title(operator),
+                    operator.profile()
+                ),
+            )
         };
-        let mut fix = String::from("set spec.profile to minimal here, and list the gateway in an IstioOperator of its own");
+        let mut fix =
+            String::from("set spec.profile to minimal here, and list the gateway in an IstioOperator of its own");
         fix += "\nwith metadata.name, spec.profile: empty and the same spec.revision";
         if cluster.workload(crate::model::Kind::Deployment, &gateway.namespace, &gateway.name).is_some() {
-            fix += &format!(
-                "; it is live, so first give it away:\nkubectl label deployment/{1} service/{1} -n {0} {2}=gateways --overwrite",
-                gateway.namespace,
-                gateway.name,
-                key::OWNER
-            );
+            let label = format!("{}=gateways --overwrite", key::OWNER);
+            fix += "; it is live, so first give all of it away:\n";
+            fix += &owner::relabel(cluster, (&gateway.namespace, &gateway.name), &label);
         }
         Finding::warn(field, place).severity(severity).says(
             what,

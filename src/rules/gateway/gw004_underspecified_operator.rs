@@ -31,6 +31,7 @@
 use super::if_known;
 use super::owner::{self, Role};
 use crate::model::{Operator, key};
+use crate::rules::names::newest;
 use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, Severity, View};
 use crate::snapshot::Known;
 
@@ -124,7 +125,7 @@ fn no_revision(operator: &Operator, severity: Severity, view: &View<'_>) -> Know
         None => Severity::Warn,
     };
     let names = revisions.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ");
-    let newest = revisions.iter().max_by_key(|r| (cluster.version_of(r), *r)).map_or("", |r| r.as_str());
+    let newest = newest(cluster, &revisions).map_or("", |r| r.as_str());
     Ok(Some(Finding::deny("spec.revision", "").severity(severity).says(
         format!("{} has no spec.revision, and every istiod here has one ({names}).", owner::title(operator)),
         "its gateways would dial istiod.istio-system.svc, which nobody answers, and never become ready.",

@@ -11,16 +11,22 @@
 //! other Service of that type leads to the same pods. Deleting a load balancer's Service also gives its address back, and the
 //! next one gets another.
 //!
+//! Where every one of those Gateways is served by another gateway as well, behind a Service that can be reached from as far,
+//! it is a warning: whether DNS leads there by now, nobody can tell from here.
+//!
 //! ## What to do
-//! Have the next set ready behind the same Service, then delete the old one. To retire a gateway for good, delete the
-//! Gateways that select it first: then nothing is said.
+//! Have the next set ready behind the same Service, then delete the old one; or have another gateway with a load balancer of
+//! its own, and move DNS there first. To retire a gateway for good, delete the Gateways that select it and no other: then nothing
+//! is said.
 //!
 //! An uninstall goes on after a denial with whatever comes next; put back what is gone with the same chart or file.
 //!
 //! ## When to allow
 //! To retire a gateway with everything that belongs to it, in any order.
 
-use super::traffic::{behind, cut_off, gateways_for, left_alone, names, pods, ready_pods, serving};
+use super::traffic::{
+    Heirs, behind, cut_off, gateways_for, left_alone, names, pods, reach, ready_pods, serving, title,
+};
 use crate::model::{Id, Kind, Object, Service, Workload};
 use crate::rules::managed;
 use crate::rules::view::kubectl;
@@ -61,15 +67,22 @@ fn workload(gateway: &Workload, view: &View<'_>) -> Found {
     let who = names(&used);
     let kind = crate::wire::row(view.kind()).name;
     let it = format!("{kind} {}/{}", gateway.meta.namespace, gateway.meta.name);
+    let services = cluster.services_of(gateway)?;
+    let heirs = Heirs::of(cluster, &used, services.iter().map(|s| reach(s)).max().unwrap_or(0))?;
     let Some((service, now)) = cut.into_iter().find(|_| ready > 0) else {
-        let rest = match (ready, cluster.services_of(gateway)?.is_empty()) {
+        let rest = match (ready, services.is_empty()) {
             (0, _) => "",
             (_, true) => ", but no Service does",
             (_, false) => "; another set serves as well",
         };
         let what = format!("{who} still selects {it} ({}){rest}.", pods(ready));
-        return Ok(vec![Finding::warn("metadata.name", who).says(what, WHY, retire(&used))]);
+        return Ok(vec![Finding::warn("metadata.name", who).says(what, WHY, retire(&heirs))]);
     };
+    if let Some(heir) = heirs.all() {
+        let place = format!("{}/{}", service.meta.namespace, service.meta.name);
+        let what = format!("{} serves {who} as well, but whoever dials Service {place} loses it", title(heir));
+        return Ok(vec![Finding::warn("metadata.name", service.meta.name.as_str()).says(what, WHY, retire(&heirs))]);
+    }
     Ok(vec![Finding::deny("metadata.name", service.meta.name.as_str()).severity(now.severity()).says(
         format!("{who} selects {it}, and {}.", left_alone(service, now)),
         WHY,
@@ -77,7 +90,7 @@ fn workload(gateway: &Workload, view: &View<'_>) -> Found {
             "kubectl get pods -n {} -l {}\n(delete it once ready pods of another set are listed there; to retire it for good:\n {})",
             service.meta.namespace,
             service.selector,
-            retire(&used)
+            retire(&heirs)
         ),
     )])
 }
@@ -101,13 +114,16 @@ fn service(service: &Service, view: &View<'_>) -> Found {
     let other = cluster.services_in(&service.meta.namespace)?.find(|s| {
         reach(s) >= reach(service) && !s.meta.deleting && gateways.iter().any(|(_, w)| s.selects(&w.template.labels))
     });
-    if let Some(other) = other {
-        let what = format!("{who} uses pods behind {it}; Service {} leads to some as well.", other.meta.name);
-        return Ok(vec![Finding::warn("metadata.name", who.clone()).says(what, WHY, retire(&used))]);
-    }
-    if now.pods == 0 {
-        let what = format!("{who} uses pods behind {it}; none serves now.");
-        return Ok(vec![Finding::warn("metadata.name", who.clone()).says(what, WHY, retire(&used))]);
+    let heirs = Heirs::of(cluster, &used, reach(service))?;
+    let remains = match (other, heirs.all()) {
+        (Some(other), _) => format!("Service {} leads to some as well.", other.meta.name),
+        _ if now.pods == 0 => "none serves now.".to_owned(),
+        (None, Some(heir)) => format!("{} serves as well.", title(heir)),
+        (None, None) => String::new(),
+    };
+    if !remains.is_empty() {
+        let what = format!("{who} uses pods behind {it}; {remains}");
+        return Ok(vec![Finding::warn("metadata.name", who.clone()).says(what, WHY, retire(&heirs))]);
     }
     let why = if reach(service) == 2 {
         "its load balancer's address would be given back, and whoever dials it refused at once."
@@ -117,21 +133,16 @@ fn service(service: &Service, view: &View<'_>) -> Found {
     Ok(vec![Finding::deny("metadata.name", who.clone()).severity(now.severity()).says(
         format!("{who} uses the {} behind {it}, and no other Service leads there.", pods(now.pods)),
         why,
-        format!("move its clients to another Service first; to retire the gateway for good:\n{}", retire(&used)),
+        format!("move its clients to another Service first; to retire the gateway for good:\n{}", retire(&heirs)),
     )])
 }
 
 const WHY: &str = "whoever dials that gateway would be refused at once.";
 
-/// How far a Service reaches.
-fn reach(service: &Service) -> u8 {
-    match &*service.kind {
-        "LoadBalancer" => 2,
-        "NodePort" => 1,
-        _ => 0,
+/// Takes away the Gateways that would be left without a gateway; what another one serves stays.
+fn retire(heirs: &Heirs) -> String {
+    if let Some(heir) = heirs.all() {
+        return format!("kubectl get {}\n(nothing to do once its clients dial that one)", kubectl(heir));
     }
-}
-
-fn retire(used: &[Id]) -> String {
-    used.iter().take(3).map(|id| format!("kubectl delete {}", kubectl(id))).collect::<Vec<_>>().join(" && ")
+    heirs.stranded.iter().take(3).map(|id| format!("kubectl delete {}", kubectl(id))).collect::<Vec<_>>().join(" && ")
 }

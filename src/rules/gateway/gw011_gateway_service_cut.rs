@@ -5,6 +5,9 @@
 //! its type leaves `LoadBalancer`; or an address that somebody chose (`spec.loadBalancerIP`, `spec.externalIPs`) is given up,
 //! as when a lifecycle manager swaps the active gateway for the next.
 //!
+//! A `spec.loadBalancerIP` that only goes is a warning: Kubernetes has deprecated it for annotations of each load balancer's own,
+//! and whether one of them asks for the same address, nobody can tell from here.
+//!
 //! ## Why
 //! Endpoints follow the selector within a second. A load balancer's address that is given back is not the one that comes next,
 //! while DNS and firewalls still hold the old one.
@@ -17,7 +20,7 @@
 //! When nothing points to the address any more.
 
 use super::traffic::{behind, pods, serving};
-use crate::model::Service;
+use crate::model::{Service, Str};
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 
 pub static RULE: Rule = Rule {
@@ -31,11 +34,9 @@ pub static RULE: Rule = Rule {
 
 fn check(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
     let Some(old) = old.get() else { return Ok(Vec::new()) };
-    let (moved, retyped, lost) = (
-        old.selector != service.selector,
-        old.kind == "LoadBalancer" && service.kind != "LoadBalancer",
-        old.addresses.iter().find(|a| !service.addresses.contains(a)),
-    );
+    let moved = old.selector != service.selector;
+    let retyped = old.kind == "LoadBalancer" && service.kind != "LoadBalancer";
+    let lost = lost_address(old, service);
     if !moved && !retyped && lost.is_none() {
         return Ok(Vec::new());
     }
@@ -86,6 +87,17 @@ fn check(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
         ));
     }
     if let Some(address) = lost {
+        if !moved && !retyped && old.load_balancer_ip.as_ref() == Some(address) && service.load_balancer_ip.is_none() {
+            found.push(Finding::warn("spec.loadBalancerIP", address.as_str()).says(
+                format!("{it} no longer asks for address {address} by spec.loadBalancerIP"),
+                "a load balancer that is not told the address in another way may give it back.",
+                format!(
+                    "kubectl get service -n {namespace} {} -w\n(its EXTERNAL-IP is to stay {address}; if it does not, put the field back)",
+                    service.meta.name
+                ),
+            ));
+            return Ok(found);
+        }
         found.push(Finding::deny("spec", address.as_str()).severity(severity).says(
             format!("{it} gives up address {address} in front of {}.", pods(now.pods)),
             "DNS and firewalls still lead to that address.",
@@ -93,6 +105,12 @@ fn check(service: &Service, old: Old<'_, Service>, view: &View<'_>) -> Found {
         ));
     }
     Ok(found)
+}
+
+/// An address that somebody chose, and the Service has no more.
+fn lost_address<'a>(old: &'a Service, new: &Service) -> Option<&'a Str> {
+    let mut chosen = old.external_ips.iter().chain(&old.load_balancer_ip);
+    chosen.find(|a| new.load_balancer_ip.as_ref() != Some(*a) && !new.external_ips.contains(a))
 }
 
 fn matches(n: usize) -> String {

@@ -42,7 +42,7 @@ fn check(gateway: &Workload, _: Old<'_, Workload>, view: &View<'_>) -> Found {
         format!("its pods cannot be told from those of deployment {}/{twin}: same selector and labels.", gateway.meta.namespace),
         "an autoscaler on either of the two counts the pods of both.",
         format!(
-            "add one label to the selector and the template of this one, for example revguard.dev/rollout: {}\n(Services that select the others' labels still find it)",
+            "add one label to the selector and the template of this one, for example gateway-set: {}\n(Services that select the others' labels still find it)",
             gateway.meta.name
         ),
     )])

@@ -5,11 +5,13 @@
 //! it any more: the entry is gone, renamed, or `enabled: false`.
 //!
 //! ## Why
-//! Installing such a file deletes whatever carries its name and revision and is no longer rendered: Deployment, Service and
-//! autoscaler at once, in use or not. A line lost in a merge is an outage.
+//! Installing such a file deletes whatever carries its name and revision and is no longer rendered: Deployment, Service,
+//! autoscaler, disruption budget, ServiceAccount, Role and RoleBinding at once, in use or not. A line lost in a merge is an
+//! outage.
 //!
 //! ## What to do
-//! Keep the entry until its traffic has moved; or take the owner label off the objects first, so that they stay.
+//! Keep the entry until its traffic has moved; or take the owner label off every one of those objects first, so that they
+//! stay. Without its account the gateway starts no new pod, without its rights it gets no certificates for its hosts.
 //!
 //! It is denied where pods of the gateway are ready, else a warning. A gateway of another revision than the file's is not
 //! pruned, and nothing is said.
@@ -57,13 +59,13 @@ fn check(operator: &Operator, _: Old<'_, Operator>, view: &View<'_>) -> Found {
         let serving = pods(ready.map_or(0, |c| c.pods));
         found.push(Finding::deny("spec.components", place.clone()).severity(severity).says(
             format!("{} no longer renders its live gateway {place} ({serving}).", owner::title(operator)),
-            "installing it deletes that gateway's Deployment, Service and autoscaler at once.",
+            "installing it deletes that gateway's Deployment, Service, autoscaler, account and rights at once.",
             format!(
-                "list it again under components.{3}: name {0}, namespace {1}, enabled: true\n(to keep it without this file:\n kubectl label -n {1} deployment/{0} service/{0} {2}-)",
+                "list it again under components.{2}: name {0}, namespace {1}, enabled: true\n(to keep it without this file:\n {3})",
                 meta.name,
                 meta.namespace,
-                key::OWNER,
                 if meta.labels.is(key::COMPONENT, "EgressGateways") { "egressGateways" } else { "ingressGateways" },
+                owner::relabel(cluster, (&meta.namespace, &meta.name), &format!("{}-", key::OWNER)),
             ),
         ));
     }

@@ -5,9 +5,9 @@
 //! Nothing here decides; the rules do.
 
 use super::if_known;
-use crate::model::{Labels, Operator, Rendered, RevisionName, Str, Workload, key};
+use crate::model::{Kind, Labels, Operator, Rendered, RevisionName, Str, Workload, key};
 use crate::rules::View;
-use crate::snapshot::Known;
+use crate::snapshot::{Known, Snapshot};
 
 /// Where istioctl puts a custom resource that names no namespace.
 const HOME: &str = "istio-system";
@@ -71,6 +71,25 @@ pub fn title(operator: &Operator) -> String {
 pub fn kubectl(operator: &Operator) -> String {
     let row = crate::wire::row(crate::model::Kind::IstioOperator);
     format!("{} -n {} {}", row.kubectl(), home(operator), operator.meta.name)
+}
+
+/// Labels everything that a file renders for one gateway: each object carries the owner's label, and istioctl deletes by it.
+/// Accounts and rights are called as Istio's charts call them.
+pub fn relabel(cluster: &Snapshot, (namespace, name): (&str, &str), label: &str) -> String {
+    let mut objects = vec![
+        format!("deployment/{name}"),
+        format!("service/{name}"),
+        format!("serviceaccount/{name}-service-account"),
+        format!("role/{name}-sds"),
+        format!("rolebinding/{name}-sds"),
+    ];
+    // Not every gateway has them.
+    for (kind, short) in [(Kind::Hpa, "hpa"), (Kind::Pdb, "pdb")] {
+        if cluster.knows(kind, Some(namespace)).is_err() || cluster.get(kind, namespace, name).is_some() {
+            objects.push(format!("{short}/{name}"));
+        }
+    }
+    format!("kubectl label -n {namespace} {} {label}", objects.join(" "))
 }
 
 /// The profile is a file or an address, and what it says is not known here.

@@ -4,7 +4,7 @@
 //! certain: enough for a warning, never for a denial.
 
 use super::if_known;
-use crate::model::{Id, Kind, Labels, Selector, Service, Workload};
+use crate::model::{Id, Kind, Labels, Object, Selector, Service, Workload};
 use crate::rules::Severity;
 use crate::snapshot::serving::belongs;
 use crate::snapshot::{Known, Snapshot, WhyUnknown};
@@ -100,6 +100,66 @@ pub fn gateways_for(cluster: &Snapshot, namespace: &str, pods: &Labels) -> Known
     Ok(found)
 }
 
+/// A gateway that serves what an Istio Gateway configures: the Gateway selects its pods, some are ready, and it `counts`.
+pub fn server(cluster: &Snapshot, user: &Id, counts: impl Fn(&Workload) -> Known<bool>) -> Known<Option<Id>> {
+    let config = match cluster.get(user.kind, &user.namespace, &user.name) {
+        Some(Object::Gateway(Kind::IstioGateway, config)) => config,
+        // What was deployed for a Gateway of the Gateway API has no second.
+        _ => return Ok(None),
+    };
+    let selector = Selector::exact(&config.selector);
+    for (kind, w) in cluster.gateways()? {
+        if w.meta.deleting || !selector.matches(&w.template.labels) || !counts(w)? {
+            continue;
+        }
+        let id = Id { kind, namespace: w.meta.namespace.clone(), name: w.meta.name.clone() };
+        if ready_pods(cluster, &id, w)?.is_some_and(|now| now.pods > 0) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// Who serves the Gateways of what goes.
+pub struct Heirs {
+    /// Gateways that nobody else serves.
+    pub stranded: Vec<Id>,
+    /// Who serves the first of the others.
+    pub first: Option<Id>,
+}
+
+impl Heirs {
+    /// `cluster` is the one without what goes. A gateway behind Services of a shorter reach is none for whoever came from afar.
+    pub fn of(cluster: &Snapshot, users: &[Id], least: u8) -> Known<Heirs> {
+        let counts = |w: &Workload| {
+            let services = cluster.services_of(w)?;
+            Ok(services.iter().any(|s| !s.meta.deleting && reach(s) >= least))
+        };
+        let mut heirs = Heirs { stranded: Vec::new(), first: None };
+        for user in users {
+            match server(cluster, user, counts)? {
+                Some(heir) => heirs.first = heirs.first.or(Some(heir)),
+                None => heirs.stranded.push(user.clone()),
+            }
+        }
+        Ok(heirs)
+    }
+
+    /// The gateway by whom every one of the Gateways is still served.
+    pub fn all(&self) -> Option<&Id> {
+        self.first.as_ref().filter(|_| self.stranded.is_empty())
+    }
+}
+
+/// How far a Service reaches.
+pub fn reach(service: &Service) -> u8 {
+    match &*service.kind {
+        "LoadBalancer" => 2,
+        "NodePort" => 1,
+        _ => 0,
+    }
+}
+
 /// Gateways that a Service selects in its namespace.
 pub fn behind<'a>(cluster: &'a Snapshot, service: &'a Service) -> Known<Vec<(Kind, &'a Workload)>> {
     let all = cluster.gateways()?;
@@ -113,6 +173,11 @@ pub fn names(gateways: &[Id]) -> String {
     let Some(first) = gateways.first() else { return String::new() };
     let first = format!("Gateway {}/{}", first.namespace, first.name);
     if gateways.len() == 1 { first } else { format!("{first} and {} more", gateways.len() - 1) }
+}
+
+/// `gateway web/igw`
+pub fn title(gateway: &Id) -> String {
+    format!("gateway {}/{}", gateway.namespace, gateway.name)
 }
 
 /// `1 serving pod`, `3 serving pods`, `no serving pod`

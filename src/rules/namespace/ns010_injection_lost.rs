@@ -22,6 +22,7 @@ use crate::model::{Id, Kind, Labels, Namespace, Workload, key, resolve};
 use crate::rules::finding::label;
 use crate::rules::names::{few, if_known, plain, unserved};
 use crate::rules::view::kubectl;
+use crate::rules::workload::merge;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::Known;
 
@@ -123,10 +124,7 @@ fn keep(id: &Id, before: &Labels, after: &Labels) -> String {
             );
         }
     };
-    let patch = format!(
-        "kubectl patch {} -p '{{\"spec\":{{\"template\":{{\"metadata\":{{\"labels\":{{\"{label}\":\"{value}\"}}}}}}}}}}'",
-        kubectl(id)
-    );
+    let patch = merge(&kubectl(id), id.kind, serde_json::json!({ "labels": { label: value } }));
     let then = if after.has(key::INJECTION) || after.has(key::REV) {
         format!(
             "then take the labels off, since pods cannot overrule them: kubectl label namespace {} {}- {}-",

@@ -21,9 +21,9 @@
 //! ## When to allow
 //! When the whole mesh is torn down with its users still in it.
 
-use crate::model::{Backend, Id, Kind, Namespace, Object, RevisionName, Selector, Workload};
+use crate::model::{Backend, Id, Kind, Namespace, Object, RevisionName, Workload};
 use crate::rules::control_plane::in_use::{CUT_OFF, Loss};
-use crate::rules::gateway::traffic::{Count, gateways_for, names, pods, ready_pods};
+use crate::rules::gateway::traffic::{Count, gateways_for, names, pods, ready_pods, server};
 use crate::rules::names::if_known;
 use crate::rules::rollout::{hands_off, named};
 use crate::rules::view::kubectl;
@@ -147,7 +147,12 @@ fn gateways(namespace: &Namespace, view: &View<'_>) -> Found {
         let Some(now) = ready_pods(cluster, &id, gateway)?.filter(|now| now.pods > 0) else { continue };
         let Some(users) = if_known(gateways_for(cluster, name, &gateway.template.labels))? else { continue };
         let others: Vec<Id> = users.iter().filter(|user| user.namespace != name).cloned().collect();
-        let stranded = stranded(&others, name, cluster);
+        let mut stranded = Vec::new();
+        for user in &others {
+            if server(cluster, user, |w| Ok(w.meta.namespace != name))?.is_none() {
+                stranded.push(user.clone());
+            }
+        }
         if let Some(first) = stranded.first() {
             findings.push(denied(gateway, now, (first, &stranded), view));
         } else if others.is_empty() && !users.is_empty() {
@@ -174,21 +179,4 @@ fn denied(gateway: &Workload, now: Count, (first, stranded): (&Id, &[Id]), view:
             format_args!("kubectl delete {}", view.kubectl())
         ),
     )
-}
-
-/// Istio Gateways that no serving gateway outside of the namespace is selected by.
-fn stranded(users: &[Id], namespace: &str, cluster: &Snapshot) -> Vec<Id> {
-    let serves = |user: &Id| {
-        let Some(Object::Gateway(_, config)) = cluster.get(user.kind, &user.namespace, &user.name) else {
-            return false;
-        };
-        let selector = Selector::exact(&config.selector);
-        let mut others = cluster.gateways().into_iter().flatten().filter(|(_, w)| w.meta.namespace != namespace);
-        others.any(|(kind, w)| {
-            let id = Id { kind, namespace: w.meta.namespace.clone(), name: w.meta.name.clone() };
-            let ready = || ready_pods(cluster, &id, w).ok().flatten().is_some_and(|now| now.pods > 0);
-            selector.matches(&w.template.labels) && ready()
-        })
-    };
-    users.iter().filter(|user| !serves(user)).cloned().collect()
 }

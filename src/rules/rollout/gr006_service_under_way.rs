@@ -2,7 +2,8 @@
 //!
 //! ## What
 //! A Service of a gateway gets another selector, or is deleted, while a GatewayRollout moves the gateway. Those are the Services
-//! that the rollout began with; before it has noted them, those that `spec.services` names or that select the gateway's pods.
+//! that the rollout began with, and no others that were made since; before it has noted them, those that `spec.services` names
+//! or that select the gateway's pods.
 //!
 //! ## Why
 //! The rollout never writes the Service: old and new pods stand behind the same selector, and traffic follows the number of ready
@@ -71,7 +72,7 @@ fn behind<'a>(service: &'a Service, cluster: &'a Snapshot) -> Known<Option<&'a R
     let is_its = |r: &&Rollout| {
         let source = || cluster.workload(Kind::Deployment, namespace, r.deployment()?);
         let known = r.services.contains(&service.meta.name);
-        r.is_active() && (known || source().is_some_and(|w| service.selects(&w.template.labels)))
+        r.is_active() && (known || !r.noted && source().is_some_and(|w| service.selects(&w.template.labels)))
     };
     Ok(cluster.rollouts_in(namespace)?.find(is_its))
 }

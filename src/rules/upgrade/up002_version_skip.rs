@@ -25,7 +25,7 @@
 
 use super::moves::{self, Move};
 use crate::model::{Kind, Lifecycle, Operator, Sail, Version, Workload};
-use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View, install};
+use crate::rules::{Check, Field, Finding, Found, Old, Operation, Rule, View, install, tags};
 
 pub static RULE: Rule = Rule {
     code: "UP002",
@@ -156,8 +156,8 @@ fn beside(step: &Move, view: &View<'_>) -> String {
     let mut lines = vec![install::beside(&step.revision, step.to, view)];
     let named = install::named(step.to);
     if !matches!(view.kind(), Kind::SailIstio | Kind::SailRevision) {
-        let tags = view.before().tags_of(&step.revision);
-        lines.extend(tags.iter().map(|tag| format!("istioctl tag set {tag} --revision {named} --overwrite")));
+        let cluster = view.before();
+        lines.extend(cluster.tags_of(&step.revision).iter().map(|tag| tags::point(cluster, tag, &named)));
     }
     lines.push("(restart the workloads then; the old control plane stays until nobody uses it)".to_owned());
     lines.join("\n")
@@ -175,9 +175,7 @@ fn upgrade(step: &Move, version: Version, view: &View<'_>) -> String {
         (Kind::IstioLifecycle, _) => {
             format!("kubectl edit {object}\n(set the tag of installation {} to a {version})", step.revision)
         }
-        (_, Some((release, namespace))) => {
-            format!("helm upgrade {release} istio/istiod -n {namespace} --version {version} --reuse-values")
-        }
+        (_, Some((release, namespace))) => install::upgrade(release, "istio/istiod", namespace, &version.to_string()),
         _ if step.revision.is_default() => format!("istioctl upgrade\n(with the istioctl of {version})"),
         _ => format!("istioctl upgrade --revision {}\n(with the istioctl of {version})", step.revision),
     }

@@ -21,7 +21,6 @@
 //! For a proxy with a patch of one's own, tagged with a version that it is not.
 
 use super::moves::{self, Move};
-use crate::model::text::pointed;
 use crate::model::{
     Id, Kind, Namespace, Object, Operator, Pod, RevisionName, Sail, Service, Version, Workload, key, workload,
 };
@@ -29,6 +28,7 @@ use crate::rules::finding::{label, template_annotation};
 use crate::rules::names::few;
 use crate::rules::shift::{self, Retarget};
 use crate::rules::view::kubectl;
+use crate::rules::workload::merge;
 use crate::rules::{Check, Field, Finding, Found, Old, Rule, Severity, View};
 use crate::snapshot::Known;
 
@@ -213,10 +213,7 @@ impl Led<'_> {
 fn unpin(id: &Id, workload: &Workload) -> String {
     let object = kubectl(id);
     let line = if workload.template.annotations.has(PROXY_IMAGE) {
-        format!(
-            "kubectl patch {object} --type json -p '[{{\"op\":\"remove\",\"path\":\"/spec/template/metadata/annotations/{}\"}}]'",
-            pointed(PROXY_IMAGE)
-        )
+        merge(&object, id.kind, serde_json::json!({ "annotations": { PROXY_IMAGE: null } }))
     } else {
         format!("kubectl set image {object} {}=auto", workload::PROXY)
     };

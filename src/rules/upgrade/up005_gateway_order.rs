@@ -29,7 +29,7 @@ use crate::rules::finding::{label, template_label};
 use crate::rules::names::{few, if_known};
 use crate::rules::policy::GatewayOrder;
 use crate::rules::view::kubectl;
-use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
+use crate::rules::{Check, Field, Finding, Found, Old, Rule, View, tags};
 use crate::snapshot::{Known, Snapshot};
 
 pub static RULE: Rule = Rule {
@@ -190,7 +190,7 @@ fn moves(behind: &[(String, String)], step: &Step, cluster: &Snapshot) -> String
     let mut namespaces: Vec<&str> = behind.iter().map(|(ns, _)| ns.as_str()).collect();
     namespaces.sort_unstable();
     namespaces.dedup();
-    let (mut tags, mut labels, mut restarts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut moved, mut labels, mut restarts) = (Vec::new(), Vec::new(), Vec::new());
     for ns in namespaces.iter().take(SPELLED) {
         let around = cluster.namespace_labels(ns);
         match asked_by_namespace(&around).flatten() {
@@ -198,9 +198,9 @@ fn moves(behind: &[(String, String)], step: &Step, cluster: &Snapshot) -> String
                 labels.push(format!("kubectl label namespace {ns} {}={} --overwrite", key::REV, step.to));
             }
             Some(tag) if cluster.is_tag(tag) && leads_to(tag, &step.from, cluster) => {
-                let command = format!("istioctl tag set {tag} --revision {} --overwrite", step.to);
-                if !tags.contains(&command) {
-                    tags.push(command);
+                let command = tags::point(cluster, tag, step.to.as_str());
+                if !moved.contains(&command) {
+                    moved.push(command);
                 }
             }
             _ => {}
@@ -209,7 +209,7 @@ fn moves(behind: &[(String, String)], step: &Step, cluster: &Snapshot) -> String
     }
     let more = namespaces.len().saturating_sub(SPELLED);
     let rest = (more > 0).then(|| format!("(and {more} more namespaces)"));
-    [tags, labels, restarts, rest.into_iter().collect()].concat().join("\n")
+    [moved, labels, restarts, rest.into_iter().collect()].concat().join("\n")
 }
 
 fn leads_to(name: &str, revision: &RevisionName, cluster: &Snapshot) -> bool {

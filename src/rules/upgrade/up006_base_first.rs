@@ -19,7 +19,7 @@
 
 use super::moves::{self, Move};
 use crate::model::{Kind, Labels, Object, Operator, Sail, Version, Workload};
-use crate::rules::{Check, Field, Finding, Found, Old, Rule, View};
+use crate::rules::{Check, Field, Finding, Found, Old, Rule, View, install};
 use crate::snapshot::{Known, Snapshot};
 
 pub static RULE: Rule = Rule {
@@ -102,9 +102,7 @@ fn version(labels: &Labels) -> Option<Version> {
 
 fn upgrade(base: &Base, to: Version, view: &View<'_>) -> String {
     match (&base.helm, view.kind()) {
-        (Some((release, namespace)), _) => {
-            format!("helm upgrade {release} istio/base -n {namespace} --version {to} --reuse-values")
-        }
+        (Some((release, namespace)), _) => install::upgrade(release, "istio/base", namespace, &to.to_string()),
         (None, Kind::SailIstio | Kind::SailRevision) => {
             format!("upgrade the operator first: a release that knows v{to} brings the definitions")
         }

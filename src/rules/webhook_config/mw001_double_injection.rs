@@ -10,8 +10,8 @@
 //! belongs to is decided by the alphabet, and each of them can keep it from starting.
 //!
 //! ## What to do
-//! Keep one. A tag that has a revision's name gets another (`istioctl tag set OTHER`), an installation that was made twice
-//! is uninstalled once.
+//! Keep one. A tag that has a revision's name gets another: set the other one, relabel who asks for this one, and only then
+//! remove it. An installation that was made twice is uninstalled once.
 //!
 //! ## Repair
 //! If nobody answers behind one of the two, no control plane of its revision runs, and the other one answers, the dead one
@@ -24,7 +24,7 @@ use super::scene::{self, Scene, injector};
 use crate::model::injector::{Conflict, DEFAULT_INJECTOR};
 use crate::model::{InjectorConfig, Str};
 use crate::rules::names::{few, plain};
-use crate::rules::{Check, Flaw, Level, Policy, Repair, Rule};
+use crate::rules::{Check, Flaw, Level, Policy, Repair, Rule, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
 
@@ -100,7 +100,7 @@ fn flaw(scene: &Scene<'_>, loser: &str, winner: &str, names: &[String]) -> Known
         Some(tag) => {
             let target = config(scene.cluster, loser).and_then(InjectorConfig::revision);
             let target = target.map_or_else(|| "REVISION".to_owned(), |r| r.to_string());
-            format!("istioctl tag set {tag}-tag --revision {target}\nistioctl tag remove {tag}")
+            tags::rename(scene.cluster, tag.as_str(), &target)
         }
         None => {
             format!("kubectl delete mutatingwebhookconfiguration {loser}\n(keep {winner}; or uninstall one of the two)")

@@ -23,7 +23,8 @@
 
 use super::scene::{self, Home, Scene, injector};
 use crate::model::{FailurePolicy, Hook, InjectorConfig, Kind, Object, RevisionName, key};
-use crate::rules::{Change, Check, Flaw, Level, Policy, Repair, Rule};
+use crate::rules::names::newest;
+use crate::rules::{Change, Check, Flaw, Level, Policy, Repair, Rule, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
 
@@ -68,17 +69,18 @@ fn dangling(scene: &Scene<'_>, config: &InjectorConfig, hook: &Hook, answers: An
     let target = target(scene, config)?;
     let own = config.revision().filter(|r| scene.is_running(r));
     let fix = match (config.tag(), &target, own) {
-        (Some(tag), Some((revision, _)), _) => format!("istioctl tag set {tag} --revision {revision} --overwrite"),
+        (Some(tag), Some((revision, _)), _) => tags::point(scene.cluster, tag.as_str(), revision.as_str()),
         (_, None, Some(own)) => {
             format!(
                 "kubectl get pods -A -l app=istiod,istio.io/rev={own}\n(its istiod is installed and does not answer)"
             )
         }
-        (Some(tag), None, None) if asking == Some(0) => format!("istioctl tag remove {tag}"),
-        (Some(tag), None, None) => match scene.running.last() {
-            Some(newest) => format!("istioctl tag set {tag} --revision {newest} --overwrite"),
+        (Some(tag), None, None) if asking == Some(0) => tags::remove(scene.cluster, tag.as_str()),
+        (Some(tag), None, None) => match newest(scene.cluster, &scene.running) {
+            Some(newest) => tags::point(scene.cluster, tag.as_str(), newest.as_str()),
             None => {
-                format!("istioctl tag remove {tag}\n(no control plane runs; its users would start without a sidecar)")
+                let remove = tags::remove(scene.cluster, tag.as_str());
+                format!("{remove}\n(no control plane runs; its users would start without a sidecar)")
             }
         },
         (None, _, _) => {

@@ -14,7 +14,7 @@
 //! Never; rename one of the two.
 
 use crate::model::{Id, Kind};
-use crate::rules::{Check, Flaw, Level, Policy, Rule};
+use crate::rules::{Check, Flaw, Level, Policy, Rule, tags};
 use crate::snapshot::{Known, Snapshot};
 
 pub static RULE: Rule = Rule {
@@ -38,7 +38,7 @@ fn audit(cluster: &Snapshot, _: &Policy) -> Known<Vec<Flaw>> {
         flaws.push(Flaw::of(Level::Error, object, tag.as_str()).says(
             format!("tag {tag} has the name of revision {tag}."),
             "whoever asks for the revision gets what the tag points to.",
-            format!("istioctl tag set {tag}-tag --revision {target}\nistioctl tag remove {tag}"),
+            tags::rename(cluster, tag, &target),
         ));
     }
     Ok(flaws)

@@ -25,7 +25,8 @@
 
 use super::scene::{DEFAULT_VALIDATOR, Judge, Scene, validator};
 use crate::model::key;
-use crate::rules::{Check, Flaw, Level, Policy, Rule};
+use crate::rules::names::newest;
+use crate::rules::{Check, Flaw, Level, Policy, Rule, tags};
 use crate::snapshot::{Known, Snapshot};
 
 pub static RULE: Rule = Rule {
@@ -52,11 +53,11 @@ fn none(scene: &Scene<'_>) -> Option<Flaw> {
     if scene.catch_alls().next().is_some() || !scene.validates() || scene.running.is_empty() || default_tag {
         return None;
     }
-    let newest = scene.running.last()?;
+    let newest = newest(scene.cluster, &scene.running)?;
     Some(Flaw::of(Level::Warning, validator(DEFAULT_VALIDATOR), "none").says(
         "no validator judges Istio configuration that names no revision.",
         "mistakes in VirtualServices, Gateways and the like are only found by the proxies that they break.",
-        format!("istioctl tag set default --revision {newest} --overwrite"),
+        tags::point(scene.cluster, "default", newest.as_str()),
     ))
 }
 

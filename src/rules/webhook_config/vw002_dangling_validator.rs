@@ -26,7 +26,7 @@ use serde_json::json;
 
 use super::scene::{self, Judge, Scene, is_trusted};
 use crate::model::{FailurePolicy, RevisionName};
-use crate::rules::{Check, Flaw, Level, Patch, Policy, Repair, Rule};
+use crate::rules::{Check, Flaw, Level, Patch, Policy, Repair, Rule, tags};
 use crate::snapshot::{Known, Snapshot};
 
 pub static RULE: Rule = Rule {
@@ -59,7 +59,7 @@ fn flaw(scene: &Scene<'_>, j: &Judge<'_>) -> Flaw {
         j.at
     );
     let fix = match &target {
-        Some((revision, _)) => format!("istioctl tag set default --revision {revision} --overwrite"),
+        Some((revision, _)) => tags::point(scene.cluster, "default", revision.as_str()),
         None => format!("{ignore}\n(writes pass unjudged until an istiod answers and sets it back)"),
     };
     // A validator that somebody broke by hand is mended within a minute.

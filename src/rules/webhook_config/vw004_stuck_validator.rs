@@ -21,7 +21,8 @@
 use super::scene::{Judge, Scene};
 use super::vw003_mislabelled_validator;
 use crate::model::{CaBundle, FailurePolicy};
-use crate::rules::{Check, Flaw, Level, Policy, Rule};
+use crate::rules::names::newest;
+use crate::rules::{Check, Flaw, Level, Policy, Rule, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
 
@@ -59,10 +60,8 @@ fn flaw(scene: &Scene<'_>, j: &Judge<'_>) -> Option<Flaw> {
             format!("{} judges nothing: it belongs to {whose}, and failurePolicy is Ignore.", j.name())
         }
     };
-    let fix = match scene.default().and_then(|(_, r)| r).or_else(|| scene.running.last().cloned()) {
-        Some(to) if j.webhook.is_catch_all() && j.is_dead() => {
-            format!("istioctl tag set default --revision {to} --overwrite")
-        }
+    let fix = match scene.default().and_then(|(_, r)| r).or_else(|| newest(scene.cluster, &scene.running).cloned()) {
+        Some(to) if j.webhook.is_catch_all() && j.is_dead() => tags::point(scene.cluster, "default", to.as_str()),
         _ if j.is_dead() => format!("kubectl delete validatingwebhookconfiguration {}", j.name()),
         _ => match &j.webhook.backend {
             crate::model::Backend::Service { namespace, name, .. } => {

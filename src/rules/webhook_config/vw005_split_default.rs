@@ -22,7 +22,7 @@
 
 use super::scene::{self, Judge, Scene, is_trusted};
 use crate::model::{Backend, FailurePolicy, Hook};
-use crate::rules::{Check, Flaw, Level, Policy, Rule};
+use crate::rules::{Check, Flaw, Level, Policy, Rule, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
 
@@ -81,7 +81,7 @@ fn flaw(scene: &Scene<'_>, judge: &Judge<'_>, hook: &Hook) -> Option<Flaw> {
     let flaw = Flaw::of(Level::Error, judge.id(), value).after(30).says(
         what,
         "Istio configuration is judged by one version and carried out by another.",
-        format!("istioctl tag set default --revision {to} --overwrite"),
+        tags::point(scene.cluster, "default", &to),
     );
     // A validator that nobody answers and that refuses nothing (VW004) only matters here if it can follow.
     (!judge.is_dead() || repair.is_some()).then(|| flaw.with(repair))

@@ -8,14 +8,16 @@
 //! Istio configuration that is pinned to this revision by the label `istio.io/rev` is judged by nobody.
 //!
 //! ## What to do
-//! Install the control plane again with the same values: `helm upgrade` or `istioctl install` write what is missing.
+//! Install the control plane again with the same values and in the same version: `helm upgrade` or `istioctl install` write what
+//! is missing. Sail's operator does so by itself.
 //!
 //! ## When to allow
 //! When `global.configValidation` is off for this control plane on purpose.
 
 use super::scene::Scene;
-use crate::model::{Id, Kind, RevisionName, Version};
-use crate::rules::{Check, Flaw, Level, Policy, Rule};
+use crate::model::version::{bare, tag};
+use crate::model::{Id, Kind, Release, RevisionName, Version, Workload, workload};
+use crate::rules::{Check, Flaw, Level, Policy, Rule, install};
 use crate::snapshot::{Known, Snapshot};
 
 pub static RULE: Rule = Rule {
@@ -41,10 +43,16 @@ fn flaw(cluster: &Snapshot, revision: &RevisionName) -> Option<Flaw> {
         return None;
     }
     let mut own = cluster.istiods().ok()?.filter(|w| w.istiod_revision().as_ref() == Some(revision));
-    let meta = &own.next()?.meta;
+    let istiod = own.next()?;
+    let meta = &istiod.meta;
     let object = Id { kind: Kind::Deployment, namespace: meta.namespace.clone(), name: meta.name.clone() };
     let fix = match meta.helm_release() {
-        Some((release, namespace)) => format!("helm upgrade {release} istio/istiod -n {namespace} --reuse-values"),
+        _ if install::is_of_sail(meta) => format!(
+            "kubectl get istiorevisions.sailoperator.io {} -o yaml\n(its operator writes what is missing; the conditions say \
+             what keeps it from that)",
+            meta.owner.as_deref().map_or(revision.as_str(), |owner| owner.name.as_str())
+        ),
+        Some((release, namespace)) => again(release, namespace, istiod),
         // Without a revision it is called default, which may not be given as one.
         None if revision.is_default() => "istioctl install -f VALUES\n(with the file of the installation)".to_owned(),
         None => format!("istioctl install --revision {revision} -f VALUES\n(with the file of the installation)"),
@@ -54,4 +62,16 @@ fn flaw(cluster: &Snapshot, revision: &RevisionName) -> Option<Flaw> {
         format!("nobody judges Istio configuration that is labelled istio.io/rev={revision}."),
         fix,
     ))
+}
+
+/// The same release again, of the version that runs: without one, Helm takes the newest chart.
+fn again(release: &str, namespace: &str, istiod: &Workload) -> String {
+    let image = istiod.template.container(workload::DISCOVERY).and_then(|c| tag(&c.image));
+    match image.filter(|tag| Release::parse(tag).is_some()) {
+        Some(tag) => install::upgrade(release, "istio/istiod", namespace, bare(tag)),
+        None => format!(
+            "helm list -n {namespace} --filter '^{release}$'\n({}, VERSION being that of its chart)",
+            install::upgrade(release, "istio/istiod", namespace, "VERSION")
+        ),
+    }
 }

@@ -27,7 +27,8 @@
 
 use crate::model::{Kind, Object, ValidatorConfig, key};
 use crate::rules::finding::Finding;
-use crate::rules::{Check, Found, Rule, View};
+use crate::rules::names::newest;
+use crate::rules::{Check, Found, Rule, View, tags};
 use crate::snapshot::mesh::Answers;
 use crate::snapshot::{Known, Snapshot};
 
@@ -66,10 +67,10 @@ fn deleted(object: &Object, view: &View<'_>) -> Found {
         what,
         "broken configuration would be accepted and reach every proxy.",
         format!(
-            "istioctl tag set default --revision {to} --overwrite\n(moves it to another revision; to remove the mesh, remove \
+            "{move_it}\n(moves it to another revision; to remove the mesh, remove \
              its users and its control planes first. kubectl annotate validatingwebhookconfiguration {name} \
              revguard.dev/allow='VW010: reason' lets it go all the same)",
-            to = elsewhere(config, cluster),
+            move_it = tags::point(cluster, "default", &elsewhere(config, cluster)),
         ),
     )])
 }
@@ -90,7 +91,8 @@ fn user(cluster: &Snapshot) -> Known<Option<String>> {
 /// A ready revision besides the one that validates now; without one, that one.
 fn elsewhere(config: &ValidatorConfig, cluster: &Snapshot) -> String {
     let own = config.revision();
-    let ready = cluster.revisions().unwrap_or_default().into_iter().filter(|r| cluster.is_ready(r) == Ok(true));
-    let other = ready.filter(|r| Some(r) != own.as_ref()).last();
+    let all = cluster.revisions().unwrap_or_default();
+    let ready = all.iter().filter(|r| cluster.is_ready(r) == Ok(true));
+    let other = newest(cluster, ready.filter(|r| Some(*r) != own.as_ref())).cloned();
     other.or(own).map_or_else(|| "REVISION".to_owned(), |r| r.to_string())
 }

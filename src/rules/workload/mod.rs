@@ -89,19 +89,22 @@ fn set(view: &View<'_>, part: Part, key: &str, value: Option<&str>) -> String {
         Part::Labels => "labels",
         Part::Annotations => "annotations",
     };
-    let path = template_path(view.kind());
     // A Job's template can never be changed.
     if view.operation == Operation::Create || view.kind() == Kind::Job {
+        let path = template_path(view.kind());
         return match value {
             Some(value) => format!("in the manifest, set {path}.{part}[{key}] to {value:?}"),
             None => format!("in the manifest, drop {path}.{part}[{key}]"),
         };
     }
-    let mut patch = serde_json::json!({ part: { key: value } });
-    for step in path.split('.').rev() {
-        patch = serde_json::json!({ step: patch });
-    }
-    format!("kubectl patch {} -p '{patch}'", view.kubectl())
+    merge(&view.kubectl(), view.kind(), serde_json::json!({ part: { key: value } }))
+}
+
+/// The command that merges something into the metadata of a workload's pod template; null takes a key away.
+pub(super) fn merge(object: &str, kind: Kind, metadata: serde_json::Value) -> String {
+    let steps = template_path(kind).split('.').rev();
+    let patch = steps.fold(metadata, |patch, step| serde_json::json!({ step: patch }));
+    format!("kubectl patch {object} -p '{patch}'")
 }
 
 /// `sidecar.istio.io/inject` as istiod understands it: the label, else the annotation.
