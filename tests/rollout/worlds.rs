@@ -83,7 +83,7 @@ fn ways(w: &mut Worlds) {
     // Helm writes the autoscaler anew, a moment after the template or at any other time.
     w.add("external", 1, short(&json!({"promotion": "AwaitExternal"})), &[Abort, Delete, Fault::HpaReset]).hpa = true;
     let alone = json!({"standby": {"keep": false}});
-    w.add("more is asked for", 1, short(&json!({"promotion": "AwaitExternal"})), &[Fault::Asked, Abort]).budget = 2;
+    w.add("more is asked for", 1, short(&json!({"promotion": "AwaitExternal"})), &[Fault::Asked, Abort]);
     w.add("more is asked for afterwards", 1, short(&json!({})), &[Fault::Asked, Abort]).budget = 2;
     w.add("no standby", 1, short_with(&alone, &json!({"promotion": "PatchOriginal"})), &[Abort, Delete]).former = true;
     w.add("terminate", 2, short(&json!({"drain": {"mode": "Terminate"}})), &[Abort, Delete, Fault::EvictNew]);
