@@ -177,6 +177,33 @@ async fn what_is_there_is_listed_and_what_changes_is_seen_streamed_or_in_pages()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_as_a_stream_that_is_answered_with_an_error_becomes_pages() {
+    for (status, asked) in [
+        // An etcd before 3.4.31 or 3.5.13, or one whose version cannot be read.
+        (json!({"code": 500, "reason": "InternalError", "message": "the required storage feature is disabled"}), 1),
+        (json!({"code": 504, "reason": "Timeout", "message": "no time left"}), 1),
+        // A cache that never catches up, and a queue that never empties.
+        (json!({"code": 504, "reason": "Timeout", "details": {"retryAfterSeconds": 1}}), 3),
+        (json!({"code": 429, "reason": "TooManyRequests"}), 3),
+        // A proxy's page.
+        (json!("<html>"), 1),
+    ] {
+        let api = mesh().await;
+        api.streams_end_with(status.clone());
+        let live = run(&api, quick());
+        live.ready().await;
+        assert_eq!(
+            api.asked("/cronjobs?watch=1").iter().filter(|q| q.contains("sendInitial")).count(),
+            asked,
+            "{status}"
+        );
+        // What changes is watched all the same.
+        api.put("/namespaces", namespace("new"));
+        live.until("the write", |s| s.get(Kind::Namespace, "", "new").is_some()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bookmarks_alone_keep_the_view_fresh() {
     let api = mesh().await;
     let live = run(&api, quick());

@@ -10,10 +10,8 @@ use crate::rules::RULES;
 /// The script for this shell.
 pub fn script(shell: Shell) -> Vec<u8> {
     let codes: Vec<&str> = RULES.iter().map(|rule| rule.code).chain(GUARDS.iter().map(|guard| guard.name)).collect();
-    let line = format!(
-        "complete -c revguard -n \"__fish_revguard_using_subcommand explain\" -f -a \"{}\"\n",
-        codes.join(" ")
-    );
+    let line =
+        format!("complete -c revguard -n \"__fish_revguard_using_subcommand explain\" -f -a \"{}\"\n", codes.join(" "));
     let codes = PossibleValuesParser::new(codes);
     let mut shown = shown(&super::command());
     shown = shown.mut_subcommand("explain", |explain| explain.mut_arg("code", |code| code.value_parser(codes)));

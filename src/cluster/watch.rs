@@ -46,6 +46,9 @@ pub struct Context {
     pub lost: mpsc::Sender<Kind>,
 }
 
+/// So many first lists as streams may be cut or put off before pages are tried.
+const MOST_UNLUCKY: u32 = 3;
+
 /// Why a source ended its attempt.
 enum End {
     /// Nobody listens any more.
@@ -67,6 +70,8 @@ pub struct Feed {
     version: Option<String>,
     /// This source alone had no luck with streams.
     paged: bool,
+    /// First lists as streams in a row that failed for a reason that says nothing of streams.
+    unlucky: u32,
     heard: u64,
     /// Times in a row that it was asked and said nothing.
     silent: u32,
@@ -76,7 +81,7 @@ pub struct Feed {
 
 impl Feed {
     pub fn new(context: Arc<Context>, collection: Collection) -> Self {
-        Feed { context, collection, version: None, paged: false, heard: 0, silent: 0, refused: None }
+        Feed { context, collection, version: None, paged: false, unlucky: 0, heard: 0, silent: 0, refused: None }
     }
 
     /// Tells the store what the API server says, until nobody listens.
@@ -85,7 +90,7 @@ impl Feed {
         let mut waits = Waits::new(&context.timing);
         loop {
             let (heard, begun) = (self.heard, tokio::time::Instant::now());
-            let streams = !self.paged && context.streams.load(Ordering::Relaxed);
+            let streams = !self.paged && self.unlucky < MOST_UNLUCKY && context.streams.load(Ordering::Relaxed);
             let pages = self.version.is_none() && !streams;
             let end = if pages { self.list().await } else { self.watch().await };
             let trouble = match end {
@@ -123,9 +128,8 @@ impl Feed {
                 tracing::info!(error = %trouble, "the API server does not stream lists; using pages");
                 return Ok(());
             }
-            Trouble::Silent(_) | Trouble::Closed if first => self.paged = true,
             // An API server whose data was restored from a backup keeps quiet about versions that it has yet to reach.
-            Trouble::Silent(_) => {
+            Trouble::Silent(_) if !first => {
                 self.silent += 1;
                 if self.silent >= 2 {
                     self.version = None;
@@ -143,6 +147,10 @@ impl Feed {
                 // If the queue is full, somebody is about to look anyway.
                 let _ = self.context.lost.try_send(source.0);
             }
+            // Neither says anything of streams, but what never lets one end would never let us be ready either.
+            Trouble::Throttled(_) | Trouble::Unreachable(_) if first && verb == Verb::Watch => self.unlucky += 1,
+            // Where etcd is too old for lists as streams an API server takes the question and answers with an error.
+            _ if first && verb == Verb::Watch => self.paged = true,
             _ => {}
         }
         self.context.telemetry.trouble(&source, verb, trouble);
@@ -194,6 +202,7 @@ impl Feed {
                 self.version = Some(meta.version).filter(|v| !v.is_empty());
                 self.heard += 1;
                 self.refused = None;
+                self.unlucky = 0;
                 return self.report(version, Some(Event::Listed(source))).await;
             }
             if meta.next == next {

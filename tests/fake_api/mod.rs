@@ -47,6 +47,8 @@ struct World {
     /// Watches begun before this are cut.
     era: u64,
     streams: bool,
+    /// What a list as a stream is answered with: a Status in its first line.
+    stream_error: Option<Value>,
 }
 
 #[derive(Clone)]
@@ -144,6 +146,12 @@ impl FakeApi {
 
     pub fn no_streams(&self) {
         self.world().streams = false;
+    }
+
+    /// Takes lists as streams and answers each with this Status, as a cacher does whose etcd is too old for them; a text is
+    /// sent as it is.
+    pub fn streams_end_with(&self, status: Value) {
+        self.world().stream_error = Some(status);
     }
 
     pub fn install(&self, group: &str, versions: &[(&str, &[&str])]) {
@@ -343,6 +351,12 @@ fn watch_response(api: FakeApi, about: About, query: HashMap<String, String>, cu
         let era = api.world().era;
         let mut at: u64 = query.get("resourceVersion").map_or(0, |v| v.parse().unwrap());
         let mut first = Vec::new();
+        let refusal = api.world().stream_error.clone().filter(|_| initial);
+        if let Some(status) = refusal {
+            let text = status.as_str().map_or_else(|| line("ERROR", &status), |page| format!("{page}\n"));
+            let _ = send.send(Ok(text)).await;
+            return;
+        }
         if initial {
             let world = api.world();
             at = world.version;
