@@ -215,6 +215,61 @@ async fn bookmarks_alone_keep_the_view_fresh() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_restored_from_a_backup_is_seen_as_it_is() {
+    for streams in [true, false] {
+        let api = mesh().await;
+        if !streams {
+            api.no_streams();
+        }
+        // A watch is ended by the API server, in order, before its silence is called dead.
+        let timing = Timing { watch: Duration::from_secs(1), idle: Duration::from_secs(5), proof: ms(500), ..quick() };
+        let live = run(&api, timing);
+        live.ready().await;
+        for n in 0..50 {
+            api.put("/namespaces", namespace(&format!("late-{n}")));
+        }
+        live.until("the last write", |s| s.get(Kind::Namespace, "", "late-49").is_some()).await;
+        api.restore(100, "/namespaces", vec![namespace("shop"), namespace("older")]);
+        live.until("what the backup holds", |s| s.get(Kind::Namespace, "", "older").is_some()).await;
+        assert!(!live.has(Kind::Namespace, "", "late-0"));
+        api.put("/namespaces", namespace("new"));
+        live.until("what comes after it", |s| s.get(Kind::Namespace, "", "new").is_some()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_word_makes_no_view_fresh() {
+    let api = mesh().await;
+    let live = run(&api, Timing { watch: Duration::from_secs(1), idle: Duration::from_secs(5), ..quick() });
+    live.ready().await;
+    api.put("/namespaces", namespace("late"));
+    live.until("the last write", |s| s.get(Kind::Namespace, "", "late").is_some()).await;
+    api.restore(100, "/namespaces", vec![namespace("older")]);
+    live.noted("the cut", |n| n.troubles.contains(&("namespaces".into(), "watch", "unreachable"))).await;
+    let heard = || live.shared.state.load().heard[&(Kind::Namespace, false)];
+    let (before, watches) = (heard(), || api.asked("/api/v1/namespaces?watch").len());
+    let begun = watches();
+    live.until("watches that say nothing", |_| watches() >= begun + 2).await;
+    assert_eq!(heard(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kind_of_which_nothing_is_said_is_asked_for_its_version_and_not_listed_again() {
+    let api = mesh().await;
+    api.no_bookmarks();
+    let timing = Timing { watch: Duration::from_secs(1), idle: Duration::from_secs(5), proof: ms(500), ..quick() };
+    let live = run(&api, timing);
+    live.ready().await;
+    let first = live.shared.state.load().heard[&(Kind::Namespace, false)];
+    live.until("a fresher view", |_| live.shared.state.load().heard[&(Kind::Namespace, false)] > first).await;
+    assert!(!api.asked("/api/v1/namespaces?limit=1").is_empty());
+    assert_eq!(live.notes.0.lock().unwrap().listings["namespaces"], 1);
+    assert_eq!(live.notes.0.lock().unwrap().troubles, []);
+    api.put("/namespaces", namespace("new"));
+    live.until("the write", |s| s.get(Kind::Namespace, "", "new").is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_cut_in_the_middle_of_a_line_goes_on_without_a_new_list() {
     let api = mesh().await;
     let live = run(&api, quick());

@@ -71,6 +71,9 @@ pub struct Timing {
     /// A watch that says nothing for this long is dead. Longer than the longest `watch`, and more than two of the
     /// bookmarks that the API server sends every minute.
     pub idle: Duration,
+    /// A source of which nothing was heard for so long is asked at which version it is before it is watched again. Longer
+    /// than the minute between bookmarks, shorter than `watch`: one that was silent throughout is in doubt at its end.
+    pub proof: Duration,
     /// First wait after a failure; doubled up to `most_backoff`.
     pub backoff: Duration,
     /// Short enough that a restarted API server is heard again within seconds, long enough that 40 watches are
@@ -115,6 +118,7 @@ impl Default for Timing {
             answer: s(30),
             watch: s(120),
             idle: s(165),
+            proof: s(90),
             backoff: Duration::from_millis(300),
             most_backoff: s(10),
             calm: s(60),
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn a_dead_watch_is_noticed_only_after_the_server_should_have_ended_it() {
         let t = Timing::default();
-        assert!(t.watch.mul_f64(1.25) < t.idle);
+        assert!(t.watch.mul_f64(1.25) < t.idle && t.proof < t.watch);
     }
 
     #[test]

@@ -47,6 +47,7 @@ struct World {
     /// Watches begun before this are cut.
     era: u64,
     streams: bool,
+    bookmarks: bool,
     /// What a list as a stream is answered with: a Status in its first line.
     stream_error: Option<Value>,
 }
@@ -70,7 +71,7 @@ const BUILT_IN: [(&str, &str, &[&str]); 6] = [
 
 impl FakeApi {
     pub async fn start() -> FakeApi {
-        let mut world = World { streams: true, version: 100, ..World::default() };
+        let mut world = World { streams: true, bookmarks: true, version: 100, ..World::default() };
         for (group, version, resources) in BUILT_IN {
             let resources = resources.iter().map(|r| (*r).to_owned()).collect();
             world.groups.insert(group.to_owned(), vec![(version.to_owned(), resources)]);
@@ -146,6 +147,26 @@ impl FakeApi {
 
     pub fn no_streams(&self) {
         self.world().streams = false;
+    }
+
+    /// From now on no watch says that nothing is new.
+    pub fn no_bookmarks(&self) {
+        self.world().bookmarks = false;
+    }
+
+    /// Everything is as it was at an earlier version: the objects of `resource` are these, and of later versions nothing is
+    /// known. Watches from a later version are taken, and nothing is said on them.
+    pub fn restore(&self, version: u64, resource: &str, objects: Vec<Value>) {
+        let mut world = self.world();
+        world.version = version;
+        world.history.retain(|past| past.version <= version);
+        let restored = objects.into_iter().map(|mut object| {
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+            (place(&object), object)
+        });
+        world.objects.insert(resource.to_owned(), restored.collect());
+        drop(world);
+        self.cut_watches();
     }
 
     /// Takes lists as streams and answers each with this Status, as a cacher does whose etcd is too old for them; a text is
@@ -413,6 +434,13 @@ fn watch_response(api: FakeApi, about: About, query: HashMap<String, String>, cu
                 () = tokio::time::sleep_until(end) => return,
                 // Real ones come every minute.
                 () = tokio::time::sleep(Duration::from_millis(100)) => {
+                    let says = {
+                        let world = api.world();
+                        world.bookmarks && at <= world.version
+                    };
+                    if !says {
+                        continue;
+                    }
                     let mark = line("BOOKMARK", &json!({"metadata": {"resourceVersion": at.to_string()}}));
                     if send.send(Ok(mark)).await.is_err() {
                         return;
