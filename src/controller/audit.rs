@@ -126,13 +126,22 @@ impl Auditor {
                 self.ledger = Ledger::default();
                 self.reports.forget();
                 self.mesh.forget();
-                let waiting = tokio::time::timeout(self.pace.interval, leads.wait_for(|leads| *leads)).await;
-                drop(waiting);
+                self.idle(&mut leads).await;
                 continue;
             }
             let seen = Marks::of(&self.shared.state.load().snapshot);
             let next = self.pass().await;
             self.wait(&seen, &next, &heartbeat, &again).await;
+        }
+    }
+
+    /// Until this replica leads, and a while at most. Leadership runs out by itself, a moment before it is said: until then it
+    /// looks as if there were nothing to wait for.
+    async fn idle(&self, leads: &mut watch::Receiver<bool>) {
+        let begun = Instant::now();
+        let _ = tokio::time::timeout(self.pace.interval, leads.wait_for(|leads| *leads)).await;
+        if self.writer.leadership().remaining().is_none() {
+            tokio::time::sleep(self.pace.look.saturating_sub(begun.elapsed())).await;
         }
     }
 
