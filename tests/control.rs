@@ -187,6 +187,51 @@ async fn the_end_of_leadership_is_said_on_time_while_the_api_server_hangs() {
     task.abort();
 }
 
+/// What an audit finds in an old view it says, with since when; the MeshState does not call that clean.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_of_an_old_view_says_that_it_is_old() {
+    let api = Api::start().await;
+    let state = "/apis/revguard.dev/v1alpha1/meshstates/mesh";
+    let empty = json!({"apiVersion": "revguard.dev/v1alpha1", "kind": "MeshState", "metadata": {"name": "mesh", "uid": "u"}, "spec": {}});
+    api.world().objects.insert(state.to_owned(), empty);
+    let heard = |ago: i64| {
+        let old = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(ago);
+        let snapshot = Snapshot::whole().heard_at(Arc::new([(Kind::ValidatingWebhook, old)].into()));
+        (Shared::new(snapshot, Policy::default()), old.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    };
+    for ago in [10, 400] {
+        let (shared, since) = heard(ago);
+        let writer = api.writer();
+        let events = Arc::new(Events::new(writer.clone(), "me"));
+        let names = Names { namespace: "ns".to_owned(), release: "revguard".to_owned() };
+        let (auditor, _) = Auditor::new(writer, shared, events, names, Pace { interval: ms(100), look: ms(50) });
+        let before = api.world().written.len();
+        let audit = tokio::spawn(auditor.run(Health::new(&[]).task("audit", None), Arc::default()));
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while api.world().written.len() == before {
+                tokio::time::sleep(ms(10)).await;
+            }
+        })
+        .await
+        .expect("a MeshState");
+        audit.abort();
+        let status = api.world().written[before]["status"].clone();
+        let condition = |kind: &str| {
+            let all = status["conditions"].as_array().unwrap();
+            all.iter().find(|c| c["type"] == kind).map(|c| (c["status"].clone(), c["message"].clone())).unwrap()
+        };
+        let (clean, single) = (condition("AuditClean"), condition("ValidatorSingle"));
+        let text = format!("nothing was heard of validatingwebhookconfigurations since {since}");
+        if ago > 300 {
+            assert_eq!(status["unknown"], json!([text]));
+            assert_eq!((clean.0, single), (json!("Unknown"), (json!("Unknown"), json!(text))));
+        } else {
+            assert_eq!(status["unknown"], json!([]), "{status}");
+            assert_eq!((clean.0, single.0), (json!("True"), json!("True")));
+        }
+    }
+}
+
 /// Leadership runs out by itself, and is said to be over a moment later.
 #[test]
 fn an_audit_without_leadership_waits() {
