@@ -187,6 +187,15 @@ async fn the_end_of_leadership_is_said_on_time_while_the_api_server_hangs() {
     task.abort();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_too_long_is_not_called_an_object() {
+    let api = Api::start().await;
+    let items = vec![json!({"data": "x".repeat(1 << 20)}); 17];
+    api.world().objects.insert("/api/v1/configmaps".to_owned(), json!({"items": items}));
+    let error = revguard::cluster::list(&api.client(), "/api/v1/configmaps?limit=100", "ConfigMap").await.unwrap_err();
+    assert!(error.to_string().starts_with("an answer of more than 16 MiB"), "{error}");
+}
+
 /// What an audit finds in an old view it says, with since when; the MeshState does not call that clean.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audit_of_an_old_view_says_that_it_is_old() {
