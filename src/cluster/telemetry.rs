@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::discovery::watched;
 use super::request::Trouble;
 use crate::model::Kind;
 use crate::snapshot::Source;
@@ -99,7 +100,7 @@ pub struct Timing {
     pub publish: Duration,
     /// A namespace that lost its last gateway is still read whole for this long.
     pub hold: Duration,
-    /// Namespaces that are read whole; each costs three watches.
+    /// Namespaces that are read whole; each costs [`WATCHES`] watches, and each watch a connection, because HTTP/1.1 is spoken.
     pub mesh_namespaces: usize,
     /// After a change of a CRD its group is looked at after each of these: the API server serves a kind moments after
     /// it says so.
@@ -109,6 +110,16 @@ pub struct Timing {
     /// First lists as a stream, which holds the API server's memory down and cannot be too old when it ends. Where it
     /// is not understood, pages are used.
     pub stream: bool,
+}
+
+/// Watches that a namespace of the mesh costs.
+pub const WATCHES: usize = 6;
+
+impl Timing {
+    /// Connections to the API server at most: every watch, and as many requests beside them as there are lists at a time.
+    pub fn most_connections(&self) -> usize {
+        watched().count() + self.mesh_namespaces * WATCHES + self.lists
+    }
 }
 
 impl Default for Timing {
@@ -189,6 +200,12 @@ pub(super) fn jitter(whole: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::discovery::is_in_mesh;
+
+    #[test]
+    fn a_namespace_of_the_mesh_costs_as_many_watches_as_the_table_says() {
+        assert_eq!(watched().filter(|row| is_in_mesh(row.kind)).count(), WATCHES);
+    }
 
     #[test]
     fn a_dead_watch_is_noticed_only_after_the_server_should_have_ended_it() {

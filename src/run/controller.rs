@@ -14,7 +14,7 @@ use super::supervise::Supervisor;
 use crate::admission::drain::signalled;
 use crate::admission::webhook::Shared;
 use crate::admission::{bind, probes};
-use crate::cluster::{self, Access};
+use crate::cluster::{self, Access, Timing};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
 use crate::controller::in_force::Trials;
@@ -67,6 +67,7 @@ pub fn run(control: Control) -> anyhow::Result<Option<String>> {
 }
 
 async fn start(control: Control) -> anyhow::Result<Option<String>> {
+    super::files::raise(Timing::default().most_connections());
     let metrics = Arc::new(Metrics::new());
     metrics.expect_repairs(RULES.iter().filter(|rule| rule.audits()).map(|rule| rule.code));
     let health = Health::new(&[Condition::State, Condition::Running]);
