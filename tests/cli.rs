@@ -409,3 +409,49 @@ fn plan_tells_what_a_rollout_would_do_and_what_stands_against_it() {
         assert!(err(&o).contains(said), "{said}: {}", err(&o));
     }
 }
+
+/// Container runtimes give 1,024 files to begin with; a large mesh takes more connections than that.
+#[test]
+fn servers_may_open_as_many_files_as_they_are_allowed_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let nobody = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+                  clusters: [{name: c, cluster: {server: 'http://127.0.0.1:9'}}], users: [{name: u, user: {}}]}";
+    std::fs::write(&kubeconfig, nobody).unwrap();
+    let (kubeconfig, cluster) = (kubeconfig.display().to_string(), mesh());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--self-signed", "--standalone", &cluster];
+    let control = ["controller", "--namespace", "ns", "--kubeconfig", &kubeconfig];
+    for (args, hard, says) in [
+        (&serve[..], 4096, false),
+        (&control[..], 4096, false),
+        // 1,024 connections of the API server and what is open beside them.
+        (&serve[..], 700, true),
+        (&control[..], 700, true),
+    ] {
+        let script = format!("ulimit -S -n 256 && ulimit -H -n {hard} && exec \"$0\" \"$@\"");
+        let log = folder.path().join("log");
+        let mut child = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_revguard")])
+            .args(args)
+            .args(["--health-listen", "127.0.0.1:0"])
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let limits = format!("/proc/{}/limits", child.id());
+        let wanted = format!("{hard} {hard} files");
+        let raised = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let limits = std::fs::read_to_string(&limits).unwrap_or_default();
+            let files = limits.lines().find_map(|l| l.strip_prefix("Max open files")).unwrap_or_default();
+            files.split_whitespace().collect::<Vec<_>>().join(" ") == wanted
+        });
+        // What is said is said in the same moment.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(raised, "{args:?}: {log}");
+        assert_eq!(log.contains("the limit of open files is too low"), says, "{args:?}: {log}");
+    }
+}

@@ -177,6 +177,33 @@ async fn what_is_there_is_listed_and_what_changes_is_seen_streamed_or_in_pages()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_as_a_stream_that_is_answered_with_an_error_becomes_pages() {
+    for (status, asked) in [
+        // An etcd before 3.4.31 or 3.5.13, or one whose version cannot be read.
+        (json!({"code": 500, "reason": "InternalError", "message": "the required storage feature is disabled"}), 1),
+        (json!({"code": 504, "reason": "Timeout", "message": "no time left"}), 1),
+        // A cache that never catches up, and a queue that never empties.
+        (json!({"code": 504, "reason": "Timeout", "details": {"retryAfterSeconds": 1}}), 3),
+        (json!({"code": 429, "reason": "TooManyRequests"}), 3),
+        // A proxy's page.
+        (json!("<html>"), 1),
+    ] {
+        let api = mesh().await;
+        api.streams_end_with(status.clone());
+        let live = run(&api, quick());
+        live.ready().await;
+        assert_eq!(
+            api.asked("/cronjobs?watch=1").iter().filter(|q| q.contains("sendInitial")).count(),
+            asked,
+            "{status}"
+        );
+        // What changes is watched all the same.
+        api.put("/namespaces", namespace("new"));
+        live.until("the write", |s| s.get(Kind::Namespace, "", "new").is_some()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bookmarks_alone_keep_the_view_fresh() {
     let api = mesh().await;
     let live = run(&api, quick());
@@ -185,6 +212,61 @@ async fn bookmarks_alone_keep_the_view_fresh() {
     live.until("a fresher view", |_| live.shared.state.load().heard.values().copied().min().unwrap() > first).await;
     let version = api.put("apps/deployments", deployment("shop", "later", false));
     live.noted("a bookmark of another kind", |n| n.versions.get(&(Kind::Namespace, false)) >= Some(&version)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_restored_from_a_backup_is_seen_as_it_is() {
+    for streams in [true, false] {
+        let api = mesh().await;
+        if !streams {
+            api.no_streams();
+        }
+        // A watch is ended by the API server, in order, before its silence is called dead.
+        let timing = Timing { watch: Duration::from_secs(1), idle: Duration::from_secs(5), proof: ms(500), ..quick() };
+        let live = run(&api, timing);
+        live.ready().await;
+        for n in 0..50 {
+            api.put("/namespaces", namespace(&format!("late-{n}")));
+        }
+        live.until("the last write", |s| s.get(Kind::Namespace, "", "late-49").is_some()).await;
+        api.restore(100, "/namespaces", vec![namespace("shop"), namespace("older")]);
+        live.until("what the backup holds", |s| s.get(Kind::Namespace, "", "older").is_some()).await;
+        assert!(!live.has(Kind::Namespace, "", "late-0"));
+        api.put("/namespaces", namespace("new"));
+        live.until("what comes after it", |s| s.get(Kind::Namespace, "", "new").is_some()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_word_makes_no_view_fresh() {
+    let api = mesh().await;
+    let live = run(&api, Timing { watch: Duration::from_secs(1), idle: Duration::from_secs(5), ..quick() });
+    live.ready().await;
+    api.put("/namespaces", namespace("late"));
+    live.until("the last write", |s| s.get(Kind::Namespace, "", "late").is_some()).await;
+    api.restore(100, "/namespaces", vec![namespace("older")]);
+    live.noted("the cut", |n| n.troubles.contains(&("namespaces".into(), "watch", "unreachable"))).await;
+    let heard = || live.shared.state.load().heard[&(Kind::Namespace, false)];
+    let (before, watches) = (heard(), || api.asked("/api/v1/namespaces?watch").len());
+    let begun = watches();
+    live.until("watches that say nothing", |_| watches() >= begun + 2).await;
+    assert_eq!(heard(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kind_of_which_nothing_is_said_is_asked_for_its_version_and_not_listed_again() {
+    let api = mesh().await;
+    api.no_bookmarks();
+    let timing = Timing { watch: Duration::from_secs(1), idle: Duration::from_secs(5), proof: ms(500), ..quick() };
+    let live = run(&api, timing);
+    live.ready().await;
+    let first = live.shared.state.load().heard[&(Kind::Namespace, false)];
+    live.until("a fresher view", |_| live.shared.state.load().heard[&(Kind::Namespace, false)] > first).await;
+    assert!(!api.asked("/api/v1/namespaces?limit=1").is_empty());
+    assert_eq!(live.notes.0.lock().unwrap().listings["namespaces"], 1);
+    assert_eq!(live.notes.0.lock().unwrap().troubles, []);
+    api.put("/namespaces", namespace("new"));
+    live.until("the write", |s| s.get(Kind::Namespace, "", "new").is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,12 +23,17 @@ use serde::{Deserialize, Serialize};
     namespaced,
     derive = "PartialEq",
     printcolumn = r#"{"name": "Validators", "type": "string", "jsonPath": ".spec.validators"}"#,
+    printcolumn = r#"{"name": "Known", "type": "date", "jsonPath": ".spec.asOf"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 // What somebody adds by hand goes with the next write.
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct GuardParametersSpec {
+    /// When all of this was seen to be so. A controller that runs says it anew every five minutes; no text means that it was
+    /// written by a version that did not say it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub as_of: String,
     /// Names of the ValidatingWebhookConfigurations that may judge Istio configuration which names no revision.
     pub validators: Vec<String>,
     /// `namespace/name` of the Services of control planes and tags behind which somebody answers. Absent: not known, and

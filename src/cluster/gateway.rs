@@ -20,8 +20,10 @@ use crate::snapshot::Snapshot;
 
 /// Lists on their way at a time.
 const AT_ONCE: usize = 6;
-/// Objects a page.
-const PAGE: u32 = 500;
+/// Objects a page. A page is held whole, and whole objects are large: with what managers of fields say of them, Deployments of
+/// 50 kB are usual.
+const PAGE: u32 = 100;
+const _: () = assert!(super::stream::MOST_BYTES / PAGE as usize > 150 << 10, "three times that fits into an answer");
 /// How long a page may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers lead to questions, and those to no third sort.

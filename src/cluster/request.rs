@@ -347,7 +347,7 @@ impl Answer {
         while let Some(chunk) = self.chunk().await? {
             body.extend_from_slice(&chunk);
             if body.len() > super::stream::MOST_BYTES {
-                return Err(Malformed::TooLong.into());
+                return Err(Malformed::LongAnswer.into());
             }
         }
         serde_json::from_slice(&body).map_err(|e| Malformed::List(e.to_string()).into())

@@ -17,6 +17,9 @@ const KEEP_BYTES: usize = 64 << 10;
 pub enum Malformed {
     #[error("an object of more than {} MiB", MOST_BYTES >> 20)]
     TooLong,
+    /// Of what is read as a whole.
+    #[error("an answer of more than {} MiB", MOST_BYTES >> 20)]
+    LongAnswer,
     #[error("the list is not JSON: {0}")]
     List(String),
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::discovery::watched;
 use super::request::Trouble;
 use crate::model::Kind;
 use crate::snapshot::Source;
@@ -71,6 +72,9 @@ pub struct Timing {
     /// A watch that says nothing for this long is dead. Longer than the longest `watch`, and more than two of the
     /// bookmarks that the API server sends every minute.
     pub idle: Duration,
+    /// A source of which nothing was heard for so long is asked at which version it is before it is watched again. Longer
+    /// than the minute between bookmarks, shorter than `watch`: one that was silent throughout is in doubt at its end.
+    pub proof: Duration,
     /// First wait after a failure; doubled up to `most_backoff`.
     pub backoff: Duration,
     /// Short enough that a restarted API server is heard again within seconds, long enough that 40 watches are
@@ -96,7 +100,7 @@ pub struct Timing {
     pub publish: Duration,
     /// A namespace that lost its last gateway is still read whole for this long.
     pub hold: Duration,
-    /// Namespaces that are read whole; each costs three watches.
+    /// Namespaces that are read whole; each costs [`WATCHES`] watches, and each watch a connection, because HTTP/1.1 is spoken.
     pub mesh_namespaces: usize,
     /// After a change of a CRD its group is looked at after each of these: the API server serves a kind moments after
     /// it says so.
@@ -108,6 +112,16 @@ pub struct Timing {
     pub stream: bool,
 }
 
+/// Watches that a namespace of the mesh costs.
+pub const WATCHES: usize = 6;
+
+impl Timing {
+    /// Connections to the API server at most: every watch, and as many requests beside them as there are lists at a time.
+    pub fn most_connections(&self) -> usize {
+        watched().count() + self.mesh_namespaces * WATCHES + self.lists
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         let s = Duration::from_secs;
@@ -115,6 +129,7 @@ impl Default for Timing {
             answer: s(30),
             watch: s(120),
             idle: s(165),
+            proof: s(90),
             backoff: Duration::from_millis(300),
             most_backoff: s(10),
             calm: s(60),
@@ -185,11 +200,17 @@ pub(super) fn jitter(whole: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::discovery::is_in_mesh;
+
+    #[test]
+    fn a_namespace_of_the_mesh_costs_as_many_watches_as_the_table_says() {
+        assert_eq!(watched().filter(|row| is_in_mesh(row.kind)).count(), WATCHES);
+    }
 
     #[test]
     fn a_dead_watch_is_noticed_only_after_the_server_should_have_ended_it() {
         let t = Timing::default();
-        assert!(t.watch.mul_f64(1.25) < t.idle);
+        assert!(t.watch.mul_f64(1.25) < t.idle && t.proof < t.watch);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kube::Client;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::request::{Collection, Status, Trouble};
 use super::stream::{Items, Lines, Malformed};
@@ -46,6 +47,9 @@ pub struct Context {
     pub lost: mpsc::Sender<Kind>,
 }
 
+/// So many first lists as streams may be cut or put off before pages are tried.
+const MOST_UNLUCKY: u32 = 3;
+
 /// Why a source ended its attempt.
 enum End {
     /// Nobody listens any more.
@@ -67,16 +71,18 @@ pub struct Feed {
     version: Option<String>,
     /// This source alone had no luck with streams.
     paged: bool,
-    heard: u64,
-    /// Times in a row that it was asked and said nothing.
-    silent: u32,
+    /// First lists as streams in a row that failed for a reason that says nothing of streams.
+    unlucky: u32,
+    /// When last something showed that the API server knows our version: the end of a list, an event, a bookmark. The
+    /// head of an answer shows nothing, because any API server sends one.
+    proof: Instant,
     /// Since when it is refused.
-    refused: Option<tokio::time::Instant>,
+    refused: Option<Instant>,
 }
 
 impl Feed {
     pub fn new(context: Arc<Context>, collection: Collection) -> Self {
-        Feed { context, collection, version: None, paged: false, heard: 0, silent: 0, refused: None }
+        Feed { context, collection, version: None, paged: false, unlucky: 0, proof: Instant::now(), refused: None }
     }
 
     /// Tells the store what the API server says, until nobody listens.
@@ -84,18 +90,24 @@ impl Feed {
         let context = Arc::clone(&self.context);
         let mut waits = Waits::new(&context.timing);
         loop {
-            let (heard, begun) = (self.heard, tokio::time::Instant::now());
-            let streams = !self.paged && context.streams.load(Ordering::Relaxed);
+            let begun = Instant::now();
+            let streams = !self.paged && self.unlucky < MOST_UNLUCKY && context.streams.load(Ordering::Relaxed);
             let pages = self.version.is_none() && !streams;
-            let end = if pages { self.list().await } else { self.watch().await };
+            let doubts = self.version.is_some() && self.proof.elapsed() > context.timing.proof;
+            let end = match (doubts, pages) {
+                (true, _) => self.prove().await,
+                (_, true) => self.list().await,
+                _ => self.watch().await,
+            };
+            let lists = doubts || pages;
             let trouble = match end {
                 // A stream that ends at once without a word would otherwise be asked for without a pause.
-                Ok(()) if self.heard > heard && (pages || begun.elapsed() > context.timing.backoff) => continue,
+                Ok(()) if lists || begun.elapsed() > context.timing.backoff => continue,
                 Ok(()) => Trouble::Closed,
                 Err(End::Unheard) => return,
                 Err(End::Trouble(trouble)) => trouble,
             };
-            let verb = if pages { Verb::List } else { Verb::Watch };
+            let verb = if lists { Verb::List } else { Verb::Watch };
             if self.heed(&trouble, verb).await.is_err() {
                 return;
             }
@@ -123,16 +135,8 @@ impl Feed {
                 tracing::info!(error = %trouble, "the API server does not stream lists; using pages");
                 return Ok(());
             }
-            Trouble::Silent(_) | Trouble::Closed if first => self.paged = true,
-            // An API server whose data was restored from a backup keeps quiet about versions that it has yet to reach.
-            Trouble::Silent(_) => {
-                self.silent += 1;
-                if self.silent >= 2 {
-                    self.version = None;
-                }
-            }
             Trouble::Forbidden(_) => {
-                self.refused.get_or_insert_with(tokio::time::Instant::now);
+                self.refused.get_or_insert_with(Instant::now);
                 if first || !self.is_doubted(trouble) {
                     self.version = None;
                     self.tell(Event::Forbidden(source.clone())).await?;
@@ -143,6 +147,10 @@ impl Feed {
                 // If the queue is full, somebody is about to look anyway.
                 let _ = self.context.lost.try_send(source.0);
             }
+            // Neither says anything of streams, but what never lets one end would never let us be ready either.
+            Trouble::Throttled(_) | Trouble::Unreachable(_) if first && verb == Verb::Watch => self.unlucky += 1,
+            // Where etcd is too old for lists as streams an API server takes the question and answers with an error.
+            _ if first && verb == Verb::Watch => self.paged = true,
             _ => {}
         }
         self.context.telemetry.trouble(&source, verb, trouble);
@@ -192,8 +200,9 @@ impl Feed {
             if meta.next.is_empty() {
                 let version = number(&meta.version);
                 self.version = Some(meta.version).filter(|v| !v.is_empty());
-                self.heard += 1;
+                self.proof = Instant::now();
                 self.refused = None;
+                self.unlucky = 0;
                 return self.report(version, Some(Event::Listed(source))).await;
             }
             if meta.next == next {
@@ -222,7 +231,7 @@ impl Feed {
             self.tell(Event::Listing(source.clone())).await?;
         } else {
             answer.patience = timing.idle;
-            self.heard(None, None).await?;
+            self.refused = None;
         }
         let mut lines = Lines::default();
         let mut said = Vec::new();
@@ -231,17 +240,17 @@ impl Feed {
             for said in said.drain(..).flatten() {
                 match said {
                     Said::Apply(version, object) => {
-                        self.heard(Some(version), Some(Event::Apply(source.clone(), object))).await?;
+                        self.heard(version, Some(Event::Apply(source.clone(), object))).await?;
                     }
                     Said::Delete(version, id) => {
-                        self.heard(Some(version), Some(Event::Delete(source.clone(), id))).await?;
+                        self.heard(version, Some(Event::Delete(source.clone(), id))).await?;
                     }
                     Said::Bookmark(version, true) if turn.take().is_some() => {
                         answer.patience = timing.idle;
                         self.version = Some(version.clone());
-                        self.heard(Some(version), Some(Event::Listed(source.clone()))).await?;
+                        self.heard(version, Some(Event::Listed(source.clone()))).await?;
                     }
-                    Said::Bookmark(version, _) => self.heard(Some(version), None).await?,
+                    Said::Bookmark(version, _) => self.heard(version, None).await?,
                     Said::Error(trouble) => return Err(trouble.into()),
                 }
             }
@@ -249,19 +258,42 @@ impl Feed {
         if turn.is_some() { Err(Trouble::Closed.into()) } else { Ok(()) }
     }
 
+    /// Asks which version the API server is at. One whose data was restored from a backup takes a watch from a version that
+    /// it has yet to reach, says nothing for as long as it was to last, and ends it in order; so does one that has nothing
+    /// to say and no bookmarks. Only the first is behind us.
+    async fn prove(&mut self) -> Result<(), End> {
+        let context = Arc::clone(&self.context);
+        let question = self.collection.list(1, "");
+        let mut answer = question.ask(&context.client, context.timing.answer).await?;
+        let mut items = Items::default();
+        while let Some(chunk) = answer.chunk().await? {
+            items.feed(&chunk, |_| {})?;
+        }
+        let now = items.end()?.version;
+        self.proof = Instant::now();
+        if let (Some(ours), Some(now)) = (self.version.as_deref().and_then(number), number(&now))
+            && now < ours
+        {
+            let resource = self.collection.name();
+            tracing::warn!(
+                resource,
+                ours,
+                now,
+                "the API server went back in time: its data was restored; listing anew"
+            );
+            self.version = None;
+            return Ok(());
+        }
+        self.report(None, None).await
+    }
+
     /// Tells what was heard. While the first objects still come, their versions are those of their own last change
     /// and say nothing of what was told.
-    async fn heard(&mut self, version: Option<String>, event: Option<Event>) -> Result<(), End> {
-        self.heard += 1;
+    async fn heard(&mut self, version: String, event: Option<Event>) -> Result<(), End> {
+        self.proof = Instant::now();
         self.refused = None;
-        // The head of an answer comes from any API server; only what follows shows that it knows our version.
-        if version.is_some() {
-            self.silent = 0;
-        }
         let mut told = None;
-        if self.version.is_some()
-            && let Some(version) = version.filter(|v| !v.is_empty())
-        {
+        if self.version.is_some() && !version.is_empty() {
             told = number(&version);
             self.version = Some(version);
         }

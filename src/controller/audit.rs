@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::events::{self, Events, Word};
@@ -126,13 +126,22 @@ impl Auditor {
                 self.ledger = Ledger::default();
                 self.reports.forget();
                 self.mesh.forget();
-                let waiting = tokio::time::timeout(self.pace.interval, leads.wait_for(|leads| *leads)).await;
-                drop(waiting);
+                self.idle(&mut leads).await;
                 continue;
             }
             let seen = Marks::of(&self.shared.state.load().snapshot);
             let next = self.pass().await;
             self.wait(&seen, &next, &heartbeat, &again).await;
+        }
+    }
+
+    /// Until this replica leads, and a while at most. Leadership runs out by itself, a moment before it is said: until then it
+    /// looks as if there were nothing to wait for.
+    async fn idle(&self, leads: &mut watch::Receiver<bool>) {
+        let begun = Instant::now();
+        let _ = tokio::time::timeout(self.pace.interval, leads.wait_for(|leads| *leads)).await;
+        if self.writer.leadership().remaining().is_none() {
+            tokio::time::sleep(self.pace.look.saturating_sub(begun.elapsed())).await;
         }
     }
 
@@ -157,6 +166,7 @@ impl Auditor {
         let snapshot = self.shared.state.load().snapshot.clone();
         let policy = Policy::clone(&self.shared.policy.load());
         self.present(&snapshot, &policy);
+        let limit = policy.stale.age.0;
         let judged = tokio::task::spawn_blocking(move || judge(&policy, snapshot)).await;
         let judged = match judged {
             Ok(judged) => judged,
@@ -172,7 +182,10 @@ impl Auditor {
         let standing = self.ledger.observe(audit, at);
         // What is still in its grace is looked at again soon, so that a long interval delays neither words nor repairs.
         let pending = (standing.entries.len() < found).then(|| GRACE_LOOK.max(took * 5));
-        let inventory = audit::inventory(&snapshot, &standing.entries);
+        let mut inventory = audit::inventory(&snapshot, &standing.entries);
+        let old = old(&snapshot, limit, at);
+        let is_old = !old.is_empty();
+        inventory.unknown.extend(old);
         self.writer.metrics().mesh.set(&figures(&inventory, &standing, ends, took, at));
         self.tell(&standing).await;
         let written = self.reports.keep(&self.writer, &self.names, &audit::report::reports(&standing.entries)).await;
@@ -180,7 +193,9 @@ impl Auditor {
         let in_force = self.in_force.as_ref().map(|known| *known.borrow());
         let written = self.mesh.keep(&self.writer, mesh_state::Seen { inventory: &inventory, in_force }, at).await;
         failed(written, "MeshState");
-        let wrote = self.repairs.pass(&standing.entries, &snapshot, at).await > 0;
+        // As at admission, nothing is mended by an old view; what somebody wants taken back is read freshly.
+        let to_mend = if is_old { &[][..] } else { &standing.entries };
+        let wrote = self.repairs.pass(to_mend, &snapshot, at).await > 0;
         After { wrote, pending }
     }
 
@@ -241,6 +256,19 @@ fn judge(policy: &Policy, snapshot: Snapshot) -> Judged {
     let (began, at) = (Instant::now(), Timestamp::now());
     let audit = audit::run(policy, &snapshot, at);
     Judged { snapshot, audit, took: began.elapsed(), at }
+}
+
+/// What nothing was heard of for longer than the policy allows. Since when, not for how long: that would be another text, and a
+/// write, with every audit.
+fn old(snapshot: &Snapshot, limit: SignedDuration, now: Timestamp) -> Vec<String> {
+    let heard = crate::wire::KINDS.iter().filter_map(|row| snapshot.oldest(1 << row.kind.index()));
+    heard
+        .filter(|(_, heard)| now.duration_since(*heard) > limit)
+        .map(|(kind, heard)| {
+            let (plural, since) = (crate::wire::row(kind).plural, heard.strftime("%Y-%m-%dT%H:%M:%SZ"));
+            format!("nothing was heard of {plural} since {since}")
+        })
+        .collect()
 }
 
 /// The earliest end of an exemption that holds, by rule.

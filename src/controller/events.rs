@@ -8,12 +8,13 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::lease::micro;
 use super::resource::{At, EVENTS};
 use super::send::{Method, send_with};
 use super::write::{Change, LONGEST, Write, Writer};
+use crate::cluster::Trouble;
 use crate::telemetry::metrics::Loop;
 
 /// What is said about an object.
@@ -108,13 +109,17 @@ impl Events {
         if !self.lock().may(&at.to_string(), word, Instant::now()) {
             return;
         }
-        let uid = match uid {
-            Some(uid) => Some(uid.to_owned()),
-            None => self.uid(at).await,
-        };
-        // It has gone meanwhile; nobody would find the Event.
         if let Some(uid) = uid {
-            self.write(at, &uid, word).await;
+            return self.write(at, uid, word).await;
+        }
+        match self.find(at).await {
+            Ok(Some((at, uid))) => self.write(&at, &uid, word).await,
+            // It has gone meanwhile; nobody would find the Event.
+            Ok(None) => {}
+            Err(error) => {
+                self.writer.metrics().reconcile_error(Loop::Events);
+                tracing::warn!(object = %at, %error, "no Event is written: its object cannot be looked up");
+            }
         }
     }
 
@@ -157,12 +162,22 @@ impl Events {
         let _ = self.writer.write(&write).await;
     }
 
-    /// `kubectl describe` finds Events by uid, which no snapshot holds. A list of one needs no right that the watches do
-    /// not need already.
-    async fn uid(&self, at: &At) -> Option<String> {
-        let path = format!("{}?limit=1&fieldSelector=metadata.name%3D{}", at.resource.path(&at.namespace), at.name);
-        let list: Value = send_with(self.writer.client(), Method::Get, &path, None, LONGEST).await.ok()?;
-        list["items"][0]["metadata"]["uid"].as_str().map(str::to_owned)
+    /// The object as the cluster serves it, and its uid: `kubectl describe` finds Events by that, which no snapshot holds. A list
+    /// of one needs no right that the watches do not need already. Istio up to 1.21 serves few of its kinds in the newest
+    /// version that we read.
+    async fn find(&self, at: &At) -> Result<Option<(At, String)>, Trouble> {
+        for resource in at.resource.in_any_version() {
+            let path = format!("{}?limit=1&fieldSelector=metadata.name%3D{}", resource.path(&at.namespace), at.name);
+            match send_with(self.writer.client(), Method::Get, &path, None, LONGEST).await {
+                Ok(list) => {
+                    let uid = list["items"][0]["metadata"]["uid"].as_str();
+                    return Ok(uid.map(|uid| (At { resource, ..at.clone() }, uid.to_owned())));
+                }
+                Err(Trouble::NotFound) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(None)
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {

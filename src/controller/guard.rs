@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::names::Names;
@@ -21,8 +21,13 @@ use crate::telemetry::metrics::Loop;
 const LOOK: Duration = Duration::from_millis(100);
 /// Deciding over a large mesh takes this many times less than what is between two decisions.
 const SHARE: u32 = 10;
+/// … and no more than this is between them, or a slow one would look like a task that is stuck.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// The object is read again after so long, for what was changed by hand.
 const AGAIN: Duration = Duration::from_secs(20);
+/// What it says is said again after so long, if nothing else changed: people read from it whether anybody still looks. Some
+/// 300 writes of a few kilobytes a day.
+const RENEWED: SignedDuration = SignedDuration::from_mins(5);
 /// What is not installed will not be there in a moment.
 const LATER: Duration = Duration::from_secs(10);
 
@@ -58,7 +63,7 @@ pub async fn run(writer: Writer, shared: Arc<Shared>, names: Names, heartbeat: H
         if !same {
             let began = std::time::Instant::now();
             let (s, p) = (Arc::clone(&state), Arc::clone(&policy));
-            let decided = tokio::task::spawn_blocking(move || guard::params(&p, &s.snapshot, Timestamp::now())).await;
+            let decided = tokio::task::spawn_blocking(move || decide(&p, &s, Timestamp::now())).await;
             let Ok(Some(spec)) = decided else {
                 if decided.is_err() {
                     writer.metrics().reconcile_error(Loop::Guard);
@@ -66,7 +71,7 @@ pub async fn run(writer: Writer, shared: Arc<Shared>, names: Names, heartbeat: H
                 pause = LOOK * SHARE;
                 continue;
             };
-            pause = LOOK.max(began.elapsed() * SHARE);
+            pause = pause_after(began.elapsed());
             last = Some((state, policy, spec));
         }
         let Some((_, _, wanted)) = &last else { continue };
@@ -80,6 +85,35 @@ pub async fn run(writer: Writer, shared: Arc<Shared>, names: Names, heartbeat: H
             }
         }
     }
+}
+
+/// What should be in the object; `None` while what it rests on is not known, or is old: what was true long ago is in there
+/// already, with its time.
+fn decide(policy: &Policy, state: &Published, now: Timestamp) -> Option<GuardParametersSpec> {
+    let (snapshot, reads) = state.snapshot.traced();
+    let spec = guard::params(policy, &snapshot, now)?;
+    if let Some((kind, heard)) = snapshot.oldest(reads.take())
+        && now.duration_since(heard) > policy.stale.age.0
+    {
+        let kind = crate::wire::row(kind).plural;
+        tracing::debug!(kind, %heard, "the parameters of the admission policy stay as they are: the view is old");
+        return None;
+    }
+    Some(GuardParametersSpec { as_of: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), ..spec })
+}
+
+fn pause_after(deciding: Duration) -> Duration {
+    (deciding * SHARE).clamp(LOOK, LONGEST_PAUSE)
+}
+
+/// Whether somebody who reads what is there learns as much from it.
+fn will_do(there: &GuardParametersSpec, wanted: &GuardParametersSpec) -> bool {
+    let time = |spec: &GuardParametersSpec| spec.as_of.parse::<Timestamp>().ok();
+    let is_recent = match (time(there), time(wanted)) {
+        (Some(there), Some(wanted)) => wanted.duration_since(there) < RENEWED,
+        _ => there.as_of == wanted.as_of,
+    };
+    is_recent && *there == GuardParametersSpec { as_of: there.as_of.clone(), ..wanted.clone() }
 }
 
 async fn keep(
@@ -96,7 +130,7 @@ async fn keep(
             None => read(&make(writer, &at, names).await?),
         },
     };
-    if known.spec == *wanted {
+    if will_do(&known.spec, wanted) {
         return Ok(known);
     }
     let change = Change::Apply {
@@ -105,7 +139,10 @@ async fn keep(
         held: Some(known.held.any_version()),
     };
     let written = writer.write(&Write { boundary: "guard", by: Loop::Guard, at, change }).await?;
-    Ok(read(&written))
+    let mut known = read(&written);
+    // A definition of an older release has no place for it: no reason to write the same again with every change of the view.
+    known.spec.as_of.clone_from(&wanted.as_of);
+    Ok(known)
 }
 
 async fn found(writer: &Writer, at: &At) -> Result<Option<Value>, WriteError> {
@@ -135,4 +172,45 @@ async fn make(writer: &Writer, at: &At, names: &Names) -> Result<Value, WriteErr
 fn read(object: &Value) -> Known {
     let spec = serde_json::from_value(object["spec"].clone()).unwrap_or_default();
     Known { held: Held::of(object), spec, at: tokio::time::Instant::now() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+    use crate::snapshot::Snapshot;
+
+    #[test]
+    fn a_slow_decision_is_no_task_that_is_stuck() {
+        assert_eq!(pause_after(Duration::from_millis(1)), LOOK);
+        assert_eq!(pause_after(Duration::from_millis(200)), Duration::from_secs(2));
+        assert_eq!(pause_after(Duration::from_secs(12)), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn only_time_that_passes_is_written_every_few_minutes() {
+        let at = |as_of: &str| GuardParametersSpec { as_of: as_of.to_owned(), ..GuardParametersSpec::default() };
+        let there = at("2026-01-01T10:00:00Z");
+        assert!(will_do(&there, &at("2026-01-01T10:04:59Z")));
+        assert!(!will_do(&there, &at("2026-01-01T10:05:00Z")));
+        assert!(!will_do(&at(""), &there), "of a version that said no time, or changed by hand");
+        let other = GuardParametersSpec { backends: Some(Vec::new()), ..at("2026-01-01T10:00:01Z") };
+        assert!(!will_do(&there, &other));
+    }
+
+    #[test]
+    fn an_old_view_decides_nothing() {
+        let now: Timestamp = "2026-01-01T10:00:00Z".parse().unwrap();
+        let state = |age| {
+            let kinds = [Kind::MutatingWebhook, Kind::ValidatingWebhook, Kind::Service, Kind::Crd];
+            let heard = kinds.map(|kind| (kind, now - SignedDuration::from_secs(if kind == age { 301 } else { 10 })));
+            let snapshot = Snapshot::whole().heard_at(Arc::new(heard.into_iter().collect()));
+            Published { snapshot, heard: std::collections::BTreeMap::new() }
+        };
+        let decided = |age| decide(&Policy::default(), &state(age), now);
+        assert_eq!(decided(Kind::Service), None);
+        assert_eq!(decided(Kind::MutatingWebhook), None);
+        // What is not looked at may be as old as it likes.
+        assert_eq!(decided(Kind::Crd).unwrap().as_of, "2026-01-01T10:00:00Z");
+    }
 }

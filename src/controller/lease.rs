@@ -6,6 +6,7 @@
 //! out before the Lease does, and whoever writes asks it first. What this cannot exclude is a write that is still on its
 //! way when the next leader begins; preconditions of every write answer that.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -102,6 +103,18 @@ impl Leadership {
     }
 }
 
+/// Says the end of leadership if it has run out and nobody was told yet.
+fn expire(leadership: &Leadership, lease: &str, error: &str) {
+    if leadership.remaining().is_none() && *leadership.changes.borrow() {
+        tracing::warn!(
+            lease,
+            error,
+            "no longer leading: the lease could not be renewed; nothing is written until it is"
+        );
+        leadership.lead_until(None);
+    }
+}
+
 /// What is known of the Lease as the API server last showed it.
 struct Seen {
     version: String,
@@ -136,28 +149,50 @@ impl Candidate {
         tokio::pin!(stop);
         loop {
             heartbeat.beat();
-            tokio::select! {
-                biased;
-                () = &mut stop => break,
-                () = self.turn() => {}
+            if self.turn_or_stop(&mut stop).await.is_break() {
+                break;
             }
-            // Whoever follows `changes` hears of an end on time, not at the next renewal.
-            let wait = self.pause();
+            self.expire();
             tokio::select! {
                 () = &mut stop => break,
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(self.pause()) => {}
             }
-            if self.leadership.remaining().is_none() && *self.leadership.changes.borrow() {
-                tracing::warn!(
-                    lease = self.terms.name,
-                    error = self.trouble.as_deref().unwrap_or("no answer in time"),
-                    "no longer leading: the lease could not be renewed; nothing is written until it is"
-                );
-                self.leadership.lead_until(None);
-            }
+            self.expire();
         }
         self.release().await;
         heartbeat.finish();
+    }
+
+    /// One turn. Whoever follows `changes` hears of an end on time, not when an API server that hangs was given up.
+    async fn turn_or_stop(&mut self, stop: &mut (impl Future<Output = ()> + Unpin)) -> ControlFlow<()> {
+        let leadership = self.leadership.clone();
+        let (lease, was) = (self.terms.name.clone(), leadership.remaining());
+        let turn = self.turn();
+        tokio::pin!(turn);
+        let expired = async {
+            match was {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(expired);
+        let mut due = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut *stop => return ControlFlow::Break(()),
+                () = &mut turn => return ControlFlow::Continue(()),
+                () = &mut expired, if due => {
+                    due = false;
+                    expire(&leadership, &lease, "no answer in time");
+                }
+            }
+        }
+    }
+
+    /// Says the end of what has run out.
+    fn expire(&self) {
+        expire(&self.leadership, &self.terms.name, self.trouble.as_deref().unwrap_or("no answer in time"));
     }
 
     /// Until the next turn.

@@ -115,9 +115,9 @@ fn validator_single(inventory: &Inventory) -> (&'static str, Said) {
     let mut all: Vec<_> = inventory.validators.iter().filter(|v| v.catch_all).collect();
     all.dedup_by(|a, b| a.name == b.name);
     let names = || all.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ");
-    let known = !inventory.unknown.iter().any(|u| u.contains("validatingwebhookconfigurations"));
+    let unknown = inventory.unknown.iter().find(|u| u.contains("validatingwebhookconfigurations"));
     let said = match all.as_slice() {
-        _ if !known => said("Unknown", "Unknown", "validatingwebhookconfigurations could not be read"),
+        _ if unknown.is_some() => said("Unknown", "Unknown", unknown.cloned().unwrap_or_default()),
         [] if inventory.revisions.is_empty() => said("True", "NoMesh", "there is no control plane, and no validator"),
         [] => said("False", "None", "no webhook validates Istio configuration that names no revision"),
         [one] if one.dangling => {
@@ -134,9 +134,9 @@ fn injectors_unambiguous(inventory: &Inventory) -> (&'static str, Said) {
         inventory.injectors.iter().filter(|i| pick(i)).map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ")
     };
     let (conflicts, dangling) = (names(|i| i.conflicting), names(|i| i.dangling));
-    let known = !inventory.unknown.iter().any(|u| u.contains("mutatingwebhookconfigurations"));
-    let said = if !known {
-        said("Unknown", "Unknown", "mutatingwebhookconfigurations could not be read")
+    let unknown = inventory.unknown.iter().find(|u| u.contains("mutatingwebhookconfigurations"));
+    let said = if let Some(unknown) = unknown {
+        said("Unknown", "Unknown", unknown.as_str())
     } else if !conflicts.is_empty() {
         said("False", "Conflict", format!("more than one of these injects the same pods: {conflicts}"))
     } else if !dangling.is_empty() {

@@ -2,7 +2,7 @@
 //! address of an object.
 
 use crate::model::{Id, Kind};
-use crate::wire::row;
+use crate::wire::{KINDS, row};
 
 /// A resource of the API server, as its URL names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,16 @@ impl Resource {
     pub fn of(kind: Kind) -> Resource {
         let row = row(kind);
         resource(row.group, row.versions[0], row.plural, row.name)
+    }
+}
+
+impl Resource {
+    /// The same in every version that its reader knows, the newest first; what is not watched has one.
+    pub fn in_any_version(self) -> impl Iterator<Item = Resource> {
+        let row = KINDS.iter().find(|row| row.group == self.group && row.plural == self.plural);
+        let own = std::iter::once(self.version).filter(move |_| row.is_none());
+        let known = row.into_iter().flat_map(|row| row.versions.iter().copied());
+        own.chain(known).map(move |version| Resource { version, ..self })
     }
 }
 

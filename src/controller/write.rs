@@ -16,8 +16,8 @@ use super::resource::At;
 use super::send::{self, Method};
 use crate::cluster::Trouble;
 use crate::model::key;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Loop;
+use crate::telemetry::{Metrics, Pulse};
 
 /// The longest a write may take. A leader ends this much before its Lease does.
 pub const LONGEST: Duration = Duration::from_secs(5);
@@ -138,11 +138,21 @@ pub struct Writer {
     leadership: Leadership,
     metrics: Arc<Metrics>,
     witness: Option<Arc<dyn Witness>>,
+    /// Of the task that all of this is done for.
+    pulse: Option<Pulse>,
 }
 
 impl Writer {
     pub fn new(client: Client, leadership: Leadership, metrics: Arc<Metrics>) -> Writer {
-        Writer { client, leadership, metrics, witness: None }
+        Writer { client, leadership, metrics, witness: None, pulse: None }
+    }
+
+    /// The same, for a task whose one turn may take hundreds of requests: each of them takes some seconds at most, so that one
+    /// that has ended, however, shows that the task goes on.
+    #[must_use]
+    pub fn beating(mut self, pulse: Pulse) -> Writer {
+        self.pulse = Some(pulse);
+        self
     }
 
     /// The same, watched.
@@ -169,7 +179,9 @@ impl Writer {
     /// # Errors
     /// Whatever the API server says instead.
     pub async fn read(&self, at: &At) -> Result<Option<Value>, WriteError> {
-        match send::send(&self.client, Method::Get, at, None, LONGEST).await {
+        let found = send::send(&self.client, Method::Get, at, None, LONGEST).await;
+        self.beat();
+        match found {
             Ok(object) => Ok(Some(object)),
             Err(Trouble::NotFound) => Ok(None),
             Err(trouble) => Err(error(Method::Get.verb(), at, trouble)),
@@ -182,6 +194,7 @@ impl Writer {
     /// See [`WriteError`].
     pub async fn write(&self, write: &Write) -> Result<Value, WriteError> {
         let done = self.attempt(write).await;
+        self.beat();
         match &done {
             Ok(_) => tracing::debug!(boundary = write.boundary, object = %write.at, "written"),
             Err(e) if e.is_benign() => tracing::debug!(boundary = write.boundary, error = %e, "not written"),
@@ -219,6 +232,12 @@ impl Writer {
         let sent = send::send_with(&self.client, method, &path, Some(&body), left.min(LONGEST)).await;
         self.crossing(write.boundary, Side::After);
         sent.map_err(|trouble| error(method.verb(), at, unfit(trouble, &write.change)))
+    }
+
+    fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse.beat();
+        }
     }
 
     fn crossing(&self, boundary: &'static str, side: Side) {

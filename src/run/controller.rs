@@ -14,7 +14,7 @@ use super::supervise::Supervisor;
 use crate::admission::drain::signalled;
 use crate::admission::webhook::Shared;
 use crate::admission::{bind, probes};
-use crate::cluster::{self, Access};
+use crate::cluster::{self, Access, Timing};
 use crate::controller::audit::{Auditor, Pace};
 use crate::controller::events::Events;
 use crate::controller::in_force::Trials;
@@ -67,6 +67,7 @@ pub fn run(control: Control) -> anyhow::Result<Option<String>> {
 }
 
 async fn start(control: Control) -> anyhow::Result<Option<String>> {
+    super::files::raise(Timing::default().most_connections());
     let metrics = Arc::new(Metrics::new());
     metrics.expect_repairs(RULES.iter().filter(|rule| rule.audits()).map(|rule| rule.code));
     let health = Health::new(&[Condition::State, Condition::Running]);
@@ -135,11 +136,11 @@ async fn start(control: Control) -> anyhow::Result<Option<String>> {
 
 /// Everything that goes round by itself. A loop that ends, for whatever reason, ends the process by name.
 fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health: &Arc<Health>) {
-    let events = Arc::new(Events::new(writer.clone(), &control.holder));
-    let (auditor, exemptions) =
-        Auditor::new(writer.clone(), Arc::clone(shared), events, control.names.clone(), control.pace);
-    // An audit of 50,000 workloads takes ten seconds, and writes wait for the API server.
-    let silence = control.pace.interval * 3 + Duration::from_secs(180);
+    // An audit of 50,000 workloads takes ten seconds, and each write waits for the API server.
+    let audit = health.task("audit", Some(control.pace.interval * 3 + Duration::from_secs(180)));
+    let audits = writer.clone().beating(audit.pulse());
+    let events = Arc::new(Events::new(audits.clone(), &control.holder));
+    let (auditor, exemptions) = Auditor::new(audits, Arc::clone(shared), events, control.names.clone(), control.pace);
     let auditor = match control.policy_interval {
         Some(every) => {
             let (trials, in_force) = Trials::new(writer.clone(), control.names.clone(), every);
@@ -148,12 +149,11 @@ fn spawn_loops(control: &Control, writer: &Writer, shared: &Arc<Shared>, health:
         }
         None => auditor,
     };
-    let heartbeat = health.task("audit", Some(silence));
     let known = Arc::clone(health);
     tokio::spawn(async move {
         // Before the first lists are complete everything would look missing.
-        until_known(&known, &heartbeat).await;
-        auditor.run(heartbeat, Arc::new(Notify::new())).await;
+        until_known(&known, &audit).await;
+        auditor.run(audit, Arc::new(Notify::new())).await;
     });
     let heartbeat = health.task("tally", Some(control.collect * 3 + SILENCE));
     tokio::spawn(week::run(writer.clone(), control.names.clone(), exemptions, control.collect, heartbeat));

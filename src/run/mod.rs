@@ -5,6 +5,7 @@
 
 pub mod controller;
 pub mod demo;
+mod files;
 pub mod kill;
 mod live;
 mod observe;

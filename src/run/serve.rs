@@ -82,6 +82,8 @@ pub fn run(service: Service) -> anyhow::Result<Option<String>> {
 
 async fn start(service: Service) -> anyhow::Result<Option<String>> {
     crate::cluster::install_crypto();
+    let to_api_server = if matches!(service.state, State::Live(_)) { Timing::default().most_connections() } else { 0 };
+    super::files::raise(to_api_server + service.settings.max_connections);
     let metrics = Arc::new(Metrics::new());
     metrics.expect_findings(RULES.iter().filter(|rule| rule.judges()).map(|rule| rule.code));
     let health = Health::new(&[Condition::Listener, Condition::Certificate, Condition::State, Condition::Running]);

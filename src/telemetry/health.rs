@@ -64,6 +64,20 @@ pub struct Heartbeat {
     health: Arc<Health>,
 }
 
+/// Beats for a task from within what it waits for. Nothing is said when it ends.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    task: Arc<Task>,
+    health: Arc<Health>,
+}
+
+impl Pulse {
+    /// What the task waits for goes on.
+    pub fn beat(&self) {
+        self.task.beat.store(self.health.elapsed(), Ordering::Release);
+    }
+}
+
 impl Health {
     /// Not ready until every one of `required` was set to `Ok`.
     pub fn new(required: &[Condition]) -> Arc<Health> {
@@ -152,6 +166,11 @@ impl Heartbeat {
     /// The task is still going round.
     pub fn beat(&self) {
         self.task.beat.store(self.health.elapsed(), Ordering::Release);
+    }
+
+    /// For whoever works for this task.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { task: Arc::clone(&self.task), health: Arc::clone(&self.health) }
     }
 
     /// The task ends because it should.

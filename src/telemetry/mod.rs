@@ -15,5 +15,5 @@ pub mod rollouts;
 pub mod table;
 pub mod tally;
 
-pub use health::{Condition, Health, Heartbeat};
+pub use health::{Condition, Health, Heartbeat, Pulse};
 pub use metrics::Metrics;

@@ -12,7 +12,8 @@ use super::register::{counters, gauges, int_gauges, register};
 use super::table::*;
 use crate::api::rollout_status::{Completion, Phase};
 
-/// Rollouts that have series; finished ones stay for a month, and a fleet has hundreds of gateways at most.
+/// Rollouts that have series; finished ones stay for a month, as long as there is room, and a fleet has hundreds of gateways at
+/// most.
 pub const MOST_ROLLOUTS: usize = 500;
 
 /// A rollout takes from minutes to days.
@@ -114,10 +115,10 @@ impl Rollouts {
     pub fn set(&self, figures: &RolloutFigures) {
         let mut shown = self.shown();
         let key = figures.key();
-        match shown.get(&key) {
-            Some(before) if before == figures => return,
-            Some(before) => self.remove(&before.clone()),
-            None if shown.len() >= MOST_ROLLOUTS => return,
+        match shown.get(&key).cloned() {
+            Some(before) if before == *figures => return,
+            Some(before) => self.remove(&before),
+            None if shown.len() >= MOST_ROLLOUTS && !self.make_room(&mut shown, figures) => return,
             None => {}
         }
         let own = [figures.namespace.as_str(), figures.name.as_str()];
@@ -146,6 +147,22 @@ impl Rollouts {
             }
         }
         shown.insert(key, figures.clone());
+    }
+
+    /// One that is under way takes the place of one that is over, and of those the one that has been so for longest; nothing
+    /// takes the place of one that is under way.
+    fn make_room(&self, shown: &mut BTreeMap<(String, String), RolloutFigures>, figures: &RolloutFigures) -> bool {
+        if figures.phase.is_over() {
+            return false;
+        }
+        let over = shown.iter().filter(|(_, shown)| shown.phase.is_over());
+        let Some(key) = over.min_by_key(|(_, shown)| shown.stage_started).map(|(key, _)| key.clone()) else {
+            return false;
+        };
+        if let Some(before) = shown.remove(&key) {
+            self.remove(&before);
+        }
+        true
     }
 
     /// A phase was left for another; `reason` is one of a closed set of words, or empty.
@@ -249,6 +266,26 @@ mod tests {
     fn there_is_room_for_so_many_and_no_more() {
         let metrics = Metrics::new();
         (0..MOST_ROLLOUTS + 50).for_each(|i| metrics.rollouts.set(&figures(&format!("r{i}"))));
+        let shown = metrics.text().lines().filter(|l| l.starts_with("revguard_rollout_info{")).count();
+        assert_eq!(shown, MOST_ROLLOUTS);
+    }
+
+    #[test]
+    fn what_is_under_way_takes_the_place_of_what_is_over() {
+        let metrics = Metrics::new();
+        let has = |name: &str| metrics.text().contains(&format!("name=\"{name}\","));
+        let over = |i: i64| RolloutFigures {
+            phase: Phase::Completed,
+            stage_started: Some(1000 - i),
+            ..figures(&format!("over{i}"))
+        };
+        let most = i64::try_from(MOST_ROLLOUTS).unwrap();
+        (0..most).for_each(|i| metrics.rollouts.set(&over(i)));
+        metrics.rollouts.set(&figures("new"));
+        assert!(has("new") && !has(&format!("over{}", most - 1)) && has("over0"));
+        // It does not come back by being looked at again.
+        metrics.rollouts.set(&over(most - 1));
+        assert!(has("new") && !has(&format!("over{}", most - 1)));
         let shown = metrics.text().lines().filter(|l| l.starts_with("revguard_rollout_info{")).count();
         assert_eq!(shown, MOST_ROLLOUTS);
     }

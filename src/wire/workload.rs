@@ -86,13 +86,24 @@ struct TemplateMeta {
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec {
     host_network: Option<bool>,
-    termination_grace_period_seconds: Option<u32>,
+    termination_grace_period_seconds: Option<Grace>,
     service_account_name: Str,
     containers: Containers,
     // A native sidecar is an init container that stays.
     init_containers: Containers,
     #[serde(deserialize_with = "list")]
     volumes: Vec<Volume>,
+}
+
+/// Seconds. The API server takes any number in a template, and makes one second of less than none when a pod ends.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(transparent)]
+struct Grace(i64);
+
+impl Grace {
+    fn seconds(self) -> u32 {
+        if self.0 < 0 { 1 } else { u32::try_from(self.0).unwrap_or(u32::MAX) }
+    }
 }
 
 /// The containers that Istio names. The others, and nearly all of everybody's environment, are read by no rule: they borrow
@@ -238,7 +249,7 @@ fn template(meta: TemplateMeta, spec: PodSpec) -> model::Template {
         labels: meta.labels,
         annotations: meta.annotations.0,
         host_network: spec.host_network == Some(true),
-        grace: spec.termination_grace_period_seconds,
+        grace: spec.termination_grace_period_seconds.map(Grace::seconds),
         service_account: spec.service_account_name,
         containers,
         config_maps: spec
@@ -380,5 +391,29 @@ impl From<Pod> for Object {
         // The injector's status names every container and volume that it added; only its revision is needed.
         meta.annotations = meta.annotations.filtered(|k| k != key::STATUS && k != "proxy.istio.io/overrides");
         Object::Pod(model::Pod { meta, revision, status, proxy, redirection, template })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Kind, Object};
+    use crate::wire::read_json;
+
+    #[test]
+    fn whatever_grace_the_api_server_takes_is_read() {
+        let of = |grace: &str| {
+            let spec = format!(r#"{{"terminationGracePeriodSeconds": {grace}}}"#);
+            let text = format!(r#"{{"metadata": {{"name": "gw"}}, "spec": {{"template": {{"spec": {spec}}}}}}}"#);
+            match read_json(Kind::Deployment, text.as_bytes()) {
+                Ok(Object::Workload(_, workload)) => workload.template.grace,
+                other => panic!("{grace}: {other:?}"),
+            }
+        };
+        assert_eq!(of("null"), None);
+        assert_eq!(of("0"), Some(0));
+        assert_eq!(of("-1"), Some(1));
+        assert_eq!(of("4294967296"), Some(u32::MAX));
+        assert_eq!(of("-9223372036854775808"), Some(1));
+        assert_eq!(of("9223372036854775807"), Some(u32::MAX));
     }
 }

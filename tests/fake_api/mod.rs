@@ -47,6 +47,9 @@ struct World {
     /// Watches begun before this are cut.
     era: u64,
     streams: bool,
+    bookmarks: bool,
+    /// What a list as a stream is answered with: a Status in its first line.
+    stream_error: Option<Value>,
 }
 
 #[derive(Clone)]
@@ -68,7 +71,7 @@ const BUILT_IN: [(&str, &str, &[&str]); 6] = [
 
 impl FakeApi {
     pub async fn start() -> FakeApi {
-        let mut world = World { streams: true, version: 100, ..World::default() };
+        let mut world = World { streams: true, bookmarks: true, version: 100, ..World::default() };
         for (group, version, resources) in BUILT_IN {
             let resources = resources.iter().map(|r| (*r).to_owned()).collect();
             world.groups.insert(group.to_owned(), vec![(version.to_owned(), resources)]);
@@ -144,6 +147,32 @@ impl FakeApi {
 
     pub fn no_streams(&self) {
         self.world().streams = false;
+    }
+
+    /// From now on no watch says that nothing is new.
+    pub fn no_bookmarks(&self) {
+        self.world().bookmarks = false;
+    }
+
+    /// Everything is as it was at an earlier version: the objects of `resource` are these, and of later versions nothing is
+    /// known. Watches from a later version are taken, and nothing is said on them.
+    pub fn restore(&self, version: u64, resource: &str, objects: Vec<Value>) {
+        let mut world = self.world();
+        world.version = version;
+        world.history.retain(|past| past.version <= version);
+        let restored = objects.into_iter().map(|mut object| {
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+            (place(&object), object)
+        });
+        world.objects.insert(resource.to_owned(), restored.collect());
+        drop(world);
+        self.cut_watches();
+    }
+
+    /// Takes lists as streams and answers each with this Status, as a cacher does whose etcd is too old for them; a text is
+    /// sent as it is.
+    pub fn streams_end_with(&self, status: Value) {
+        self.world().stream_error = Some(status);
     }
 
     pub fn install(&self, group: &str, versions: &[(&str, &[&str])]) {
@@ -343,6 +372,12 @@ fn watch_response(api: FakeApi, about: About, query: HashMap<String, String>, cu
         let era = api.world().era;
         let mut at: u64 = query.get("resourceVersion").map_or(0, |v| v.parse().unwrap());
         let mut first = Vec::new();
+        let refusal = api.world().stream_error.clone().filter(|_| initial);
+        if let Some(status) = refusal {
+            let text = status.as_str().map_or_else(|| line("ERROR", &status), |page| format!("{page}\n"));
+            let _ = send.send(Ok(text)).await;
+            return;
+        }
         if initial {
             let world = api.world();
             at = world.version;
@@ -399,6 +434,13 @@ fn watch_response(api: FakeApi, about: About, query: HashMap<String, String>, cu
                 () = tokio::time::sleep_until(end) => return,
                 // Real ones come every minute.
                 () = tokio::time::sleep(Duration::from_millis(100)) => {
+                    let says = {
+                        let world = api.world();
+                        world.bookmarks && at <= world.version
+                    };
+                    if !says {
+                        continue;
+                    }
                     let mark = line("BOOKMARK", &json!({"metadata": {"resourceVersion": at.to_string()}}));
                     if send.send(Ok(mark)).await.is_err() {
                         return;

@@ -14,7 +14,8 @@
 //! ## How it is enforced
 //! The API server sends writes of webhook configurations to no webhook. The chart installs a `ValidatingAdmissionPolicy`,
 //! and the controller keeps the names that it protects, each with this message, in the GuardParameters `F`: within a second of
-//! a change, and only while a controller runs. Members of the groups in `vap.breakGlassGroups` are let through, as are
+//! a change. While no controller runs, what was known last stays protected, and the message says of when that is and how to be rid
+//! of it (`kubectl delete guardparameters F`). Members of the groups in `vap.breakGlassGroups` are let through, as are
 //! Kubernetes' own controllers. If the controller does not know who uses a revision, nothing is refused.
 //!
 //! ## When to allow

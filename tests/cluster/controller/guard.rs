@@ -1,6 +1,9 @@
 //! The admission policy over webhook configurations, as the chart has it: what it refuses, and everything that must pass.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -14,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial!(ApiServer, the_policy_refuses_what_would_break_the_mesh_and_nothing_else),
         trial!(ApiServer, the_policy_refuses_again_after_it_was_gone),
+        trial!(ApiServer, what_nobody_renews_says_its_age_and_can_be_put_aside),
     ]
 }
 
@@ -305,6 +309,60 @@ async fn the_policy_refuses_again_after_it_was_gone() -> Result<()> {
         .await?;
     jane.until_denied("the policy in force in a new installation", &default, "[VW011").await
 }
+
+/// While no controller runs the policy refuses by what was known last. It says of when that is and how to be rid of it, and
+/// that helps.
+async fn what_nobody_renews_says_its_age_and_can_be_put_aside() -> Result<()> {
+    let env = Env::start().await?;
+    env.apply(USERS).await?;
+    env.apply(&rendered()?).await?;
+    let jane = Jane(&env, env.plane.kubeconfig_of("jane", &["people"])?);
+    let mut controller = env.controller("", &["--certificates", "external"]).await?;
+    controller.leads().await?;
+    let default = ["delete", MWC, "istio-revision-tag-default", "--dry-run=server"];
+    jane.until_denied("the policy in force", &default, "[VW011").await?;
+    controller.process.terminate(Duration::from_secs(20)).await?;
+    let as_of = env.get(PARAMETERS).await?["spec"]["asOf"].as_str().context("asOf")?.to_owned();
+    let age = Timestamp::now().duration_since(as_of.parse()?);
+    ensure!(age.as_secs() < 360, "{as_of} is not when it was last seen to be so");
+
+    // The next revision is there and answers, but nobody looks.
+    env.apply(NEXT).await?;
+    let tag = patch("istio-revision-tag-prod", &json!([{"op": "replace", "path": SERVICE, "value": "istiod-1-25"}]));
+    let tag = args(&tag);
+    let away = format!("as of {as_of}; a controller that runs renews this every 5 minutes");
+    let command = format!("kubectl delete guardparameters revguard -n {HOME}");
+    let words = ["istio-system/istiod-1-25, which is missing", &away, &command];
+    let said = jane.denied(&tag, "", &words).await?;
+    println!("{}", said.trim_end());
+    jane.denied(&default, "", &["[VW011", &away, &command]).await?;
+    jane.passes(&["delete", "guardparameters", "revguard", "-n", HOME], "").await?;
+    jane.until_passed("the move of a tag", &tag).await?;
+    jane.passes(&default, "").await?;
+
+    // The next leader knows again, and knows better.
+    let controller = env.controller("", &["--certificates", "external"]).await?;
+    controller.leads().await?;
+    jane.until_denied("the policy in force again", &default, "[VW011").await?;
+    let back = patch("istio-revision-tag-prod", &json!([{"op": "replace", "path": SERVICE, "value": "istiod-1-24"}]));
+    jane.passes(&args(&back), "").await?;
+    jane.passes(&tag, "").await.context("a Service that answers")
+}
+
+/// A control plane that comes while nobody looks.
+const NEXT: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: istiod-1-25, namespace: istio-system, labels: {app: istiod, istio.io/rev: 1-25}}
+spec: {ports: [{name: https-webhook, port: 443, targetPort: 15017}], selector: {app: istiod, istio.io/rev: 1-25}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: istiod-1-25-a, namespace: istio-system, labels: {kubernetes.io/service-name: istiod-1-25}}
+addressType: IPv4
+ports: [{name: https-webhook, port: 15017}]
+endpoints: [{addresses: [10.0.0.25], conditions: {ready: true}}]
+";
 
 /// The cases of both rules say the same through the policy as they do in process.
 async fn every_case_of_the_table(env: &Env, jane: &Jane<'_>) -> Result<()> {
