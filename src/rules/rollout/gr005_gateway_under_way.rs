@@ -166,7 +166,7 @@ impl Held<'_> {
         } else {
             Finding::warn("spec.replicas", is.to_string()).says(
                 format!("{} is scaled from {was} to {is} while {whose} scales it", self.at),
-                "the rollout puts its own number back, or pauses if that happens again.",
+                "it pauses if pods that have left come back by it, and counts on the new number where this one carries everything.",
                 hands_off(self.rollout),
             )
         })
