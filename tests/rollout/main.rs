@@ -12,6 +12,7 @@ mod events;
 mod figures;
 mod look;
 mod machines;
+mod moments;
 mod search;
 mod table;
 mod told;
