@@ -126,6 +126,14 @@ impl Desk {
         send(&self.stage.plane.client(), method, at, Some((content, &body)), &who).await
     }
 
+    /// Where the rollout stands, as a controller would have written it.
+    async fn stands(&self, status: Value) -> Result<()> {
+        let who = As { user: "controller".into(), groups: vec!["system:masters".to_owned()] };
+        let (at, body) = (format!("{ONE}/status"), json!({"status": status}));
+        let answer = send(&self.stage.plane.client(), Method::PATCH, &at, Some((MERGE, &body)), &who).await?;
+        answer.expect("a status").map(drop)
+    }
+
     /// Annotations of the rollout, `approve` and `approved-by`; an empty text takes one off, none leaves it.
     async fn annotate(&self, who: &str, approve: Option<&str>, by: Option<&str>) -> Result<Answer> {
         let mut marks = json!({});
@@ -189,9 +197,16 @@ async fn by_people(desk: &Desk, half: &str, most: &str) -> Result<()> {
     }
     let all = marks(desk.annotate("alice", Some(most), Some("bob")).await?, "alice approves in bob's name")?;
     ensure!(all == (most.to_owned(), "alice".to_owned()), "{all:?}");
-    // The same by the words of the command line: the first step that waits, or one by its name.
+    // The same by the words of the command line: the step that waits now, or one by its name.
     let plane = &desk.stage.plane;
     let (bobs, alices) = (plane.kubeconfig_of("bob", &[])?, plane.kubeconfig_of("alice", &[])?);
+    let (taken, said) = super::typed(&alices, "edge", "approve public").await?;
+    ensure!(
+        !taken && said.contains("no step of public waits for an approval now; the next one that will is \"half\""),
+        "{said}"
+    );
+    let waits = json!({"index": 0, "name": "half", "display": "1/3 half", "hash": "h", "stage": "AwaitingApproval"});
+    desk.stands(json!({"phase": "Draining", "state": "AwaitingApproval", "step": waits})).await?;
     let (taken, said) = super::typed(&bobs, "edge", "approve public").await?;
     ensure!(!taken && said.contains("bob may not approve GatewayRollout edge/public"), "{said}");
     let (taken, said) = super::typed(&alices, "edge", "approve public --step most").await?;
@@ -200,6 +215,13 @@ async fn by_people(desk: &Desk, half: &str, most: &str) -> Result<()> {
     ensure!(taken && said.contains("step half approved"), "{said}");
     let all = marks(desk.annotate("bob", None, None).await?, "what the command line wrote")?;
     ensure!(all == (half.to_owned(), "alice".to_owned()), "{all:?}");
+    // Nobody leads, so that it stands as it was written: over, and with nothing to go back to.
+    let gone = json!([{"type": "RollbackAvailable", "status": "False", "reason": "Removed", "message": "revision 1-23 was removed",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    desk.stands(json!({"phase": "Completed", "state": "Completed", "conditions": gone})).await?;
+    let (taken, said) = super::typed(&bobs, "edge", "abort public").await?;
+    ensure!(!taken && said.contains("public has completed and cannot go back: revision 1-23 was removed"), "{said}");
+    desk.stands(json!({"phase": "Pending", "state": "Pending", "conditions": []})).await?;
     // bob may take it off; the mark goes along.
     let all = marks(desk.annotate("bob", Some(""), None).await?, "it is taken off")?;
     ensure!(all == (String::new(), String::new()), "{all:?}");
