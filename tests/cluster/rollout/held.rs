@@ -167,11 +167,13 @@ async fn what_has_given_up_going_back_tries_again_when_told() -> Result<()> {
     }
     stage.set(json!({"abort": true})).await?;
     stage.until("the way back", |r| r["status"]["phase"] == "RollingBack").await?;
-    // Stands for the minutes that it would be waited for.
-    let long_ago = json!([{"op": "replace", "path": "/status/stageStartedAt", "value": "2026-01-01T00:00:00Z"}]);
-    stage.env().patch(&format!("{}/status", stage.rollout()), long_ago).await?;
-    let failed = stage.phase("Failed").await?;
-    ensure!(condition(&failed, "Stalled") == "True", "{failed}");
+    // Stands for the half hour after which it gives up (tests/rollout, `RollingBack>Failed`): what it remembers is its status.
+    let given_up = json!([
+        {"op": "replace", "path": "/status/phase", "value": "Failed"},
+        {"op": "add", "path": "/status/finishedAt", "value": "2026-01-01T00:00:00Z"},
+    ]);
+    stage.env().patch(&format!("{}/status", stage.rollout()), given_up).await?;
+    stage.until("it to say so", |r| r["status"]["phase"] == "Failed" && condition(r, "Stalled") == "True").await?;
     stage.node.set(|m| m.starting_unready = false);
     stage.approve("resume").await?;
     let back = stage.phase("RolledBack").await?;
