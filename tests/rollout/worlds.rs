@@ -168,13 +168,13 @@ fn machines(w: &mut Worlds) {
     w.add("autoscaler", 1, short(&json!({"promotion": "PatchOriginal"})), &[HpaGrows, HpaReset]).hpa = true;
     let config = w.add("late leader", 2, short(&json!({})), &[]);
     (config.late, config.hpa) = (1, true);
-    let config = w.add("late leader and people", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort]);
-    config.late = 1;
 }
 
 /// What takes minutes.
 fn wider(w: &mut Worlds) {
     use Fault::{Abort, Delete, EvictNew, EvictOld, HpaGrows, Paused, Sick, UnreadyNew};
+    let config = w.add("late leader and people", 1, short(&json!({"promotion": "PatchOriginal"})), &[Abort]);
+    config.late = 1;
     w.add("slow ReplicaSets of two", 2, short(&json!({"promotion": "PatchOriginal"})), &[]).blind = true;
     let config = w.add("slow ReplicaSets, busy", 1, short(&json!({})), &[Abort]);
     (config.blind, config.busy, config.budget) = (true, true, 1);
