@@ -73,7 +73,7 @@ fn every_way_through_small_worlds_keeps_every_promise() {
     let found = each(all, |config| {
         let (began, name) = (Instant::now(), config.name);
         // A bound on the test, not on the search: every state is visited.
-        let found = search::exhaust(&Arc::new(config), 4_000_000)?;
+        let found = search::exhaust(&Arc::new(config), 12_000_000)?;
         println!("{name}: {} states, {} edges, {:.1?}", found.states, found.edges, began.elapsed());
         Ok(found)
     });
