@@ -91,8 +91,12 @@ struct Approve {
     place: Place,
 }
 
-/// What `abort` comes to.
-const BACK: &str = "goes back to the old revision";
+/// What is said to a rollout by its spec alone.
+#[derive(Clone, Copy, PartialEq)]
+enum Word {
+    Pause,
+    Abort,
+}
 
 /// Between two looks of `--watch`: a rollout takes minutes, its pods seconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -103,15 +107,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
         match &options.action {
             Action::Get(get) => shown(get).await,
             Action::Approve(approve) => approved(approve).await,
-            Action::Pause(one) => {
-                said(&one.place, &one.name, json!({"spec": {"paused": true}}), "holds at its next safe point").await
-            }
+            Action::Pause(one) => said(one, Word::Pause).await,
             Action::Resume(one) => resumed(one).await,
-            Action::Abort(one) => {
-                // A rollout that is paused would not be let go back: abort does not wait.
-                let patch = json!({"spec": {"abort": true, "paused": false}});
-                said(&one.place, &one.name, patch, BACK).await
-            }
+            Action::Abort(one) => said(one, Word::Abort).await,
         }
     })
 }
@@ -258,7 +256,7 @@ async fn told(get: &Get, api: &Api<GatewayRollout>, namespace: &str, paint: Pain
 /// The step that waits for an approval now. What will wait later is approved by its name: typed twice, the same line must not approve
 /// the step after.
 fn waiting(rollout: &GatewayRollout) -> Result<&str, Failure> {
-    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    let (name, namespace) = (rollout.name_any(), rollout.namespace().unwrap_or_default());
     let at = rollout.status.as_ref().and_then(|s| s.step.as_ref());
     let steps = || rollout.spec.strategy.steps.iter().skip(at.map_or(0, |step| step.index as usize));
     if at.is_some_and(|step| step.stage == Stage::AwaitingApproval)
@@ -270,7 +268,7 @@ fn waiting(rollout: &GatewayRollout) -> Result<&str, Failure> {
     let ahead = later.map_or_else(String::new, |step| {
         let step = &step.name;
         format!(
-            "; the next one that will is {step:?}: `revguard rollout approve {name} --step {step}` approves it ahead"
+            "; the next one that will is {step:?}: `revguard rollout approve {name} -n {namespace} --step {step}` approves it ahead"
         )
     });
     anyhow::bail!("no step of {name} waits for an approval now{ahead}")
@@ -338,9 +336,9 @@ async fn patched(api: &Api<GatewayRollout>, name: &str, patch: &Value) -> Result
     api.patch(name, &parameters, &Patch::Merge(patch)).await.map(drop).map_err(trouble)
 }
 
-async fn said(place: &Place, name: &str, patch: Value, what: &str) -> Result<ExitCode, Failure> {
-    let (client, namespace) = api(place).await?;
-    let api: Api<GatewayRollout> = Api::namespaced(client, &namespace);
+async fn said(one_: &One, word: Word) -> Result<ExitCode, Failure> {
+    let (client, namespace) = api(&one_.place).await?;
+    let (api, name): (Api<GatewayRollout>, _) = (Api::namespaced(client, &namespace), &one_.name);
     let rollout = one(&api, &namespace, name).await?;
     let phase = rollout.status.as_ref().map(|s| s.phase).unwrap_or_default();
     if matches!(phase, Phase::RolledBack | Phase::Failed) {
@@ -348,11 +346,16 @@ async fn said(place: &Place, name: &str, patch: Value, what: &str) -> Result<Exi
     }
     let conditions = rollout.status.iter().flat_map(|s| &s.conditions);
     let no_way = { conditions }.find(|c| c.type_ == "RollbackAvailable" && c.status == "False");
-    if let (BACK, Phase::Completed, Some(no_way)) = (what, phase, no_way) {
+    if let (Word::Abort, Phase::Completed, Some(no_way)) = (word, phase, no_way) {
         anyhow::bail!("{name} has completed and cannot go back: {}", no_way.message);
     }
-    patched(&api, name, &patch).await?;
-    super::print(format!("gatewayrollout.revguard.dev/{name} {what}\n").as_bytes())
+    let (spec, comes_to) = match word {
+        Word::Pause => (json!({"paused": true}), "holds at its next safe point"),
+        // A rollout that is paused would not be let go back: abort does not wait.
+        Word::Abort => (json!({"abort": true, "paused": false}), "goes back to the old revision"),
+    };
+    patched(&api, name, &json!({"spec": spec})).await?;
+    super::print(format!("gatewayrollout.revguard.dev/{name} {comes_to}\n").as_bytes())
 }
 
 #[cfg(test)]
